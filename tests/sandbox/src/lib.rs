@@ -1,0 +1,13 @@
+//! The world Towpath works in, on one machine: real servers where one can run here, stand-ins for the rest.
+//!
+//! Used as a library by tests (one world a test, on free loopback ports) and by the binary behind `cargo demo`.
+//! Everything binds to loopback only. Each stand-in says in its module doc which documented behaviour it keeps.
+
+pub mod argocd;
+pub mod base_image;
+pub mod gitlab;
+pub mod guardian;
+pub mod jwt;
+pub mod kubernetes;
+pub mod servers;
+pub mod tools;
