@@ -37,6 +37,11 @@ pub fn effect(action: &'static str, object: impl Into<String>) -> Effect {
     }
 }
 
+/// Logs a line that needs no structure: what a program that we run says, or why something was chosen.
+pub fn note(text: &str) {
+    tracing::info!("{text}");
+}
+
 impl Effect {
     /// Logs the effect with its outcome (`done`, `unchanged`, `mounted`...) and how long it took.
     pub fn done(mut self, outcome: &str) {

@@ -11,13 +11,14 @@ mod progress;
 mod report;
 
 pub use arguments::{Arguments, LogFormat, LogTarget, Output, RunArgs, parse_duration};
-pub use logs::{Effect, effect};
+pub use logs::{Effect, effect, note};
 pub use progress::Progress;
 pub use report::{Outcome, Report};
 
 use std::error::Error;
 use std::future::Future;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -122,6 +123,14 @@ pub fn secret_variable(name: &str) -> Result<Option<Secret>> {
             Err(Failure::usage(format!("the variable {name} is not text")).hint(hint))
         }
     }
+}
+
+/// The folders of `PATH`, for tools that choose between programs by what is there.
+#[must_use]
+pub fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect())
+        .unwrap_or_default()
 }
 
 /// Runs a binary from its arguments to its exit code. `main` returns what this returns.

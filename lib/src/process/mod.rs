@@ -37,6 +37,7 @@ pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, Option<OsString>)>,
+    clear_environment: bool,
     directory: Option<PathBuf>,
     input: Vec<u8>,
 }
@@ -83,6 +84,7 @@ impl Command {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            clear_environment: false,
             directory: None,
             input: Vec::new(),
         }
@@ -115,6 +117,14 @@ impl Command {
     #[must_use]
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), None));
+        self
+    }
+
+    /// Gives it nothing of our environment but what [`Command::env`] sets, for programs whose environment ends up
+    /// where others can read it (the steps of a build).
+    #[must_use]
+    pub fn env_clear(mut self) -> Self {
+        self.clear_environment = true;
         self
     }
 
@@ -207,6 +217,9 @@ impl Command {
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(Stdio::piped());
+        if self.clear_environment {
+            command.env_clear();
+        }
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
