@@ -138,7 +138,7 @@ pub fn run<A, W, E>(work: W) -> ExitCode
 where
     A: Arguments,
     W: AsyncFnOnce(A, Run) -> std::result::Result<Outcome, E>,
-    E: Into<Box<dyn Error + Send + Sync>>,
+    E: AsRef<dyn Error>,
 {
     let parsed = match arguments::parse::<A>() {
         Ok(parsed) => parsed,
@@ -172,10 +172,10 @@ where
             signal: Arc::new(AtomicI32::new(0)),
         };
         if let Err(failure) = listen_for_signals(&run) {
-            return conclude(&settings, &run, Err(failure.into()));
+            return conclude(&settings, &run, Err(&failure));
         }
-        let outcome = work(parsed, run.clone()).await.map_err(Into::into);
-        conclude(&settings, &run, outcome)
+        let outcome = work(parsed, run.clone()).await;
+        conclude(&settings, &run, outcome.as_ref().map_err(AsRef::as_ref))
     });
     // A question at the terminal may still hold a blocking thread; it must not hold the process.
     runtime.shutdown_background();
@@ -222,7 +222,7 @@ fn listen_for_signals(run: &Run) -> Result<()> {
 fn conclude(
     settings: &RunArgs,
     run: &Run,
-    outcome: std::result::Result<Outcome, Box<dyn Error + Send + Sync>>,
+    outcome: std::result::Result<&Outcome, &(dyn Error + 'static)>,
 ) -> ExitCode {
     let signal = run.signal.load(Ordering::SeqCst);
     let failed = |error: &(dyn Error + 'static)| {
@@ -239,6 +239,6 @@ fn conclude(
             Ok(Some(failure)) => failed(failure),
             Err(failure) => failed(&failure),
         },
-        Err(error) => failed(error.as_ref()),
+        Err(error) => failed(error),
     }
 }
