@@ -57,13 +57,21 @@ impl Guardian {
             .tempdir_in(&parent)
             .with_context(|| format!("making a folder below {}", parent.display()))?;
         let path = folder.path().canonicalize()?;
-        let id = path.file_name().and_then(OsStr::to_str).context("the temporary folder has no name")?.to_owned();
+        let id = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .context("the temporary folder has no name")?
+            .to_owned();
         let lock = lock(&path).with_context(|| format!("locking {}", path.display()))?;
         fs::create_dir(path.join("tmp"))?;
         let watcher = watch(&id, &path).context("starting sh to watch over the world's processes")?;
         // From here on the watcher and this guardian remove the folder.
         let _ = folder.keep();
-        Ok(Self { mark: Mark { id, folder: path }, _lock: lock, watcher: Some(watcher) })
+        Ok(Self {
+            mark: Mark { id, folder: path },
+            _lock: lock,
+            watcher: Some(watcher),
+        })
     }
 
     /// The world's folder: mode 0700, an absolute path, with an empty `tmp` inside that is the processes' `TMPDIR`.
@@ -104,7 +112,9 @@ impl Guardian {
     }
 
     fn adopt(&self, command: &mut std::process::Command) {
-        command.env(WORLD_VARIABLE, &self.mark.id).env("TMPDIR", self.mark.folder.join("tmp"));
+        command
+            .env(WORLD_VARIABLE, &self.mark.id)
+            .env("TMPDIR", self.mark.folder.join("tmp"));
         command.stdin(Stdio::null()).process_group(0);
         let owner = std::process::id();
         before_exec(command, move || {
@@ -120,9 +130,12 @@ impl Guardian {
 
     fn remove_folder(&mut self) -> anyhow::Result<()> {
         remove_tree(&self.mark.folder).with_context(|| format!("removing {}", self.mark.folder.display()))?;
-        let Some(mut watcher) = self.watcher.take() else { return Ok(()) };
+        let Some(mut watcher) = self.watcher.take() else {
+            return Ok(());
+        };
         if let Some(mut pipe) = watcher.stdin.take() {
-            pipe.write_all(b"done\n").context("telling the watching shell that all is done")?;
+            pipe.write_all(b"done\n")
+                .context("telling the watching shell that all is done")?;
         }
         watcher.wait().context("waiting for the watching shell")?;
         Ok(())
@@ -146,16 +159,29 @@ impl Drop for Guardian {
 ///
 /// What cannot be removed stays for the next time: an old world must not keep a new one from starting.
 pub fn remove_abandoned() -> Vec<PathBuf> {
-    let Ok(parent) = std::env::temp_dir().canonicalize() else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
+    let Ok(parent) = std::env::temp_dir().canonicalize() else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir(parent) else {
+        return Vec::new();
+    };
     let mut removed = Vec::new();
     for entry in entries.flatten() {
         let folder = entry.path();
-        let Some(id) = entry.file_name().to_str().filter(|name| name.starts_with(PREFIX)).map(str::to_owned) else {
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .filter(|name| name.starts_with(PREFIX))
+            .map(str::to_owned)
+        else {
             continue;
         };
         if is_abandoned(&folder).unwrap_or(false)
-            && end_all(&Mark { id, folder: folder.clone() }).is_ok()
+            && end_all(&Mark {
+                id,
+                folder: folder.clone(),
+            })
+            .is_ok()
             && remove_tree(&folder).is_ok()
         {
             removed.push(folder);
@@ -195,14 +221,24 @@ fn watch(id: &str, folder: &Path) -> io::Result<Child> {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", WATCHER, "towpath-watcher", id]).arg(folder);
     command.env_clear().env("LC_ALL", "C");
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
-    command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env(
+        "PATH",
+        std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()),
+    );
+    command
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     // Its own session, so that neither the terminal nor a signal to the owner's group reaches it.
     before_exec(&mut command, || setsid().map(drop).map_err(io::Error::from));
     command.spawn()
 }
 
-fn before_exec(command: &mut std::process::Command, call: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+fn before_exec(
+    command: &mut std::process::Command,
+    call: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
     // SAFETY: both callers' closures make plain system calls only (prctl, getppid, setsid): they neither allocate nor
     // take a lock, so they may run between fork and exec.
     #[allow(unsafe_code)]
@@ -239,8 +275,14 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
 fn mounts_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     // The fifth field is the mount point, in which the kernel writes a space as \040.
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| point.replace("\\040", " "));
-    let mut points: Vec<PathBuf> = points.map(PathBuf::from).filter(|point| point.starts_with(folder)).collect();
+    let points = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| point.replace("\\040", " "));
+    let mut points: Vec<PathBuf> = points
+        .map(PathBuf::from)
+        .filter(|point| point.starts_with(folder))
+        .collect();
     points.reverse();
     Ok(points)
 }

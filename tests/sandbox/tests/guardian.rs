@@ -1,5 +1,8 @@
 //! A world leaves no process and no folder behind, however its owner ends.
 
+// Helpers outside of #[test] functions are tests all the same.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -12,7 +15,8 @@ use towpath_sandbox::guardian::{Guardian, WORLD_VARIABLE, remove_abandoned};
 
 /// A shell that starts what a world's process may start: a child that ignores TERM, one in a session of its own, and
 /// one that outlives its parent.
-const FAMILY: &str = "trap '' TERM; setsid sleep 1000 & (sleep 1000 &) ; sleep 1000 & echo up; wait; sleep 1000";
+const FAMILY: &str =
+    "trap '' TERM; setsid sleep 1000 & (sleep 1000 &) ; sleep 1000 & echo up; wait; sleep 1000";
 
 /// Runs in a process of its own, which the tests below start and kill: see [`Owner::start`].
 #[tokio::test(flavor = "current_thread")]
@@ -20,7 +24,11 @@ const FAMILY: &str = "trap '' TERM; setsid sleep 1000 & (sleep 1000 &) ; sleep 1
 async fn owner() {
     let guardian = Guardian::start().unwrap();
     let mut command = guardian.command("sh");
-    let mut child = command.args(["-c", FAMILY]).current_dir(guardian.dir()).spawn().unwrap();
+    let mut child = command
+        .args(["-c", FAMILY])
+        .current_dir(guardian.dir())
+        .spawn()
+        .unwrap();
     println!("world {}", guardian.dir().display());
     child.wait().await.unwrap();
 }
@@ -52,9 +60,17 @@ impl Owner {
             }
             up |= line == "up";
         }
-        let owner = Self { process, folder: folder.unwrap(), parent };
+        let owner = Self {
+            process,
+            folder: folder.unwrap(),
+            parent,
+        };
         assert!(owner.folder.is_dir());
-        assert_eq!(processes_of(&owner.folder).len(), 4, "the shell and its three children run");
+        assert_eq!(
+            processes_of(&owner.folder).len(),
+            4,
+            "the shell and its three children run"
+        );
         owner
     }
 
@@ -108,7 +124,11 @@ fn what_even_the_watcher_left_is_removed_at_the_next_start() {
 #[ignore = "the next start of the test above, which needs a temporary folder of its own"]
 fn removes_abandoned_worlds() {
     let live = Guardian::start().unwrap();
-    assert_eq!(remove_abandoned(), Vec::<PathBuf>::new(), "the start removed them, and a live world stays");
+    assert_eq!(
+        remove_abandoned(),
+        Vec::<PathBuf>::new(),
+        "the start removed them, and a live world stays"
+    );
     assert!(live.dir().is_dir());
 }
 
@@ -130,7 +150,10 @@ async fn stop_ends_the_family_and_nothing_else() {
     assert_gone(&folder);
     shell.wait().await.unwrap();
     wiped.wait().await.unwrap();
-    assert!(bystander.try_wait().unwrap().is_none(), "another world's process goes on");
+    assert!(
+        bystander.try_wait().unwrap().is_none(),
+        "another world's process goes on"
+    );
     assert!(other.dir().is_dir());
     drop(other);
     bystander.wait().await.unwrap();
@@ -141,10 +164,19 @@ async fn term_comes_before_kill() {
     let guardian = Guardian::start().unwrap();
     let parting = tempfile::NamedTempFile::new().unwrap();
     let mut command = guardian.command("sh");
-    command.args(["-c", "trap 'echo bye >\"$0\"; exit' TERM; echo up >ready; while :; do sleep 0.01; done"]);
-    let mut child = command.arg(parting.path()).current_dir(guardian.dir()).spawn().unwrap();
+    command.args([
+        "-c",
+        "trap 'echo bye >\"$0\"; exit' TERM; echo up >ready; while :; do sleep 0.01; done",
+    ]);
+    let mut child = command
+        .arg(parting.path())
+        .current_dir(guardian.dir())
+        .spawn()
+        .unwrap();
     let ready = guardian.dir().join("ready");
-    wait_until("the shell has set its trap", || fs::read(&ready).is_ok_and(|text| !text.is_empty()));
+    wait_until("the shell has set its trap", || {
+        fs::read(&ready).is_ok_and(|text| !text.is_empty())
+    });
 
     guardian.stop().await.unwrap();
     assert_eq!(fs::read_to_string(parting.path()).unwrap(), "bye\n");
@@ -165,7 +197,10 @@ fn the_folder_is_private_and_goes_with_what_it_holds() {
 }
 
 fn processes_of(folder: &Path) -> Vec<i32> {
-    let marker = format!("{WORLD_VARIABLE}={}", folder.file_name().unwrap().to_str().unwrap());
+    let marker = format!(
+        "{WORLD_VARIABLE}={}",
+        folder.file_name().unwrap().to_str().unwrap()
+    );
     all_processes()
         .filter(|pid| {
             fs::read(format!("/proc/{pid}/environ"))
@@ -177,24 +212,33 @@ fn processes_of(folder: &Path) -> Vec<i32> {
 fn watcher_of(folder: &Path) -> Pid {
     let path = folder.to_str().unwrap().as_bytes();
     let mut watchers = all_processes().filter(|pid| {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).any(|arg| arg == path))
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|b| *b == 0).any(|arg| arg == path))
     });
     Pid::from_raw(watchers.next().expect("a watcher runs")).unwrap()
 }
 
 fn all_processes() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn assert_gone(folder: &Path) {
-    wait_until("the folder and the processes are gone", || !folder.exists() && processes_of(folder).is_empty());
+    wait_until("the folder and the processes are gone", || {
+        !folder.exists() && processes_of(folder).is_empty()
+    });
 }
 
 /// Waits for what another process does, with a bound so generous that only a fault reaches it.
 fn wait_until(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "waited in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -46,7 +46,12 @@ pub(super) struct Ending {
 
 impl Ending {
     pub(super) fn of(mark: &Mark) -> Self {
-        Self { mark: mark.clone(), since: Instant::now(), asked: BTreeSet::new(), empty_looks: 0 }
+        Self {
+            mark: mark.clone(),
+            since: Instant::now(),
+            asked: BTreeSet::new(),
+            empty_looks: 0,
+        }
     }
 
     /// Looks once and signals what it finds. Answers how long to wait before the next look, or `None` when no
@@ -88,14 +93,24 @@ fn of_world(mark: &Mark) -> anyhow::Result<BTreeMap<u32, OwnedFd>> {
     let own = std::process::id();
     let mut seen: BTreeMap<u32, Seen> = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
         if pid != own
             && let Some(process) = see(pid, &marker, &mark.folder)
         {
             seen.insert(pid, process);
         }
     }
-    let mut members: BTreeSet<u32> = seen.iter().filter(|(_, s)| s.marked).map(|(pid, _)| *pid).collect();
+    let mut members: BTreeSet<u32> = seen
+        .iter()
+        .filter(|(_, s)| s.marked)
+        .map(|(pid, _)| *pid)
+        .collect();
     loop {
         let heirs: Vec<u32> = seen
             .iter()
@@ -107,7 +122,11 @@ fn of_world(mark: &Mark) -> anyhow::Result<BTreeMap<u32, OwnedFd>> {
         }
         members.extend(heirs);
     }
-    Ok(seen.into_iter().filter(|(pid, _)| members.contains(pid)).map(|(pid, s)| (pid, s.handle)).collect())
+    Ok(seen
+        .into_iter()
+        .filter(|(pid, _)| members.contains(pid))
+        .map(|(pid, s)| (pid, s.handle))
+        .collect())
 }
 
 /// The facts about one process, or `None` when it has ended (a zombie has), or is not ours to look at.
@@ -121,8 +140,14 @@ fn see(pid: u32, marker: &str, folder: &Path) -> Option<Seen> {
         return None;
     }
     let parent = fields.next()?.parse().ok()?;
-    let marked = fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == marker.as_bytes()))
-        || fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root.starts_with(folder));
-    Some(Seen { handle, parent, marked })
+    let marked = fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == marker.as_bytes())
+    }) || fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root.starts_with(folder));
+    Some(Seen {
+        handle,
+        parent,
+        marked,
+    })
 }
