@@ -108,7 +108,7 @@ impl Repository {
             return Err(format!(
                 "`kustomize build <path to cached source>/{}` failed exit status {code}: {}",
                 self.path,
-                self.without_folder(text.trim())
+                self.without_folder(&complaint(&text))
             ));
         }
         let manifests = Manifest::read_all(&String::from_utf8_lossy(&output.stdout), &self.namespace)
@@ -198,6 +198,19 @@ async fn run(command: &mut Command) -> Result<Output, String> {
     }
 }
 
+/// What kustomize complains about. Some builds of kubectl log it (klog's `... "command failed" err="..."`) where the
+/// others, and kustomize itself, print a plain `error: ...`.
+fn complaint(text: &str) -> String {
+    let text = text.trim();
+    let logged = text
+        .split_once(r#"] "command failed" err="#)
+        .map(|(_, quoted)| serde_json::from_str::<String>(quoted));
+    match logged {
+        Some(Ok(message)) => format!("error: {message}"),
+        _ => text.to_owned(),
+    }
+}
+
 fn basic(credentials: &Credentials) -> String {
     let pair = format!("{}:{}", credentials.username, credentials.password);
     format!("Authorization: Basic {}", STANDARD.encode(pair))
@@ -210,4 +223,18 @@ fn is_commit(revision: &str) -> bool {
 
 fn one_line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().replace('\n', "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_reads_the_same_from_every_kubectl() {
+        let plain = "error: accumulating resources: no \"a\"\n";
+        let logged = "E1121 11:05:53.173673    1716 run.go:72] \"command failed\" \
+                      err=\"accumulating resources: no \\\"a\\\"\"\n";
+        assert_eq!(complaint(plain), plain.trim());
+        assert_eq!(complaint(logged), plain.trim());
+    }
 }
