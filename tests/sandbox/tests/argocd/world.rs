@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use towpath_sandbox::argocd::{Access, ArgoCd, Credentials, Declaration, Pace, Settings};
 
 /// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names and passwords that the servers ask for.
 const USER: &str = "deploy";
