@@ -252,3 +252,24 @@ async fn a_repository_that_cannot_be_read_is_a_condition() {
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
+
+#[tokio::test]
+async fn nothing_is_pruned_that_would_leave_nothing() {
+    let world = World::new().await;
+    world.registry.push(&digest('c'));
+    world.commit_digest(&digest('c')).await;
+    let argocd = ArgoCd::start(world.settings()).await.unwrap();
+    argocd
+        .wait_until_running("web-prod", &digest('c'), PATIENCE)
+        .await
+        .unwrap();
+    let commit = world
+        .commit(&[("app/prod/kustomization.yaml", "namespace: shop\n")])
+        .await;
+    let state = Client::new(&argocd).refresh().await;
+    let condition = &state["status"]["conditions"][0];
+    assert_eq!(condition["type"], "SyncError", "{state}");
+    let message = format!("Skipping sync attempt to [{commit}]: auto-sync will wipe out all resources");
+    assert_eq!(condition["message"], message);
+    assert_eq!(argocd.running_images("web-prod"), [world.image(&digest('c'))]);
+}
