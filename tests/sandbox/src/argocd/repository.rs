@@ -37,9 +37,11 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    /// Prepares an empty work tree in the folder for temporary files.
+    /// Prepares an empty work tree.
     pub(super) fn new(settings: &Settings, application: &Declaration) -> anyhow::Result<Repository> {
-        let folder = tempfile::Builder::new().prefix("towpath-argocd-").tempdir();
+        let folder = tempfile::Builder::new()
+            .prefix("argocd-")
+            .tempdir_in(&settings.folder);
         let folder = folder.context("no folder for the work tree")?;
         // The work tree is not the home of the programs: a file in it must not become their configuration.
         std::fs::create_dir(folder.path().join(SOURCE)).context("no folder for the work tree")?;
