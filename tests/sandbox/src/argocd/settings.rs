@@ -13,6 +13,8 @@ pub struct Settings {
     pub kubectl: PathBuf,
     /// Where the work trees are made, each in a folder of its own that is removed at the end.
     pub folder: PathBuf,
+    /// The id of the world's guardian, which git and kubectl carry so that they end with the world.
+    pub world: Option<String>,
     /// The applications, which exist from the start.
     pub applications: Vec<Declaration>,
     /// Credentials by the prefix of a repository's URL; the longest prefix wins, as with Argo CD's credential

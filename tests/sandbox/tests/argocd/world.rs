@@ -97,6 +97,7 @@ impl World {
             git: self.tools.git.clone(),
             kubectl: self.tools.kubectl.clone(),
             folder: self.folder.path().to_owned(),
+            world: None,
             applications: vec![Declaration {
                 name: "web-prod".to_owned(),
                 repo_url: self.repo_url.clone(),
