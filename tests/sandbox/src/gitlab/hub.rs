@@ -65,11 +65,16 @@ impl Hub {
         Arc::clone(locks.entry(project).or_default())
     }
 
-    /// A command with nothing of this process' environment but what the settings give.
+    /// A command with nothing of this process' environment but what the settings and the command hook give.
     pub(super) fn clean_command(&self, program: &Path) -> Command {
         let mut command = (self.settings.command)(program);
+        let given = command.as_std().get_envs();
+        let given: Vec<_> = given
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+            .collect();
         command
             .env_clear()
+            .envs(given)
             .env("PATH", &self.settings.path)
             .env("HOME", self.home())
             .env("LANG", "C.UTF-8")

@@ -73,6 +73,8 @@ impl GitLab {
     /// # Errors
     /// When no port, no git or no writable folder can be had.
     pub async fn start(settings: Settings) -> anyhow::Result<GitLab> {
+        // The client of webhooks needs a provider even for plain HTTP; another part may have installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let git = git_http::find_git(&settings.path)?;
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
