@@ -61,6 +61,12 @@ pub fn claims(token: &Secret) -> Option<Claims> {
     serde_json::from_slice(&bytes).ok()
 }
 
+/// Now, in the seconds that a claim counts.
+#[must_use]
+pub fn seconds_since_epoch() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -61,6 +61,15 @@ pub enum KvVersion {
     Two,
 }
 
+impl fmt::Display for KvVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KvVersion::One => "v1",
+            KvVersion::Two => "v2",
+        })
+    }
+}
+
 /// A key/value engine, and what is left of a path below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -81,6 +90,20 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// A secret with these fields.
+    pub fn new<N: Into<String>, V: Into<String>>(
+        version: Option<u64>,
+        fields: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        Reading {
+            version,
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name.into(), SecretString::from(value.into())))
+                .collect(),
+        }
+    }
+
     /// The value of a field: its text, or its JSON when it is not text.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
@@ -162,10 +185,7 @@ impl Session {
                     .read(&asked)?
                     .data
                     .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
-                Ok(Reading {
-                    version: Some(found.metadata.version),
-                    fields: fields(found.data),
-                })
+                Ok(Reading::new(Some(found.metadata.version), texts(found.data)))
             }
             KvVersion::One => {
                 if let Some(version) = version {
@@ -184,10 +204,7 @@ impl Session {
                     .read(&asked)?
                     .data
                     .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
-                Ok(Reading {
-                    version: None,
-                    fields: fields(found),
-                })
+                Ok(Reading::new(None, texts(found)))
             }
         }
     }
@@ -222,16 +239,11 @@ fn split(secret: &SecretPath, found: MountAnswer) -> Result<Mount> {
     })
 }
 
-fn fields(data: Map<String, Value>) -> BTreeMap<String, SecretString> {
-    data.into_iter()
-        .map(|(name, value)| {
-            let text = match value {
-                Value::String(text) => text,
-                other => other.to_string(),
-            };
-            (name, SecretString::from(text))
-        })
-        .collect()
+fn texts(data: Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    data.into_iter().map(|(name, value)| match value {
+        Value::String(text) => (name, text),
+        other => (name, other.to_string()),
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod login;
 mod refusal;
 mod session;
 
-pub use jwt::{Claims, claims};
+pub use jwt::{Claims, claims, seconds_since_epoch};
 pub use kv::{KvVersion, Mount, Reading, SecretPath};
 pub use login::{Login, SERVICE_ACCOUNT_TOKEN};
 pub use session::{Revocation, Session};

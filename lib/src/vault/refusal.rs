@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::{Answer, Claims, Login, Mount, SecretPath};
+use super::{Answer, Claims, Login, Mount, SecretPath, seconds_since_epoch};
 use crate::failure::{Failure, Kind};
 use crate::http::StatusCode;
 
@@ -176,7 +176,7 @@ impl Asked<'_> {
         let Some(claims) = claims else {
             return failure.hint(hint);
         };
-        let now = jiff::Timestamp::now().as_second();
+        let now = seconds_since_epoch();
         let said = claims.text(now);
         if claims.expired(now) {
             // Nothing else can be told before that is put right.
