@@ -1,1 +1,16 @@
-//! oci
+//! Container registries and OCI layouts.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `reference`, `digest` | names, parsed strictly |
+//! | `manifest`, `graph` | what an image is made of; pure |
+
+mod digest;
+mod graph;
+mod manifest;
+mod reference;
+
+pub use digest::{Algorithm, Digest, Verifier};
+pub use graph::Graph;
+pub use manifest::{Descriptor, Manifest};
+pub use reference::{Reference, Tag};
