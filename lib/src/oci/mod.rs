@@ -4,12 +4,15 @@
 //! |---|---|
 //! | `reference`, `digest` | names, parsed strictly |
 //! | `manifest`, `graph` | what an image is made of; pure |
+//! | `credentials` | docker's configuration files and credential helpers |
 
+pub mod credentials;
 mod digest;
 mod graph;
 mod manifest;
 mod reference;
 
+pub use credentials::{Credential, Credentials};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::Graph;
 pub use manifest::{Descriptor, Manifest};
