@@ -9,5 +9,6 @@ pub mod gitlab;
 pub mod guardian;
 pub mod jwt;
 pub mod kubernetes;
+mod loopback;
 pub mod servers;
 pub mod tools;
