@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::files::MARK;
 use crate::failure::{Failure, Result};
+use crate::oci::credentials::render;
 use crate::secret::Secret;
 
 /// The user name of every login to the registry.
@@ -54,40 +55,31 @@ impl FromStr for RegistryHost {
     }
 }
 
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct DockerConfig {
-    auths: BTreeMap<String, Login>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Login {
-    auth: String,
-}
-
 /// Writes the `config.json` of docker that logs in to `hosts`. The text is a secret as a whole.
 ///
 /// # Errors
 /// Internal (exit 1) when it cannot be written as JSON.
 pub fn docker_config(hosts: &[RegistryHost], secret_key: &Secret) -> Result<Secret> {
-    // Whoever prints the file by mistake prints this form.
-    let auth = Secret::new(STANDARD.encode(format!("{USER}:{}", secret_key.expose())));
-    let auths = hosts
+    let logins: Vec<_> = hosts
         .iter()
-        .map(|host| {
-            let auth = auth.expose().to_owned();
-            (host.0.clone(), Login { auth })
-        })
+        .map(|host| (host.0.clone(), USER.to_owned(), secret_key.clone()))
         .collect();
-    serde_json::to_string(&DockerConfig { auths })
-        .map(Secret::new)
-        .map_err(|error| Failure::internal("cannot write a docker configuration as JSON").because(error))
+    render(&logins)
 }
 
 /// Whether a docker configuration holds nothing but logins as [`docker_config`] writes them.
 pub(super) fn is_ours(text: &str) -> bool {
-    serde_json::from_str::<DockerConfig>(text).is_ok_and(|config| {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        auths: BTreeMap<String, Login>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Login {
+        auth: String,
+    }
+    serde_json::from_str::<Config>(text).is_ok_and(|config| {
         config.auths.values().all(|login| {
             STANDARD
                 .decode(&login.auth)
@@ -140,9 +132,11 @@ mod tests {
     #[test]
     fn docker_gets_user_and_key_in_base64() {
         let config = docker_config(&hosts(), &key()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(config.expose()).expect("JSON");
+        let auth = "bm9sb2dpbjoxMTExMTExMS0yMjIyLTQzMzMtODQ0NC1jYWFhYWFhYWFhMDM=";
         assert_eq!(
-            config.expose(),
-            r#"{"auths":{"rg.fr-par.scw.cloud":{"auth":"bm9sb2dpbjoxMTExMTExMS0yMjIyLTQzMzMtODQ0NC1jYWFhYWFhYWFhMDM="}}}"#
+            document,
+            serde_json::json!({"auths": {"rg.fr-par.scw.cloud": {"auth": auth}}})
         );
         assert!(is_ours(config.expose()));
     }
