@@ -1,1 +1,22 @@
-//! oci
+//! Container registries and OCI layouts.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `reference`, `digest` | names, parsed strictly |
+//! | `manifest`, `graph` | what an image is made of; pure |
+//! | `credentials` | docker's configuration files and credential helpers |
+//! | `registry` | the client: logins, manifests, blobs |
+
+pub mod credentials;
+mod digest;
+mod graph;
+mod manifest;
+mod reference;
+mod registry;
+
+pub use credentials::{Credential, Credentials};
+pub use digest::{Algorithm, Digest, Verifier};
+pub use graph::Graph;
+pub use manifest::{Descriptor, Manifest};
+pub use reference::{Reference, Tag};
+pub use registry::{Access, Begun, BlobStream, Pointer, Registries, RegistrySettings, Repository, Upload};

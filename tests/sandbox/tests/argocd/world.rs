@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::AbortHandle;
 use towpath_sandbox::argocd::{Access, ArgoCd, Credentials, Declaration, Pace, Settings};
+use towpath_sandbox::servers::http_client;
 use towpath_sandbox::tools::{Progress, Tools};
 
 /// How long a test waits for what must happen.
@@ -33,7 +34,7 @@ const PASSWORD: &str = "a-password-of-this-test";
 /// A small world with one application, `web-prod`, of which nothing is committed yet.
 pub(crate) struct World {
     folder: TempDir,
-    tools: Tools,
+    pub(crate) tools: Tools,
     pub(crate) registry: Registry,
     repo_url: String,
     servers: Vec<AbortHandle>,
@@ -125,15 +126,17 @@ impl World {
 
     /// Commits the application with this digest and returns the commit.
     pub(crate) async fn commit_digest(&self, digest: &str) -> String {
+        self.commit_image(&self.registry.host, digest).await
+    }
+
+    /// Commits the application with the image `web` of this registry and returns the commit.
+    pub(crate) async fn commit_image(&self, host: &str, digest: &str) -> String {
         let deployment = format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 1\n  template:\n    \
-             spec:\n      containers:\n      - name: web\n        image: {}/web\n",
-            self.registry.host
+             spec:\n      containers:\n      - name: web\n        image: {host}/web\n"
         );
-        let kustomization = format!(
-            "resources: [../base]\nimages:\n- name: {}/web\n  digest: {digest}\n",
-            self.registry.host
-        );
+        let kustomization =
+            format!("resources: [../base]\nimages:\n- name: {host}/web\n  digest: {digest}\n");
         self.commit(&[
             ("app/base/deployment.yaml", &deployment),
             ("app/base/kustomization.yaml", "resources: [deployment.yaml]\n"),
@@ -180,13 +183,7 @@ pub(crate) struct Stream {
 
 impl Client {
     pub(crate) fn new(argocd: &ArgoCd) -> Client {
-        // Another test of this process may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .no_proxy()
-            .build()
-            .unwrap();
+        let http = http_client().unwrap();
         let token = argocd.mint_token("ci", Access::Sync, PATIENCE);
         Client {
             http,
