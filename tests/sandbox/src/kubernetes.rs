@@ -90,7 +90,8 @@ impl ApiServer {
         Ok(ApiServer { server, cluster })
     }
 
-    /// The base URL, for OpenBao's `kubernetes_host`; also the issuer of its tokens.
+    /// The base URL, for OpenBao's `kubernetes_host`; also the issuer of its tokens. There is no TLS, but OpenBao wants
+    /// some text for `kubernetes_ca_cert` all the same.
     pub fn url(&self) -> String {
         self.server.url()
     }
@@ -124,7 +125,7 @@ impl ApiServer {
     }
 
     /// Issues the token that a pod of this service account finds in a projected volume. Without audiences it is for
-    /// the API server. A lifetime of zero gives a token that has expired already.
+    /// the API server.
     ///
     /// # Errors
     /// When the service account does not exist.
@@ -135,32 +136,28 @@ impl ApiServer {
         audiences: &[&str],
         lifetime: Duration,
     ) -> Result<String> {
-        let uid = self.cluster.uid(namespace, name);
-        ensure!(
-            uid.is_some(),
-            "serviceaccounts {name:?} not found in namespace {namespace:?}"
-        );
-        let audiences = if audiences.is_empty() {
-            &API_AUDIENCES[..1]
-        } else {
-            audiences
-        };
-        let now = jiff::Timestamp::now().as_second();
-        let pod_uid = new_uid();
-        Ok(self.cluster.signer.sign(&json!({
-            "aud": audiences,
-            "exp": now.saturating_add_unsigned(lifetime.as_secs()),
-            "iat": now,
-            "iss": self.cluster.issuer,
-            "jti": new_uid(),
-            "kubernetes.io": {
-                "namespace": namespace,
-                "pod": {"name": format!("{name}-{}", &pod_uid[..8]), "uid": pod_uid},
-                "serviceaccount": {"name": name, "uid": uid},
-            },
-            "nbf": now,
-            "sub": format!("system:serviceaccount:{namespace}:{name}"),
-        })))
+        self.cluster.mint(
+            namespace,
+            name,
+            audiences,
+            jiff::Timestamp::now().as_second(),
+            lifetime,
+        )
+    }
+
+    /// Issues a token that ran out an hour ago, which the leeway of no verifier saves.
+    ///
+    /// # Errors
+    /// When the service account does not exist.
+    pub fn mint_expired_service_account_token(
+        &self,
+        namespace: &str,
+        name: &str,
+        audiences: &[&str],
+    ) -> Result<String> {
+        let hour = Duration::from_secs(3600);
+        let issued_at = jiff::Timestamp::now().as_second() - 7200;
+        self.cluster.mint(namespace, name, audiences, issued_at, hour)
     }
 }
 
@@ -175,6 +172,41 @@ impl Cluster {
             .uids
             .get(&(namespace.to_owned(), name.to_owned()))
             .cloned()
+    }
+
+    fn mint(
+        &self,
+        namespace: &str,
+        name: &str,
+        audiences: &[&str],
+        issued_at: i64,
+        lifetime: Duration,
+    ) -> Result<String> {
+        let uid = self.uid(namespace, name);
+        ensure!(
+            uid.is_some(),
+            "serviceaccounts {name:?} not found in namespace {namespace:?}"
+        );
+        let audiences = if audiences.is_empty() {
+            &API_AUDIENCES[..1]
+        } else {
+            audiences
+        };
+        let pod_uid = new_uid();
+        Ok(self.signer.sign(&json!({
+            "aud": audiences,
+            "exp": issued_at.saturating_add_unsigned(lifetime.as_secs()),
+            "iat": issued_at,
+            "iss": self.issuer,
+            "jti": new_uid(),
+            "kubernetes.io": {
+                "namespace": namespace,
+                "pod": {"name": format!("{name}-{}", &pod_uid[..8]), "uid": pod_uid},
+                "serviceaccount": {"name": name, "uid": uid},
+            },
+            "nbf": issued_at,
+            "sub": format!("system:serviceaccount:{namespace}:{name}"),
+        })))
     }
 
     /// Authenticates `token` for one of `wanted` audiences, with the real server's words when it is refused.

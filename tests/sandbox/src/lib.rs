@@ -12,3 +12,4 @@ pub mod kubernetes;
 mod loopback;
 pub mod servers;
 pub mod tools;
+pub mod towpath_binaries;

@@ -134,7 +134,7 @@ async fn without_audiences_a_review_asks_for_those_of_the_server() {
 async fn a_token_that_fails_review_has_an_error_and_no_user() {
     let server = cluster().await;
     let expired = server
-        .mint_service_account_token("gitlab-ci", "app-deployer", &["vault"], Duration::ZERO)
+        .mint_expired_service_account_token("gitlab-ci", "app-deployer", &["vault"])
         .unwrap();
     let elsewhere = cluster().await;
     let cases = [

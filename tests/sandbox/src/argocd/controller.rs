@@ -168,48 +168,70 @@ impl Controller {
             SyncCode::OutOfSync
         };
         self.application.status.resources = resources;
-        self.application.status.conditions.clear();
         self.application.status.source_type = Some("Kustomize");
         self.set_sync(status, commit.clone());
         self.observe();
-        if status == SyncCode::OutOfSync && self.may_begin_by_itself(&commit) {
-            let initiator = Initiator {
-                automated: true,
-                ..Initiator::default()
-            };
-            self.begin(commit, true, false, initiator, Retry { limit: Some(5) });
-        }
+        let objection = if status == SyncCode::OutOfSync {
+            self.begin_by_itself(commit)
+        } else {
+            None
+        };
+        self.set_condition(objection.map(|message| ("SyncError", message)));
     }
 
-    /// Whether the difference is the controller's to mend: nothing else runs, and this commit was not tried already.
-    fn may_begin_by_itself(&self, commit: &str) -> bool {
-        let tried = self.application.status.operation_state.as_ref();
-        self.application.spec.sync_policy.is_some()
-            && self.application.operation.is_none()
-            && tried
-                .is_none_or(|state| state.operation.sync.dry_run || state.operation.sync.revision != commit)
+    /// Begins what an automated application begins without being asked. What it will not do, it says why.
+    fn begin_by_itself(&mut self, commit: String) -> Option<String> {
+        if self.application.spec.sync_policy.is_none() || self.application.operation.is_some() {
+            return None;
+        }
+        let latest = self.application.status.operation_state.as_ref();
+        if let Some(tried) = latest.filter(|state| {
+            let sync = &state.operation.sync;
+            sync.revision == commit && !sync.dry_run
+        }) {
+            let failed = tried.phase != Phase::Succeeded;
+            return failed.then(|| format!("Failed last sync attempt to [{commit}]: {}", tried.message));
+        }
+        let resources = &self.application.status.resources;
+        if resources.iter().all(|resource| resource.requires_pruning) {
+            return Some(format!(
+                "Skipping sync attempt to [{commit}]: auto-sync will wipe out all resources"
+            ));
+        }
+        let initiator = Initiator {
+            automated: true,
+            ..Initiator::default()
+        };
+        self.begin(commit, true, false, initiator, Retry { limit: Some(5) });
+        None
     }
 
     /// Keeps the last good state and says why there is no comparison.
     fn fail_to_compare(&mut self, message: String) {
-        let status = &mut self.application.status;
-        status.resources = self.cluster.compare_with_nothing();
-        status.source_type = None;
-        let known = status
-            .conditions
-            .first()
-            .is_some_and(|condition| condition.message == message);
-        if !known {
-            status.conditions = vec![Condition {
-                kind: "ComparisonError",
-                message,
-                last_transition_time: now(),
-            }];
-        }
+        self.application.status.resources = self.cluster.compare_with_nothing();
+        self.application.status.source_type = None;
+        self.set_condition(Some(("ComparisonError", message)));
         self.set_sync(
             SyncCode::Unknown,
             self.application.spec.source.target_revision.clone(),
         );
+    }
+
+    /// Leaves this condition and no other; one that was there keeps its time.
+    fn set_condition(&mut self, wanted: Option<(&'static str, String)>) {
+        let conditions = &mut self.application.status.conditions;
+        let known = |(kind, message): &(&str, String)| {
+            let same = |condition: &Condition| condition.kind == *kind && condition.message == *message;
+            conditions.iter().any(same)
+        };
+        if !wanted.as_ref().is_some_and(known) {
+            let condition = |(kind, message)| Condition {
+                kind,
+                message,
+                last_transition_time: now(),
+            };
+            *conditions = wanted.map(condition).into_iter().collect();
+        }
     }
 
     fn set_sync(&mut self, status: SyncCode, revision: String) {

@@ -16,6 +16,7 @@ use tokio::process::Command;
 
 use super::manifest::Manifest;
 use super::settings::{Credentials, Declaration, Settings};
+use crate::guardian::WORLD_VARIABLE;
 
 /// How long one call of git or kubectl may take (the real one's `ARGOCD_EXEC_TIMEOUT` is 90 s).
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,15 +32,18 @@ pub(super) struct Repository {
     path: String,
     namespace: String,
     authorization: Option<String>,
+    world: Option<String>,
     folder: tempfile::TempDir,
     /// What was rendered last, so that looking again at the same commit costs nothing.
     rendered: Option<(String, Vec<Manifest>)>,
 }
 
 impl Repository {
-    /// Prepares an empty work tree in the folder for temporary files.
+    /// Prepares an empty work tree.
     pub(super) fn new(settings: &Settings, application: &Declaration) -> anyhow::Result<Repository> {
-        let folder = tempfile::Builder::new().prefix("towpath-argocd-").tempdir();
+        let folder = tempfile::Builder::new()
+            .prefix("argocd-")
+            .tempdir_in(&settings.folder);
         let folder = folder.context("no folder for the work tree")?;
         // The work tree is not the home of the programs: a file in it must not become their configuration.
         std::fs::create_dir(folder.path().join(SOURCE)).context("no folder for the work tree")?;
@@ -50,6 +54,7 @@ impl Repository {
             path: application.path.clone(),
             namespace: application.namespace.clone(),
             authorization: settings.repository_credentials(&application.repo_url).map(basic),
+            world: settings.world.clone(),
             folder,
             rendered: None,
         })
@@ -98,10 +103,7 @@ impl Repository {
             return Err(format!("{}: app path does not exist", self.path));
         }
         let arguments = [OsStr::new("kustomize"), folder.as_os_str()];
-        let output = run(Command::new(&self.kubectl)
-            .args(arguments)
-            .env("HOME", self.folder.path()))
-        .await?;
+        let output = run(self.program(&self.kubectl).args(arguments)).await?;
         if !output.status.success() {
             let code = output.status.code().unwrap_or(-1);
             let text = String::from_utf8_lossy(&output.stderr);
@@ -144,12 +146,9 @@ impl Repository {
     }
 
     async fn git(&self, arguments: &[&str]) -> Result<Output, String> {
-        let mut command = Command::new(&self.git);
+        let mut command = self.program(&self.git);
         command
-            .current_dir(self.source())
             .args(arguments)
-            .env("HOME", self.folder.path());
-        command
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0");
@@ -171,6 +170,19 @@ impl Repository {
             command.env("GIT_CONFIG_VALUE_0", header);
         }
         run(&mut command).await
+    }
+
+    /// A program that works in the work tree and keeps what it writes besides in this repository's folder.
+    fn program(&self, path: &Path) -> Command {
+        let mut command = Command::new(path);
+        command.current_dir(self.source());
+        command
+            .env("HOME", self.folder.path())
+            .env("TMPDIR", self.folder.path());
+        if let Some(world) = &self.world {
+            command.env(WORLD_VARIABLE, world);
+        }
+        command
     }
 
     fn source(&self) -> PathBuf {

@@ -1,17 +1,20 @@
 //! What the world tells the stand-in before it starts.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything [`super::ArgoCd::start`] needs.
-#[derive(Debug, Clone)]
+/// Everything [`super::ArgoCd::start`] needs. No `Debug`: it holds secrets.
+#[derive(Clone)]
 pub struct Settings {
     /// The git program.
     pub git: PathBuf,
     /// The kubectl program, run as `kubectl kustomize FOLDER`.
     pub kubectl: PathBuf,
+    /// Where the work trees are made, each in a folder of its own that is removed at the end.
+    pub folder: PathBuf,
+    /// The id of the world's guardian, which git and kubectl carry so that they end with the world.
+    pub world: Option<String>,
     /// The applications, which exist from the start.
     pub applications: Vec<Declaration>,
     /// Credentials by the prefix of a repository's URL; the longest prefix wins, as with Argo CD's credential
@@ -56,7 +59,7 @@ pub struct Pace {
     pub progress_deadline: Duration,
 }
 
-/// A user name and a password or token. Neither appears in its `Debug`.
+/// A user name and a password or token.
 #[derive(Clone)]
 pub struct Credentials {
     /// The user name; GitLab takes any for a project access token.
@@ -73,12 +76,6 @@ impl Default for Pace {
             pull_retry: Duration::from_secs(1),
             progress_deadline: Duration::from_secs(600),
         }
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Credentials(****)")
     }
 }
 

@@ -135,7 +135,7 @@ impl Kaniko {
     /// Lets Go build it. A failure is no error, for there is a second builder; it is remembered for a day.
     pub(super) async fn install(installer: &Installer<'_>) -> anyhow::Result<Self> {
         let name = entry();
-        let made = installer.cache.make(&name, async |partial| {
+        let made = installer.cache.make(installer.lock, &name, async |partial| {
             let mut go = installer.guardian.command("go");
             // The private root has no C library.
             go.args(["install", &format!("{MODULE}@{VERSION}")])

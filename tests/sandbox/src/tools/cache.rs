@@ -100,20 +100,15 @@ impl Cache {
     /// Makes an entry: `fill` puts its files into the folder it is given.
     pub(super) async fn make(
         &self,
+        _alone: &Lock,
         name: &str,
         fill: impl AsyncFnOnce(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<PathBuf> {
         let partial = tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&self.dir)?;
         fill(partial.path()).await?;
         let entry = self.dir.join(name);
-        match fs::rename(partial.path(), &entry) {
-            Ok(()) => {
-                let _ = partial.keep();
-            }
-            // Another process was quicker; the folders hold the same.
-            Err(_) if entry.is_dir() => {}
-            Err(error) => return Err(error).with_context(|| format!("naming {}", entry.display())),
-        }
+        fs::rename(partial.path(), &entry).with_context(|| format!("naming {}", entry.display()))?;
+        let _ = partial.keep();
         Ok(entry)
     }
 }
@@ -130,37 +125,22 @@ mod tests {
     async fn an_entry_is_there_only_when_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let cache = cache(dir.path());
-        let failed = cache.make("tool-1", async |partial| {
+        let lock = cache.lock(&Progress::silent()).await.unwrap();
+        let failed = cache.make(&lock, "tool-1", async |partial| {
             fs::write(partial.join("half"), "")?;
             bail!("interrupted")
         });
         failed.await.unwrap_err();
         assert_eq!(cache.entry("tool-1"), None);
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            0,
-            "nothing half-made stays"
-        );
+        let names = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["lock"], "nothing half-made stays");
 
-        let entry = cache
-            .make("tool-1", async |partial| {
-                Ok(fs::write(partial.join("tool"), "1")?)
-            })
-            .await
-            .unwrap();
+        let fill = async |partial: &Path| Ok(fs::write(partial.join("tool"), "")?);
+        let entry = cache.make(&lock, "tool-1", fill).await.unwrap();
         assert_eq!(cache.entry("tool-1"), Some(entry.clone()));
-        let again = cache
-            .make("tool-1", async |partial| {
-                Ok(fs::write(partial.join("tool"), "2")?)
-            })
-            .await
-            .unwrap();
-        assert_eq!(again, entry);
-        assert_eq!(
-            fs::read_to_string(entry.join("tool")).unwrap(),
-            "1",
-            "the first one stays in use"
-        );
+        assert!(entry.join("tool").is_file());
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -129,9 +129,9 @@ impl Package {
         let mut apt = installer.archive.apt.lock().await;
         apt.update().await?;
         let name = self.entry();
-        let made = installer
-            .cache
-            .make(&name, async |partial| apt.unpack(self, partial).await);
+        let made = installer.cache.make(installer.lock, &name, async |partial| {
+            apt.unpack(self, partial).await
+        });
         let entry = installer
             .progress
             .step(format!("unpack Debian's {}", self.name), made)

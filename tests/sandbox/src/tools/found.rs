@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use futures_util::future::join_all;
 
 use super::builder::{Builder, BuilderKind, Kaniko};
-use super::cache::Cache;
+use super::cache::{Cache, Lock};
 use super::install::Installer;
 use super::machine::Machine;
 use super::progress::Progress;
@@ -59,9 +59,14 @@ impl Found {
     }
 
     /// Installs what lacks, everything that can be at the same time.
-    pub(super) async fn install(&mut self, cache: &Cache, progress: &Progress) -> anyhow::Result<()> {
+    pub(super) async fn install(
+        &mut self,
+        cache: &Cache,
+        lock: &Lock,
+        progress: &Progress,
+    ) -> anyhow::Result<()> {
         let guardian = Guardian::start()?;
-        let installer = Installer::new(cache, progress, &guardian);
+        let installer = Installer::new(cache, lock, progress, &guardian);
         let mut missing = Missing::default();
         let tools = TOOLS.iter().zip(&mut self.programs);
         let tools = join_all(tools.map(|(wanted, program)| complete(wanted, program, &installer)));
@@ -85,7 +90,13 @@ impl Found {
         missing.into_result()
     }
 
-    pub(super) async fn into_tools(self, cache: &Cache, machine: Machine) -> anyhow::Result<Tools> {
+    pub(super) async fn into_tools(
+        self,
+        cache: &Cache,
+        machine: Machine,
+        lock: Option<Lock>,
+        progress: &Progress,
+    ) -> anyhow::Result<Tools> {
         let mut commands = Commands::default();
         for (wanted, program) in TOOLS.iter().zip(self.programs.iter().flatten()) {
             commands.with_libraries(wanted.name, program, wanted.libraries(cache, program));
@@ -94,7 +105,7 @@ impl Found {
         if builder.kind == BuilderKind::Buildah {
             commands.buildah(&builder.program, BUILDAH.libraries(cache, &builder.program));
         }
-        let bin_dir = commands.folder(cache).await?;
+        let bin_dir = commands.folder(cache, lock, progress).await?;
         if builder.kind == BuilderKind::Buildah {
             builder.program = bin_dir.join(BUILDAH.name);
         }

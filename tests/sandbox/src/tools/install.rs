@@ -1,6 +1,6 @@
 //! What an installation works with: the cache it fills, whom it tells, and the world that its processes belong to.
 
-use super::cache::Cache;
+use super::cache::{Cache, Lock};
 use super::debian::Archive;
 use super::progress::Progress;
 use crate::guardian::Guardian;
@@ -8,6 +8,7 @@ use crate::guardian::Guardian;
 /// Exists only while something is installed.
 pub(super) struct Installer<'a> {
     pub(super) cache: &'a Cache,
+    pub(super) lock: &'a Lock,
     pub(super) progress: &'a Progress,
     /// Installers are processes like any other: should this one be killed, they must end as well.
     pub(super) guardian: &'a Guardian,
@@ -15,9 +16,15 @@ pub(super) struct Installer<'a> {
 }
 
 impl<'a> Installer<'a> {
-    pub(super) fn new(cache: &'a Cache, progress: &'a Progress, guardian: &'a Guardian) -> Self {
+    pub(super) fn new(
+        cache: &'a Cache,
+        lock: &'a Lock,
+        progress: &'a Progress,
+        guardian: &'a Guardian,
+    ) -> Self {
         Self {
             cache,
+            lock,
             progress,
             guardian,
             archive: Archive::new(progress, guardian),

@@ -72,18 +72,19 @@ impl Tools {
         let mut missing = Missing::default();
         let machine = Machine::look(&mut answers, &mut missing).await;
         let mut found = Found::look(&cache, &mut answers).await?;
+        let mut lock = None;
         if found.is_complete() {
             missing.into_result()?;
         } else {
             found.list_obstacles(&mut missing).await;
             // Nothing is installed for a machine that will lack something else anyway.
             missing.into_result()?;
-            let _lock = cache.lock(progress).await?;
+            let lock = lock.insert(cache.lock(progress).await?);
             // Meanwhile another process may have installed it all.
             found = Found::look(&cache, &mut answers).await?;
-            found.install(&cache, progress).await?;
+            found.install(&cache, lock, progress).await?;
         }
-        found.into_tools(&cache, machine).await
+        found.into_tools(&cache, machine, lock, progress).await
     }
 
     /// A folder to put first on a job's `PATH`: it offers `bao`, `kubectl`, `docker-registry`, `rsync`,

@@ -44,7 +44,7 @@ pub(super) fn obstacle() -> Option<String> {
 
 pub(super) async fn install(installer: &Installer<'_>) -> anyhow::Result<PathBuf> {
     let name = entry();
-    let made = installer.cache.make(&name, async |partial| {
+    let made = installer.cache.make(installer.lock, &name, async |partial| {
         fs::write(partial.join("package.json"), PACKAGE)?;
         fs::write(partial.join("package-lock.json"), LOCK)?;
         let mut npm = installer.guardian.command("npm");

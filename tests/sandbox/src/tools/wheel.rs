@@ -96,9 +96,9 @@ impl Wheel {
     pub(super) async fn install(&self, installer: &Installer<'_>) -> anyhow::Result<PathBuf> {
         let step = format!("install {} {} with pip", self.distribution, self.version);
         let name = self.entry();
-        let made = installer
-            .cache
-            .make(&name, async |partial| self.unpack(installer, partial).await);
+        let made = installer.cache.make(installer.lock, &name, async |partial| {
+            self.unpack(installer, partial).await
+        });
         let entry = installer.progress.step(step, made).await?;
         Ok(self.program_in(&entry))
     }

@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::cache::Cache;
+use super::cache::{Cache, Lock};
+use super::progress::Progress;
 use super::{outside, search_path};
 
 /// The commands to offer.
@@ -59,8 +60,13 @@ impl Commands {
         ));
     }
 
-    /// The folder that holds them, made when it is not there.
-    pub(super) async fn folder(&self, cache: &Cache) -> anyhow::Result<PathBuf> {
+    /// The folder that holds them, made when it is not there: under `lock`, if the caller holds it already.
+    pub(super) async fn folder(
+        &self,
+        cache: &Cache,
+        lock: Option<Lock>,
+        progress: &Progress,
+    ) -> anyhow::Result<PathBuf> {
         let sum = Sha256::digest(format!("{:?} {BUILDAH}", self.commands));
         let name = format!(
             "bin-{}",
@@ -72,9 +78,16 @@ impl Commands {
         if let Some(folder) = cache.entry(&name) {
             return Ok(folder);
         }
+        let lock = match lock {
+            Some(lock) => lock,
+            None => cache.lock(progress).await?,
+        };
+        if let Some(folder) = cache.entry(&name) {
+            return Ok(folder);
+        }
         let settings = cache.dir().join(&name).join(".buildah");
         cache
-            .make(&name, async |partial| self.write(partial, &settings).await)
+            .make(&lock, &name, async |partial| self.write(partial, &settings).await)
             .await
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use towpath_sandbox::argocd::ArgoCd;
 
-use crate::world::{Client, PATIENCE, World, digest, is_settled};
+use crate::world::{Client, PATIENCE, Stream, World, digest, is_settled};
 
 fn health(state: &Value) -> (&str, &str) {
     let health = &state["status"]["resources"][0]["health"];
@@ -33,45 +33,47 @@ async fn the_first_deployment_runs_its_digest() {
     );
 }
 
-#[tokio::test]
-async fn a_digest_that_the_registry_lacks_never_runs() {
+/// A world in which `c` runs and `d` is wanted but not in the registry.
+async fn wanting(progress_deadline: Duration) -> (World, ArgoCd, Client, Stream) {
     let world = World::new().await;
     world.registry.push(&digest('c'));
     world.commit_digest(&digest('c')).await;
     let mut settings = world.settings();
-    settings.pace.progress_deadline = Duration::from_millis(300);
+    settings.pace.progress_deadline = progress_deadline;
     let argocd = ArgoCd::start(settings).await.unwrap();
     argocd
         .wait_until_running("web-prod", &digest('c'), PATIENCE)
         .await
         .unwrap();
-
     let client = Client::new(&argocd);
     let mut stream = client.watch().await;
     stream.next().await;
     world.commit_digest(&digest('d')).await;
     client.refresh().await;
+    (world, argocd, client, stream)
+}
+
+#[tokio::test]
+async fn a_digest_that_the_registry_lacks_does_not_run_until_it_is_there() {
+    let (world, argocd, client, mut stream) = wanting(PATIENCE).await;
     let states = stream
-        .until(|state| state["status"]["health"]["status"] == "Degraded")
+        .until(|state| health(state).1.contains("ImagePullBackOff"))
         .await;
     assert!(
         !states.iter().any(is_settled),
         "it was never well with a digest that is not there"
     );
-    let stuck = &states[states.len() - 2];
+    let stuck = states.last().unwrap();
     let (status, message) = health(stuck);
     assert_eq!(status, "Progressing");
     assert!(
-        message.contains("ImagePullBackOff") && message.contains(&digest('d')),
+        message.contains(&digest('d')) && message.ends_with("not found)"),
         "{message}"
     );
-    assert!(message.ends_with("not found)"), "{message}");
+    assert_eq!(stuck["status"]["health"]["status"], "Progressing");
+    assert_eq!(stuck["status"]["sync"]["status"], "Synced");
     let both = json!([world.image(&digest('c')), world.image(&digest('d'))]);
     assert_eq!(stuck["status"]["summary"]["images"], both);
-    assert_eq!(stuck["status"]["sync"]["status"], "Synced");
-    let (status, message) = health(&states[states.len() - 1]);
-    assert_eq!(status, "Degraded");
-    assert!(message.contains("exceeded its progress deadline"), "{message}");
     assert_eq!(argocd.running_images("web-prod"), [world.image(&digest('c'))]);
 
     let (_, tree) = client.get("/api/v1/applications/web-prod/resource-tree").await;
@@ -97,6 +99,25 @@ async fn a_digest_that_the_registry_lacks_never_runs() {
 }
 
 #[tokio::test]
+async fn a_deployment_is_degraded_after_its_deadline() {
+    let (world, argocd, _client, mut stream) = wanting(Duration::ZERO).await;
+    let states = stream
+        .until(|state| state["status"]["health"]["status"] == "Degraded")
+        .await;
+    assert!(
+        !states.iter().any(is_settled),
+        "it was never well with a digest that is not there"
+    );
+    let (status, message) = health(states.last().unwrap());
+    assert_eq!(status, "Degraded");
+    assert!(
+        message.starts_with("Deployment \"web\" exceeded its progress deadline"),
+        "{message}"
+    );
+    assert_eq!(argocd.running_images("web-prod"), [world.image(&digest('c'))]);
+}
+
+#[tokio::test]
 async fn without_pull_credentials_nothing_runs() {
     let world = World::new().await;
     world.registry.push(&digest('c'));
@@ -114,22 +135,9 @@ async fn without_pull_credentials_nothing_runs() {
 
 #[tokio::test]
 async fn a_newer_commit_takes_the_place_of_one_that_rolls_out() {
-    let world = World::new().await;
-    for digit in ['c', 'e'] {
-        world.registry.push(&digest(digit));
-    }
-    world.commit_digest(&digest('c')).await;
-    let argocd = ArgoCd::start(world.settings()).await.unwrap();
-    argocd
-        .wait_until_running("web-prod", &digest('c'), PATIENCE)
-        .await
-        .unwrap();
-    let client = Client::new(&argocd);
-    let mut stream = client.watch().await;
-    stream.next().await;
-    // This one cannot finish, so the next one is sure to find it rolling out.
-    world.commit_digest(&digest('d')).await;
-    client.refresh().await;
+    // What is wanted here cannot finish, so the newer one is sure to find it rolling out.
+    let (world, _argocd, client, mut stream) = wanting(PATIENCE).await;
+    world.registry.push(&digest('e'));
     stream
         .until(|state| health(state).1.contains("ImagePullBackOff"))
         .await;
@@ -148,7 +156,9 @@ async fn a_commit_before_the_operation_ends_is_deployed_after_it() {
         world.registry.push(&digest(digit));
     }
     world.commit_digest(&digest('c')).await;
-    let argocd = ArgoCd::start(world.settings()).await.unwrap();
+    let mut settings = world.settings();
+    settings.pace.step = Duration::from_millis(300);
+    let argocd = ArgoCd::start(settings).await.unwrap();
     let client = Client::new(&argocd);
     let mut stream = client.watch().await;
     stream.until(|state| state.get("operation").is_some()).await;
@@ -241,4 +251,25 @@ async fn a_repository_that_cannot_be_read_is_a_condition() {
             .unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_pruned_that_would_leave_nothing() {
+    let world = World::new().await;
+    world.registry.push(&digest('c'));
+    world.commit_digest(&digest('c')).await;
+    let argocd = ArgoCd::start(world.settings()).await.unwrap();
+    argocd
+        .wait_until_running("web-prod", &digest('c'), PATIENCE)
+        .await
+        .unwrap();
+    let commit = world
+        .commit(&[("app/prod/kustomization.yaml", "namespace: shop\n")])
+        .await;
+    let state = Client::new(&argocd).refresh().await;
+    let condition = &state["status"]["conditions"][0];
+    assert_eq!(condition["type"], "SyncError", "{state}");
+    let message = format!("Skipping sync attempt to [{commit}]: auto-sync will wipe out all resources");
+    assert_eq!(condition["message"], message);
+    assert_eq!(argocd.running_images("web-prod"), [world.image(&digest('c'))]);
 }

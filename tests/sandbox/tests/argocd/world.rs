@@ -21,9 +21,10 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::AbortHandle;
 use towpath_sandbox::argocd::{Access, ArgoCd, Credentials, Declaration, Pace, Settings};
+use towpath_sandbox::tools::{Progress, Tools};
 
 /// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names and passwords that the servers ask for.
 const USER: &str = "deploy";
@@ -32,6 +33,7 @@ const PASSWORD: &str = "a-password-of-this-test";
 /// A small world with one application, `web-prod`, of which nothing is committed yet.
 pub(crate) struct World {
     folder: TempDir,
+    tools: Tools,
     pub(crate) registry: Registry,
     repo_url: String,
     servers: Vec<AbortHandle>,
@@ -52,6 +54,7 @@ impl Drop for World {
 
 impl World {
     pub(crate) async fn new() -> World {
+        let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("served");
         let bare = root.join("shop/env.git");
@@ -77,6 +80,7 @@ impl World {
         let (host, registry_server) = serve(routes.with_state(digests.clone())).await;
         World {
             folder,
+            tools,
             registry: Registry { host, digests },
             repo_url: format!("http://{git_host}/shop/env.git"),
             servers: vec![git_server, registry_server],
@@ -90,8 +94,10 @@ impl World {
             password: PASSWORD.to_owned(),
         };
         Settings {
-            git: program("git"),
-            kubectl: program("kubectl"),
+            git: self.tools.git.clone(),
+            kubectl: self.tools.kubectl.clone(),
+            folder: self.folder.path().to_owned(),
+            world: None,
             applications: vec![Declaration {
                 name: "web-prod".to_owned(),
                 repo_url: self.repo_url.clone(),
@@ -278,16 +284,8 @@ pub(crate) fn is_settled(state: &Value) -> bool {
     state["status"]["sync"]["status"] == "Synced" && state["status"]["health"]["status"] == "Healthy"
 }
 
-fn program(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
-    let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(name));
-    candidates
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| panic!("no {name} in PATH"))
-}
-
 async fn git(folder: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(program("git"));
+    let mut command = Command::new("git");
     command
         .current_dir(folder)
         .args(arguments)
@@ -351,7 +349,7 @@ async fn git_backend(
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
     };
-    let mut child = Command::new(program("git"))
+    let mut child = Command::new("git")
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
