@@ -9,5 +9,7 @@ pub mod gitlab;
 pub mod guardian;
 pub mod jwt;
 pub mod kubernetes;
+mod loopback;
 pub mod servers;
 pub mod tools;
+pub mod towpath_binaries;

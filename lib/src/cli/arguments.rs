@@ -1,0 +1,324 @@
+//! Arguments that every binary takes, and how values are refused.
+//!
+//! Each argument has an environment variable, so that a template sets variables and a person types flags. An empty
+//! value is always a mistake (most often a CI variable that is not set), and the refusal names flag and variable.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::PossibleValue;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, ValueEnum};
+
+use super::logs;
+use crate::failure::{EXIT_CODES, Kind};
+use crate::trace::TraceParent;
+
+/// The arguments of a binary.
+pub trait Arguments: clap::Parser {
+    /// The binary's name.
+    const NAME: &'static str;
+
+    /// The arguments that all binaries share.
+    fn run_args(&self) -> &RunArgs;
+}
+
+/// How the result is written to standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON document.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where log lines go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard error, so that standard output holds the result alone.
+    #[default]
+    Stderr,
+    /// Standard output, for collectors that read nothing else.
+    Stdout,
+}
+
+macro_rules! value_enum {
+    ($type:ident { $($variant:ident = $name:literal),+ }) => {
+        impl ValueEnum for $type {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Self::$variant),+]
+            }
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                Some(PossibleValue::new(match self { $(Self::$variant => $name),+ }))
+            }
+        }
+    };
+}
+value_enum!(Output { Auto = "auto", Json = "json", Text = "text" });
+value_enum!(LogFormat { Text = "text", Json = "json" });
+value_enum!(LogTarget { Stderr = "stderr", Stdout = "stdout" });
+
+/// Arguments that every binary takes. Flatten them into the binary's own.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Run options")]
+pub struct RunArgs {
+    /// How the result is written to standard output: text on a terminal and JSON elsewhere, unless set
+    #[arg(
+        long,
+        env = "TOWPATH_OUTPUT",
+        value_enum,
+        default_value_t,
+        global = true,
+        hide_env_values = true
+    )]
+    pub output: Output,
+    /// How log lines are written
+    #[arg(
+        long,
+        env = "TOWPATH_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        global = true,
+        hide_env_values = true
+    )]
+    pub log_format: LogFormat,
+    /// Where log lines go
+    #[arg(
+        long,
+        env = "TOWPATH_LOG_TARGET",
+        value_enum,
+        default_value_t,
+        global = true,
+        hide_env_values = true
+    )]
+    pub log_target: LogTarget,
+    /// The least important level that is logged: error, warn, info, debug or trace
+    #[arg(
+        long,
+        env = "TOWPATH_LOG_LEVEL",
+        default_value = "info",
+        global = true,
+        hide_env_values = true
+    )]
+    pub log_level: tracing::level_filters::LevelFilter,
+    /// When the run gives up, such as 90s, 15m or 1h [default: CI_JOB_TIMEOUT less a minute, else 1h]
+    #[arg(long, env = "TOWPATH_TIMEOUT", value_parser = parse_duration, global = true, hide_env_values = true)]
+    pub timeout: Option<Duration>,
+    /// The job's own timeout in seconds, as GitLab sets it
+    #[arg(
+        long,
+        env = "CI_JOB_TIMEOUT",
+        hide = true,
+        global = true,
+        hide_env_values = true
+    )]
+    pub job_timeout: Option<u64>,
+    /// The trace this run belongs to (W3C traceparent); a new one when absent
+    #[arg(long, env = "TRACEPARENT", global = true, hide_env_values = true)]
+    pub traceparent: Option<TraceParent>,
+}
+
+/// Reads `90s`, `15m`, `1h` or `1h30m`; a bare number is refused, since its unit would be a guess.
+///
+/// # Errors
+/// A sentence for clap to show.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a duration with a unit, such as 90s, 15m or 1h30m".to_owned();
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .filter(|&at| at > 0)
+            .ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let seconds = match &rest[..unit] {
+            "s" => Some(number),
+            "m" => number.checked_mul(60),
+            "h" => number.checked_mul(3600),
+            _ => None,
+        };
+        total = total
+            .checked_add(Duration::from_secs(seconds.ok_or_else(wrong)?))
+            .ok_or_else(wrong)?;
+        rest = &rest[unit..];
+    }
+    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+}
+
+/// Parses the command line; on anything but success gives the exit code, with everything said already.
+pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
+    let command = command::<A>();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = generate(&command, &words) {
+        return Err(code);
+    }
+    let matches = command
+        .clone()
+        .try_get_matches_from(words)
+        .map_err(|error| refuse(&command, error))?;
+    if let Some(complaint) = empty_value(&command, &matches) {
+        return Err(usage_error(&complaint));
+    }
+    A::from_arg_matches(&matches).map_err(|error| refuse(&command, error))
+}
+
+/// The binary's command with the table of exit codes below its help.
+pub(super) fn command<A: Arguments>() -> Command {
+    let mut table = String::from("Exit codes:\n");
+    for (code, meaning) in EXIT_CODES {
+        table.push_str(&format!("  {code}  {meaning}\n"));
+    }
+    table.push_str("\nShell completions: --completions bash|zsh|fish. Manual page: --man-page.");
+    let command = A::command().name(A::NAME).bin_name(A::NAME).max_term_width(110);
+    let examples = command
+        .get_after_long_help()
+        .map(|help| format!("{help}\n\n"))
+        .unwrap_or_default();
+    command.after_long_help(format!("{examples}{table}"))
+}
+
+/// `--completions SHELL` and `--man-page` work without any of the arguments that are otherwise required.
+fn generate(command: &Command, words: &[OsString]) -> Option<ExitCode> {
+    let mut bytes = Vec::new();
+    match words.get(1)?.to_str()? {
+        "--completions" => {
+            let shell = words
+                .get(2)
+                .and_then(|word| word.to_str())
+                .and_then(|word| <clap_complete::Shell as ValueEnum>::from_str(word, true).ok());
+            let Some(shell) = shell else {
+                return Some(usage_error(
+                    "--completions takes bash, zsh, fish, elvish or powershell",
+                ));
+            };
+            clap_complete::generate(shell, &mut command.clone(), command.get_name(), &mut bytes);
+        }
+        "--man-page" => {
+            if let Err(error) = clap_mangen::Man::new(command.clone()).render(&mut bytes) {
+                return Some(usage_error(&format!("cannot write the manual page: {error}")));
+            }
+        }
+        _ => return None,
+    }
+    Some(match logs::to_stdout(&String::from_utf8_lossy(&bytes)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(Kind::Internal.exit_code()),
+    })
+}
+
+fn refuse(command: &Command, error: clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let shown = error.render();
+        return match logs::to_stdout(&shown.to_string()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(Kind::Internal.exit_code()),
+        };
+    }
+    let value = error.get(ContextKind::InvalidValue);
+    let argument = error.get(ContextKind::InvalidArg);
+    if let (Some(ContextValue::String(value)), Some(ContextValue::String(argument))) = (value, argument)
+        && value.is_empty()
+    {
+        let flag = argument.split([' ', '=']).next().unwrap_or(argument);
+        let variable = variable_of(command, flag.trim_start_matches('-'));
+        return usage_error(&empty_complaint(flag, variable.as_deref(), None));
+    }
+    logs::to_stderr(&error.render().to_string());
+    ExitCode::from(Kind::Usage.exit_code())
+}
+
+/// The environment variable behind a long flag, searched through all subcommands.
+fn variable_of(command: &Command, long: &str) -> Option<String> {
+    command
+        .get_arguments()
+        .find(|argument| argument.get_long() == Some(long))
+        .and_then(|argument| argument.get_env())
+        .map(|name| name.to_string_lossy().into_owned())
+        .or_else(|| command.get_subcommands().find_map(|sub| variable_of(sub, long)))
+}
+
+/// Looks for a value that is empty, wherever it came from.
+fn empty_value(command: &Command, matches: &ArgMatches) -> Option<String> {
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        // Flags without a value have none that could be empty, and clap panics when asked for what is not defined.
+        if !argument.get_action().takes_values() || !matches!(matches.try_contains_id(id), Ok(true)) {
+            continue;
+        }
+        let empty = matches
+            .get_raw(id)
+            .is_some_and(|mut values| values.any(|value| value.is_empty()));
+        if empty {
+            let flag = argument
+                .get_long()
+                .map_or_else(|| id.to_uppercase(), |long| format!("--{long}"));
+            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            return Some(empty_complaint(
+                &flag,
+                variable.as_deref(),
+                matches.value_source(id),
+            ));
+        }
+    }
+    let (name, matches) = matches.subcommand()?;
+    empty_value(command.find_subcommand(name)?, matches)
+}
+
+fn empty_complaint(flag: &str, variable: Option<&str>, source: Option<ValueSource>) -> String {
+    match (variable, source) {
+        (Some(variable), Some(ValueSource::EnvVariable)) => format!(
+            "the variable {variable} is set but empty\nhint: give it a value, unset it, or pass {flag}"
+        ),
+        (Some(variable), _) => format!(
+            "{flag} is empty\nhint: is the CI variable behind it set? It can also be given as {variable}"
+        ),
+        (None, _) => format!("{flag} is empty\nhint: is the CI variable behind it set?"),
+    }
+}
+
+fn usage_error(complaint: &str) -> ExitCode {
+    logs::to_stderr(&format!("error: {complaint}\n"));
+    ExitCode::from(Kind::Usage.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for wrong in [
+            "",
+            "90",
+            "s",
+            "-1s",
+            "1d",
+            "1h 30m",
+            "0s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+}

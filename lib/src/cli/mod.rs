@@ -1,0 +1,244 @@
+//! The frame around every binary: arguments, logs, deadline, signals, report, exit code.
+//!
+//! A binary's `main` is one call of [`run`] with its argument type and its work. This module is the only one that
+//! reads the process environment and the only one that writes to the standard streams.
+//!
+//! Deliberately absent: anything about what a tool does.
+
+mod arguments;
+mod logs;
+mod progress;
+mod report;
+
+pub use arguments::{Arguments, LogFormat, LogTarget, Output, RunArgs, parse_duration};
+pub use logs::{Effect, effect, note};
+pub use progress::Progress;
+pub use report::{Outcome, Report};
+
+use std::error::Error;
+use std::future::Future;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::deadline::Deadline;
+use crate::failure::{self, Failure, Result};
+use crate::secret::Secret;
+use crate::trace::TraceParent;
+
+/// Taken off the job's own timeout, so that there is time left to clean up and to say what happened.
+const MARGIN: Duration = Duration::from_secs(60);
+/// The run's limit where neither a flag nor the job sets one.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// What a tool's work is given besides its arguments.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// When the run has to be over.
+    pub deadline: Deadline,
+    /// The trace this run belongs to: taken over from `TRACEPARENT`, or new.
+    pub trace: TraceParent,
+    interrupted: CancellationToken,
+    signal: Arc<AtomicI32>,
+}
+
+impl Run {
+    /// Resolves once SIGINT or SIGTERM came in. For tools that have something to undo.
+    pub async fn interrupted(&self) {
+        self.interrupted.cancelled().await;
+    }
+
+    /// Runs `work` until it is done, the run is interrupted or the deadline passes. In the latter two cases `work` is
+    /// dropped, which ends the child processes and requests it holds.
+    ///
+    /// # Errors
+    /// Deadline (exit 9; 128+n after a signal) when cut short, else whatever `work` fails with.
+    pub async fn interruptible<T, E: From<Failure>>(
+        &self,
+        what: &str,
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
+        tokio::select! {
+            result = work => result,
+            () = self.interrupted() => Err(Failure::deadline(format!("interrupted while {what}")).into()),
+            () = tokio::time::sleep(self.deadline.remaining()) => {
+                Err(Failure::deadline(format!("the deadline passed while {what}"))
+                    .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow")
+                    .into())
+            }
+        }
+    }
+
+    /// Whether a person watches: standard input and error are a terminal.
+    #[must_use]
+    pub fn is_interactive(&self) -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Asks the person at the terminal a question that is answered with `y`; anything else, or no terminal, is no.
+    ///
+    /// # Errors
+    /// Internal when the terminal breaks off.
+    pub async fn confirm(&self, question: &str) -> Result<bool> {
+        if !self.is_interactive() {
+            return Ok(false);
+        }
+        logs::to_stderr(&format!("{question} [y/N] "));
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let line = self
+            .interruptible("waiting for an answer", async {
+                answer
+                    .await
+                    .map_err(|error| Failure::internal("cannot read the answer").because(error))?
+                    .map_err(|error| Failure::internal("cannot read the answer").because(error))
+            })
+            .await?;
+        Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// A secret from an environment variable, for which there is no flag on purpose: arguments are visible to every user
+/// of the machine. None when the variable is not set.
+///
+/// # Errors
+/// Usage (exit 2) when the variable is set but empty, or not text.
+pub fn secret_variable(name: &str) -> Result<Option<Secret>> {
+    let hint = format!("give {name} a value, or unset it");
+    match std::env::var(name) {
+        Ok(value) if value.trim().is_empty() => {
+            Err(Failure::usage(format!("the variable {name} is set but empty")).hint(hint))
+        }
+        Ok(value) => Ok(Some(Secret::new(value))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failure::usage(format!("the variable {name} is not text")).hint(hint))
+        }
+    }
+}
+
+/// The folders of `PATH`, for tools that choose between programs by what is there.
+#[must_use]
+pub fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect())
+        .unwrap_or_default()
+}
+
+/// Runs a binary from its arguments to its exit code. `main` returns what this returns.
+pub fn run<A, W, E>(work: W) -> ExitCode
+where
+    A: Arguments,
+    W: AsyncFnOnce(A, Run) -> std::result::Result<Outcome, E>,
+    E: AsRef<dyn Error>,
+{
+    let parsed = match arguments::parse::<A>() {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    let settings = parsed.run_args().clone();
+    let trace = match settings
+        .traceparent
+        .clone()
+        .map_or_else(TraceParent::generate, Ok)
+    {
+        Ok(trace) => trace,
+        Err(failure) => {
+            logs::to_stderr(&format!("error: {failure}\n"));
+            return ExitCode::from(failure.kind().exit_code());
+        }
+    };
+    logs::install(A::NAME, &settings, trace.trace_id());
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            logs::to_stderr(&format!("error: cannot start the runtime: {error}\n"));
+            return ExitCode::from(failure::Kind::Internal.exit_code());
+        }
+    };
+    let code = runtime.block_on(async {
+        let run = Run {
+            deadline: Deadline::after(timeout(&settings)),
+            trace,
+            interrupted: CancellationToken::new(),
+            signal: Arc::new(AtomicI32::new(0)),
+        };
+        if let Err(failure) = listen_for_signals(&run) {
+            return conclude(&settings, &run, Err(&failure));
+        }
+        let outcome = work(parsed, run.clone()).await;
+        conclude(&settings, &run, outcome.as_ref().map_err(AsRef::as_ref))
+    });
+    // A question at the terminal may still hold a blocking thread; it must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+fn timeout(settings: &RunArgs) -> Duration {
+    settings.timeout.unwrap_or_else(|| {
+        settings.job_timeout.map_or(DEFAULT_TIMEOUT, |seconds| {
+            Duration::from_secs(seconds).saturating_sub(MARGIN).max(MARGIN)
+        })
+    })
+}
+
+fn listen_for_signals(run: &Run) -> Result<()> {
+    for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15)] {
+        let mut stream =
+            signal(kind).map_err(|error| Failure::internal("cannot listen for signals").because(error))?;
+        let run = run.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                let first = run
+                    .signal
+                    .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst)
+                    .is_ok();
+                if first {
+                    tracing::warn!(
+                        action = "interrupt",
+                        signal = number,
+                        "cleaning up; a second signal ends at once"
+                    );
+                    run.interrupted.cancel();
+                } else {
+                    // The person insists. Whatever is left open is what they chose to leave.
+                    #[expect(clippy::exit, reason = "the second signal is an order to end now")]
+                    std::process::exit(128 + number);
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+fn conclude(
+    settings: &RunArgs,
+    run: &Run,
+    outcome: std::result::Result<&Outcome, &(dyn Error + 'static)>,
+) -> ExitCode {
+    let signal = run.signal.load(Ordering::SeqCst);
+    let failed = |error: &(dyn Error + 'static)| {
+        let described = failure::describe(error);
+        logs::failure(&described);
+        if signal != 0 {
+            return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+        }
+        ExitCode::from(described.kind.exit_code())
+    };
+    match outcome {
+        Ok(outcome) => match outcome.write(settings.output) {
+            Ok(None) => outcome.exit_code(),
+            Ok(Some(failure)) => failed(failure),
+            Err(failure) => failed(&failure),
+        },
+        Err(error) => failed(error),
+    }
+}

@@ -1,0 +1,301 @@
+//! The only HTTP client.
+//!
+//! Every request has a timeout and ends before the run's deadline. Requests that are safe to repeat are repeated a
+//! bounded number of times with jittered pauses that honour `Retry-After`. Redirects stay on their origin, unless a
+//! request says that it may be answered from elsewhere, and then no credential goes along. Plain `http` is refused
+//! outside loopback unless allowed. Errors and logs show method, host and path, never a query, header or body.
+//!
+//! Deliberately absent: what a status means. Each system's module knows that, and turns it into a
+//! [`Failure`](crate::failure::Failure).
+
+mod request;
+mod response;
+
+pub use request::{Body, Repeat, Request};
+/// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
+pub use reqwest::{Method, StatusCode, Url, header};
+pub use response::Response;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::failure::{Failure, Result};
+
+/// How a client reaches its system.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the system is called in messages: `registry`, `vault`, `gitlab`.
+    pub system: &'static str,
+    /// A PEM file with certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether plain `http` may leave the machine.
+    pub plain_http: PlainHttp,
+    /// How long one request may take, connecting included. Bodies that stream for long raise it per request.
+    pub request_timeout: Duration,
+    /// How long one connection may take to open.
+    pub connect_timeout: Duration,
+}
+
+impl Settings {
+    /// The settings that fit most systems: 30 s a request, 10 s to connect, plain `http` on loopback only.
+    #[must_use]
+    pub fn new(system: &'static str) -> Self {
+        Settings {
+            system,
+            ca_file: None,
+            plain_http: PlainHttp::LoopbackOnly,
+            request_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where plain `http` may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// To 127.0.0.0/8, `::1` and `localhost` only.
+    LoopbackOnly,
+    /// Anywhere: the user asked for it.
+    Allowed,
+}
+
+/// A connection pool to one system, bound to the run's deadline. Cloning shares the pool.
+#[derive(Clone, Debug)]
+pub struct Client {
+    transport: reqwest::Client,
+    settings: Settings,
+    deadline: Deadline,
+    sent: Arc<AtomicU64>,
+}
+
+impl Client {
+    /// Opens a pool. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when the CA file cannot be read or holds no certificate; internal when TLS cannot be set up.
+    pub fn new(settings: Settings, deadline: Deadline) -> Result<Self> {
+        // Another part of the process may have done it already; then that one stands, and it is the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(settings.connect_timeout)
+            .tcp_nodelay(true)
+            .referer(false);
+        if let Some(path) = &settings.ca_file {
+            builder = builder.tls_certs_merge(read_certificates(path)?);
+        }
+        let transport = builder.build().map_err(|error| {
+            Failure::internal(format!("cannot set up the {} client", settings.system))
+                .because(error.without_url())
+        })?;
+        Ok(Client {
+            transport,
+            settings,
+            deadline,
+            sent: Arc::new(AtomicU64::new(0)),
+        })
+    }
+
+    /// A request to `url`.
+    #[must_use]
+    pub fn request(&self, method: Method, url: Url) -> Request<'_> {
+        Request::new(self, method, url)
+    }
+
+    /// A `GET` of `url`.
+    #[must_use]
+    pub fn get(&self, url: Url) -> Request<'_> {
+        self.request(Method::GET, url)
+    }
+
+    /// A `POST` to `url`.
+    #[must_use]
+    pub fn post(&self, url: Url) -> Request<'_> {
+        self.request(Method::POST, url)
+    }
+
+    /// A `PUT` to `url`.
+    #[must_use]
+    pub fn put(&self, url: Url) -> Request<'_> {
+        self.request(Method::PUT, url)
+    }
+
+    /// The run's deadline.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// How many requests went out so far, repetitions and redirects included.
+    #[must_use]
+    pub fn requests_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The pool itself, for libraries that bring their own requests (vaultrs). Redirects are off in it.
+    pub(crate) fn transport(&self) -> reqwest::Client {
+        self.transport.clone()
+    }
+
+    /// Refuses a URL that would send credentials or payload over the network in the clear.
+    ///
+    /// # Errors
+    /// Denied (exit 4) for plain `http` to another machine; usage (exit 2) for another scheme or a URL that carries
+    /// credentials.
+    pub fn check_url(&self, url: &Url) -> Result<()> {
+        let system = self.settings.system;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(
+                Failure::usage(format!("the {system} address carries credentials in the URL"))
+                    .hint("take them out of the URL and give them by file or variable"),
+            );
+        }
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if self.settings.plain_http == PlainHttp::Allowed || is_loopback(url) => Ok(()),
+            "http" => Err(
+                Failure::denied(format!("plain http to {system} {} is refused", authority(url))).hint(
+                    "use https, or pass --plain-http (TOWPATH_PLAIN_HTTP=true) if that network is trusted",
+                ),
+            ),
+            other => {
+                Err(Failure::usage(format!("{system} address with scheme {other:?}")).hint("use https://"))
+            }
+        }
+    }
+
+    fn count(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Parses the base address of a system.
+///
+/// # Errors
+/// Usage (exit 2), naming the flag, when it is not an absolute http(s) URL.
+pub fn parse_base_url(flag: &str, value: &str) -> Result<Url> {
+    let hint = format!("give {flag} as https://HOST[:PORT][/PATH]");
+    let mut url = Url::parse(value).map_err(|error| {
+        Failure::usage(format!("{flag} is not a URL: {value:?}"))
+            .because(error)
+            .hint(&hint)
+    })?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(Failure::usage(format!("{flag} is not an http(s) URL: {value:?}")).hint(hint));
+    }
+    // Joining relative paths drops the last segment of a base that does not end in a slash.
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+/// Whether the URL's host is this machine, by address or by the name `localhost`.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(is_loopback_host)
+}
+
+/// Whether `host` (without a port) is this machine, by address or by the name `localhost`.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Host and port of a URL, as shown in messages.
+#[must_use]
+pub fn authority(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => "unknown host".to_owned(),
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>> {
+    let shown = path.display();
+    let hint = "point it to a PEM file with the certificate authority";
+    let pem = std::fs::read(path).map_err(|error| {
+        Failure::usage(format!("cannot read the CA file {shown}"))
+            .because(error)
+            .hint(hint)
+    })?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
+        Failure::usage(format!("the CA file {shown} is not PEM"))
+            .because(error.without_url())
+            .hint(hint)
+    })?;
+    if certificates.is_empty() {
+        return Err(Failure::usage(format!("the CA file {shown} holds no certificate")).hint(hint));
+    }
+    Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Kind;
+
+    fn client(plain_http: PlainHttp) -> Client {
+        let settings = Settings {
+            plain_http,
+            ..Settings::new("registry")
+        };
+        Client::new(settings, Deadline::after(Duration::from_secs(5))).expect("a client")
+    }
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect("a URL")
+    }
+
+    #[tokio::test]
+    async fn plain_http_stays_on_this_machine_unless_allowed() {
+        let careful = client(PlainHttp::LoopbackOnly);
+        for local in [
+            "http://127.0.0.1:5000/",
+            "http://localhost/",
+            "http://[::1]:80/",
+            "https://example.com/",
+        ] {
+            careful.check_url(&url(local)).unwrap();
+        }
+        let refused = careful
+            .check_url(&url("http://registry.internal/"))
+            .expect_err("plain http");
+        assert_eq!(refused.kind(), Kind::Denied);
+        client(PlainHttp::Allowed)
+            .check_url(&url("http://registry.internal/"))
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn credentials_in_a_url_are_refused_without_repeating_them() {
+        let failure = client(PlainHttp::Allowed)
+            .check_url(&url("https://user:canary-url-password@example.com/"))
+            .expect_err("credentials");
+        assert!(!format!("{failure:?}").contains("canary-url-password"));
+    }
+
+    #[test]
+    fn base_urls_end_in_a_slash_so_that_joining_keeps_their_path() {
+        let base = parse_base_url("--gitlab-url", "https://git.example.com/api/v4").unwrap();
+        assert_eq!(
+            base.join("projects/1").unwrap().as_str(),
+            "https://git.example.com/api/v4/projects/1"
+        );
+        for wrong in ["", "git.example.com", "ftp://git.example.com", "https://"] {
+            assert_eq!(
+                parse_base_url("--gitlab-url", wrong).expect_err(wrong).kind(),
+                Kind::Usage
+            );
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! One request, with what may be repeated and where its answer may come from.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
+use tokio::time::Instant;
+
+use super::{Client, Response, authority};
+use crate::deadline::Deadline;
+use crate::failure::{Failure, Result};
+use crate::secret::Secret;
+
+/// How many times a request is repeated at most.
+const REPETITIONS: usize = 4;
+/// The longest pause that a server may ask for through `Retry-After` before we give up instead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// How many redirects one request follows.
+const REDIRECTS: usize = 5;
+
+/// Whether a request may be sent again when its outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Sending it twice leaves the same state as sending it once.
+    Safe,
+    /// Sending it twice might act twice. It is only sent again when it surely did not arrive, or was turned away
+    /// by a rate limit.
+    Unsafe,
+}
+
+/// What a request carries.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A stream that can be read once, so that the request is never repeated, and its length where it is known.
+    Stream(reqwest::Body, Option<u64>),
+}
+
+/// A request that is being put together. See [`Client::request`].
+#[derive(Debug)]
+pub struct Request<'client> {
+    client: &'client Client,
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Body,
+    repeat: Repeat,
+    timeout: Duration,
+    answered_elsewhere: bool,
+    broken: Option<Failure>,
+}
+
+impl<'client> Request<'client> {
+    pub(super) fn new(client: &'client Client, method: Method, url: Url) -> Self {
+        let repeat = match method {
+            Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS => Repeat::Safe,
+            _ => Repeat::Unsafe,
+        };
+        let timeout = client.settings.request_timeout;
+        Request {
+            client,
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            repeat,
+            timeout,
+            answered_elsewhere: false,
+            broken: None,
+        }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+        match HeaderValue::from_str(value) {
+            Ok(value) => {
+                self.headers.append(name, value);
+            }
+            Err(_) => self.break_off(&name),
+        }
+        self
+    }
+
+    /// Adds a header whose value is a secret. It is marked so that no layer below prints or indexes it.
+    #[must_use]
+    pub fn secret_header(self, name: HeaderName, value: &Secret) -> Self {
+        self.sensitive(name, value.expose())
+    }
+
+    fn sensitive(mut self, name: HeaderName, value: &str) -> Self {
+        match HeaderValue::from_str(value) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                self.headers.insert(name, value);
+            }
+            Err(_) => self.break_off(&name),
+        }
+        self
+    }
+
+    /// Adds `Authorization: Bearer`.
+    #[must_use]
+    pub fn bearer(self, token: &Secret) -> Self {
+        self.sensitive(header::AUTHORIZATION, &format!("Bearer {}", token.expose()))
+    }
+
+    /// Adds `Authorization: Basic`.
+    #[must_use]
+    pub fn basic(self, user: &str, password: &Secret) -> Self {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose()));
+        self.sensitive(header::AUTHORIZATION, &format!("Basic {pair}"))
+    }
+
+    /// Adds a query parameter. Never a secret: queries end up in servers' access logs.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.url.query_pairs_mut().append_pair(name, value);
+        self
+    }
+
+    /// Carries a JSON document.
+    #[must_use]
+    pub fn json(mut self, document: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec(document) {
+            Ok(bytes) => {
+                self.headers
+                    .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                self.body = Body::Bytes(bytes.into());
+            }
+            Err(error) => {
+                self.broken = Some(Failure::internal("cannot write a request as JSON").because(error));
+            }
+        }
+        self
+    }
+
+    /// Carries a URL-encoded form.
+    #[must_use]
+    pub fn form(mut self, pairs: &[(&str, &str)]) -> Self {
+        let text = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish();
+        self.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        self.body = Body::Bytes(text.into());
+        self
+    }
+
+    /// Carries a body.
+    #[must_use]
+    pub fn body(mut self, body: Body) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Overrides what the method says about repeating.
+    #[must_use]
+    pub fn repeat(mut self, repeat: Repeat) -> Self {
+        self.repeat = repeat;
+        self
+    }
+
+    /// Overrides how long the request may take until its headers are there, and its body read.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Follows a redirect to another origin, leaving credentials behind: registries keep blobs in object storage.
+    #[must_use]
+    pub fn answered_elsewhere(mut self) -> Self {
+        self.answered_elsewhere = true;
+        self
+    }
+
+    /// Sends it and gives back the answer, whatever its status, once repeating cannot help any more.
+    ///
+    /// # Errors
+    /// Unavailable (exit 7) when the other side cannot be reached; deadline (exit 9) when the run's time is up;
+    /// denied (exit 4) for a redirect to another origin or plain http that leaves the machine.
+    pub async fn send(mut self) -> Result<Response> {
+        if let Some(failure) = self.broken.take() {
+            return Err(failure);
+        }
+        self.client.check_url(&self.url)?;
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(10))
+            .with_max_times(REPETITIONS)
+            .with_jitter()
+            .build();
+        let mut redirects = 0;
+        loop {
+            if self.client.deadline.passed() {
+                return Err(
+                    Failure::deadline(format!("the deadline passed before {}", self.shown()))
+                        .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow"),
+                );
+            }
+            let repeatable_body = !matches!(self.body, Body::Stream(..));
+            let outcome = self.send_once().await;
+            let (asked_pause, failure) = match outcome {
+                Ok(response) => {
+                    if let Some(target) = self.redirect_target(&response)? {
+                        redirects += 1;
+                        if redirects > REDIRECTS {
+                            return Err(Failure::unavailable(format!(
+                                "{} redirects in circles",
+                                self.shown()
+                            )));
+                        }
+                        self.follow(target);
+                        continue;
+                    }
+                    let again = match response.status() {
+                        StatusCode::TOO_MANY_REQUESTS => true,
+                        StatusCode::BAD_GATEWAY
+                        | StatusCode::SERVICE_UNAVAILABLE
+                        | StatusCode::GATEWAY_TIMEOUT => self.repeat == Repeat::Safe,
+                        _ => false,
+                    };
+                    if !again || !repeatable_body {
+                        return Ok(response);
+                    }
+                    let asked = retry_after(response.headers());
+                    match pauses.next() {
+                        Some(pause) => (asked.unwrap_or(pause), None),
+                        None => return Ok(response),
+                    }
+                }
+                Err(error) => {
+                    let again = repeatable_body && (error.is_connect() || self.repeat == Repeat::Safe);
+                    let failure = self.unreachable(error);
+                    match pauses.next().filter(|_| again) {
+                        Some(pause) => (pause, Some(failure)),
+                        None => return Err(failure),
+                    }
+                }
+            };
+            let reason = failure
+                .as_ref()
+                .map_or_else(|| "busy".to_owned(), |f| format!("{f:?}"));
+            if asked_pause > LONGEST_PAUSE || asked_pause >= self.client.deadline.remaining() {
+                return Err(failure.unwrap_or_else(|| {
+                    Failure::unavailable(format!(
+                        "{} asks to come back in {} s, which is too late for this run",
+                        self.shown(),
+                        asked_pause.as_secs()
+                    ))
+                }));
+            }
+            tracing::debug!(
+                action = "retry",
+                object = self.shown(),
+                reason,
+                pause_ms = u64::try_from(asked_pause.as_millis()).unwrap_or(u64::MAX),
+                "sending again"
+            );
+            tokio::time::sleep(asked_pause).await;
+        }
+    }
+
+    async fn send_once(&mut self) -> std::result::Result<Response, reqwest::Error> {
+        let limit: Deadline = self.client.deadline.within(self.timeout);
+        let mut builder = self
+            .client
+            .transport
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone())
+            .timeout(limit.remaining());
+        builder = match std::mem::replace(&mut self.body, Body::Empty) {
+            Body::Empty => {
+                // Some servers answer 411 to a POST or PUT that does not say its length.
+                if matches!(self.method, Method::POST | Method::PUT | Method::PATCH) {
+                    builder.header(header::CONTENT_LENGTH, "0")
+                } else {
+                    builder
+                }
+            }
+            Body::Bytes(bytes) => {
+                self.body = Body::Bytes(bytes.clone());
+                builder.body(bytes)
+            }
+            Body::Stream(stream, length) => {
+                // Taken for good: whatever happens now, the request is not sent again.
+                self.body = Body::Stream(reqwest::Body::from(Bytes::new()), None);
+                match length {
+                    Some(length) => builder.header(header::CONTENT_LENGTH, length).body(stream),
+                    None => builder.body(stream),
+                }
+            }
+        };
+        let started = Instant::now();
+        self.client.count();
+        let outcome = builder.send().await;
+        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match outcome {
+            Ok(response) => {
+                tracing::trace!(
+                    action = "http",
+                    object = self.shown(),
+                    status = response.status().as_u16(),
+                    milliseconds,
+                    "answered"
+                );
+                Ok(Response::new(response, self.shown()))
+            }
+            Err(error) => Err(error.without_url()),
+        }
+    }
+
+    /// Where to go next, when the answer is a redirect that may be followed.
+    fn redirect_target(&self, response: &Response) -> Result<Option<Url>> {
+        let may_follow = matches!(self.method, Method::GET | Method::HEAD);
+        let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+        if !may_follow || !is_redirect {
+            return Ok(None);
+        }
+        let Some(location) = response.header(&header::LOCATION) else {
+            return Ok(None);
+        };
+        let target = self.url.join(location).map_err(|_| {
+            Failure::unavailable(format!("{} redirects to something that is no URL", self.shown()))
+        })?;
+        self.client.check_url(&target)?;
+        if same_origin(&self.url, &target) || self.answered_elsewhere {
+            return Ok(Some(target));
+        }
+        Err(Failure::denied(format!(
+            "{} redirects to another host, {}",
+            self.shown(),
+            authority(&target)
+        ))
+        .hint("set the address to where it redirects, if that is the right place"))
+    }
+
+    fn follow(&mut self, target: Url) {
+        if !same_origin(&self.url, &target) {
+            // Whatever authenticates us here is none of the other host's business.
+            let sensitive: Vec<HeaderName> = self
+                .headers
+                .iter()
+                .filter(|(name, value)| value.is_sensitive() || **name == header::AUTHORIZATION)
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in sensitive {
+                self.headers.remove(name);
+            }
+        }
+        self.url = target;
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
+        let shown = self.shown();
+        let failure = if error.is_timeout() {
+            Failure::unavailable(format!("{shown} did not answer in time"))
+        } else {
+            Failure::unavailable(format!("cannot reach {shown}"))
+        };
+        failure.because(error).hint(format!(
+            "check that the {} address is right and reachable from here",
+            self.client.settings.system
+        ))
+    }
+
+    /// Method, system, host and path: what may be shown of a request.
+    fn shown(&self) -> String {
+        format!(
+            "{} {}{} ({})",
+            self.method,
+            authority(&self.url),
+            self.url.path(),
+            self.client.settings.system
+        )
+    }
+
+    fn break_off(&mut self, name: &HeaderName) {
+        let system = self.client.settings.system;
+        self.broken = Some(
+            Failure::usage(format!(
+                "a value for the {system} header {name} holds a control character"
+            ))
+            .hint("check the token or value for line breaks"),
+        );
+    }
+}
+
+fn same_origin(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host_str() == other.host_str()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// Reads `Retry-After` in either form (RFC 9110, section 10.2.3): seconds, or an HTTP date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    let wait = date
+        .as_second()
+        .saturating_sub(jiff::Timestamp::now().as_second());
+    Some(Duration::from_secs(u64::try_from(wait).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT"),
+        );
+        assert_eq!(retry_after(&headers), Some(Duration::ZERO));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
+        assert_eq!(retry_after(&headers), None);
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let url = |text: &str| Url::parse(text).expect("a URL");
+        assert!(same_origin(
+            &url("https://a.example/x"),
+            &url("https://a.example:443/y")
+        ));
+        assert!(!same_origin(
+            &url("https://a.example/"),
+            &url("http://a.example/")
+        ));
+        assert!(!same_origin(
+            &url("https://a.example/"),
+            &url("https://a.example:8443/")
+        ));
+        assert!(!same_origin(
+            &url("https://a.example/"),
+            &url("https://b.example/")
+        ));
+    }
+}

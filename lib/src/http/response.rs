@@ -1,0 +1,107 @@
+//! An answer, whose body is read within a bound.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName};
+
+use crate::failure::{Failure, Result};
+
+/// An answer of any status. Its body has not been read yet.
+#[derive(Debug)]
+pub struct Response {
+    inner: reqwest::Response,
+    shown: String,
+}
+
+impl Response {
+    pub(super) fn new(inner: reqwest::Response, shown: String) -> Self {
+        Response { inner, shown }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// One header as text; none when it is absent or not text.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    /// Where the answer came from, after redirects.
+    #[must_use]
+    pub fn url(&self) -> &reqwest::Url {
+        self.inner.url()
+    }
+
+    /// Method, host and path of the request, for messages.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The length the server announced.
+    #[must_use]
+    pub fn announced_length(&self) -> Option<u64> {
+        self.inner.content_length()
+    }
+
+    /// Reads the body, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// Unavailable (exit 7) when it breaks off; input (exit 3) when it is longer than `limit`.
+    pub async fn bytes(self, limit: usize) -> Result<Bytes> {
+        let shown = self.shown.clone();
+        let mut stream = std::pin::pin!(self.stream());
+        let mut body = BytesMut::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            if body.len() + chunk.len() > limit {
+                return Err(Failure::input(format!(
+                    "the answer to {shown} is longer than {limit} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Reads the body as text, at most `limit` bytes; bytes that are not UTF-8 are replaced. For error messages.
+    pub async fn text(self, limit: usize) -> String {
+        match self.bytes(limit).await {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(failure) => format!("({failure})"),
+        }
+    }
+
+    /// Reads the body as a JSON document of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Response::bytes`], and input (exit 3) when it is not JSON of the expected shape.
+    pub async fn json<T: serde::de::DeserializeOwned>(self, limit: usize) -> Result<T> {
+        let shown = self.shown.clone();
+        let bytes = self.bytes(limit).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::input(format!("the answer to {shown} is not the JSON that was expected")).because(error)
+        })
+    }
+
+    /// The body as it comes.
+    pub fn stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
+        let shown = self.shown;
+        self.inner.bytes_stream().map(move |chunk| {
+            chunk.map_err(|error| {
+                Failure::unavailable(format!("the answer to {shown} broke off")).because(error.without_url())
+            })
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Values that never print.
+//!
+//! A [`Secret`] is zeroed when dropped, shows `****` wherever it is formatted, and remembers itself in a process-wide
+//! list, so that [`redact`] can take it out of any text that came from elsewhere (a child's output, a server's error)
+//! before that text reaches a log, a report or an error.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::{PoisonError, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::failure::{Failure, Result};
+
+/// What stands wherever a secret would have been printed.
+pub const MASK: &str = "****";
+
+/// Shorter values are not searched for: masking every `ab` would eat ordinary text. GitLab masks from 8 on.
+const SHORTEST_MASKED: usize = 8;
+
+static KNOWN: RwLock<Vec<SecretString>> = RwLock::new(Vec::new());
+
+/// A password, token or key. Formatting it in any way gives `****`.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes a value and makes it known to [`redact`]. White space at both ends is cut off: files and CI variables
+    /// often end with a newline, and no token or key of the systems we speak to begins or ends with a blank.
+    pub fn new(value: impl Into<String>) -> Self {
+        let mut value: String = value.into();
+        let trimmed = value.trim();
+        if trimmed.len() != value.len() {
+            value = trimmed.to_owned();
+        }
+        remember(&value);
+        Secret(SecretString::from(value))
+    }
+
+    /// Reads a secret from a file, at most 64 KiB, trimmed.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when the file, named in the error together with `what`, cannot be read, is empty, too large or
+    /// not text.
+    pub fn from_file(path: &Path, what: &str) -> Result<Self> {
+        const LIMIT: u64 = 64 * 1024;
+        let shown = path.display();
+        let hint = format!("point it to a readable file that holds nothing but the {what}");
+        let size = std::fs::metadata(path)
+            .map_err(|error| {
+                Failure::usage(format!("cannot read the {what} in {shown}"))
+                    .because(error)
+                    .hint(&hint)
+            })?
+            .len();
+        if size > LIMIT {
+            return Err(Failure::usage(format!(
+                "the file {shown} is too large for a {what}: {size} bytes"
+            ))
+            .hint(hint));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::usage(format!("cannot read the {what} in {shown}"))
+                .because(error)
+                .hint(&hint)
+        })?;
+        if text.trim().is_empty() {
+            return Err(Failure::usage(format!("the {what} in {shown} is empty")).hint(hint));
+        }
+        Ok(Secret::new(text))
+    }
+
+    /// The value itself. Call it where the value leaves for its destination, nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.expose().is_empty()
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(value: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(Secret::new(value))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
+fn remember(value: &str) {
+    if value.len() < SHORTEST_MASKED {
+        return;
+    }
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    if !known.iter().any(|earlier| earlier.expose_secret() == value) {
+        known.push(SecretString::from(value.to_owned()));
+        // Longest first, so that a secret that contains another is replaced whole.
+        known.sort_by_key(|secret| std::cmp::Reverse(secret.expose_secret().len()));
+    }
+}
+
+/// Replaces every known secret in `text`, raw, URL-encoded or in base64, by `****`.
+#[must_use]
+pub fn redact(text: &str) -> String {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    let mut clean = text.to_owned();
+    for secret in known.iter() {
+        let value = secret.expose_secret();
+        for form in forms(value) {
+            if clean.contains(&form) {
+                clean = clean.replace(&form, MASK);
+            }
+        }
+    }
+    clean
+}
+
+fn forms(value: &str) -> Vec<String> {
+    let mut forms = vec![value.to_owned()];
+    let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+    for form in [
+        encoded,
+        STANDARD.encode(value),
+        STANDARD_NO_PAD.encode(value),
+        URL_SAFE.encode(value),
+        URL_SAFE_NO_PAD.encode(value),
+    ] {
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+    }
+    forms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formatting_shows_only_the_mask() {
+        let secret = Secret::new("canary-of-the-format-test\n");
+        assert_eq!(
+            format!("{secret} {secret:?} {:?}", Some(&secret)),
+            "**** **** Some(****)"
+        );
+        assert_eq!(secret.expose(), "canary-of-the-format-test");
+    }
+
+    #[test]
+    fn redaction_finds_the_forms_a_secret_travels_in() {
+        let _secret = Secret::new("canary/of+the redaction=test");
+        let text = format!(
+            "raw canary/of+the redaction=test base64 {} url canary%2Fof%2Bthe+redaction%3Dtest",
+            STANDARD.encode("canary/of+the redaction=test"),
+        );
+        assert_eq!(redact(&text), "raw **** base64 **** url ****");
+    }
+
+    #[test]
+    fn short_values_do_not_eat_ordinary_text() {
+        let _secret = Secret::new("ab");
+        assert_eq!(redact("abacus"), "abacus");
+    }
+
+    #[test]
+    fn an_empty_file_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let failure = Secret::from_file(file.path(), "service account token").expect_err("empty");
+        assert_eq!(failure.kind(), crate::failure::Kind::Usage);
+        assert!(failure.message().contains("service account token"));
+        assert!(failure.message().contains(&file.path().display().to_string()));
+    }
+}
