@@ -105,7 +105,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
         std::future::pending::<()>().await;
     }
     let stopped = world.stop().await.context("removing the world");
-    outcome?;
+    if outcome.is_err() {
+        anyhow::bail!("the step named above did not end well");
+    }
     stopped?;
     timeline.end();
     Ok(())
