@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `arguments` | the flags of a binary that speaks to registries |
 //! | `reference`, `digest` | names, parsed strictly |
 //! | `manifest`, `graph` | what an image is made of; pure |
 //! | `credentials` | docker's configuration files and credential helpers |
@@ -9,6 +10,7 @@
 //! | `layout` | images in folders, as builders leave them |
 //! | `copy` | the engine: what is missing where, in which order it goes, when a tag may move |
 
+mod arguments;
 pub mod copy;
 pub mod credentials;
 mod digest;
@@ -18,6 +20,7 @@ mod manifest;
 mod reference;
 mod registry;
 
+pub use arguments::RegistryArgs;
 pub use credentials::{Credential, Credentials};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::Graph;

@@ -13,12 +13,12 @@ use crate::failure::{Failure, Result};
 use crate::oci::{Digest, Reference};
 
 /// The format's name, in every line.
-pub const SCHEMA: &str = "towpath.promotion-journal/1";
+const SCHEMA: &str = "towpath.promotion-journal/1";
 
 /// One tag on its way from one image to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`SCHEMA`].
+    /// The format: `towpath.promotion-journal/1`.
     pub schema: String,
     /// When, in RFC 3339.
     pub at: String,

@@ -4,7 +4,6 @@
 //! back until the hash is right, so that a wrong blob never becomes a complete upload. What breaks off is begun again
 //! a few times; what was begun at the target is given back.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -309,6 +308,8 @@ fn checked(
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::oci::Digest;
 
