@@ -9,7 +9,7 @@ use super::project::Project;
 use super::refusal::refusal;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::http::{self, Method, Request, Response, Settings, StatusCode, Url, header::HeaderName};
+use crate::http::{self, Method, Request, Response, Settings, Url, header::HeaderName};
 use crate::secret::Secret;
 
 /// The most an answer may have, in bytes. A page of 100 jobs has about 300 KB.
@@ -101,36 +101,9 @@ impl Client {
         self.http.requests_sent()
     }
 
-    /// Whether the project has a branch of that name.
-    ///
-    /// # Errors
-    /// As every read; a project that is not there has no branch.
-    pub async fn has_branch(&self, project: &Project, name: &str) -> Result<bool> {
-        self.has_ref(project, "branches", name).await
-    }
-
-    /// Whether the project has a tag of that name.
-    ///
-    /// # Errors
-    /// As every read; a project that is not there has no tag.
-    pub async fn has_tag(&self, project: &Project, name: &str) -> Result<bool> {
-        self.has_ref(project, "tags", name).await
-    }
-
-    async fn has_ref(&self, project: &Project, kind: &str, name: &str) -> Result<bool> {
-        let path = format!("repository/{kind}/{}", super::project::encode_segment(name));
-        let response = self
-            .request(Method::GET, self.url(project, &path)?)
-            .send()
-            .await?;
-        match response.status() {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => {
-                let object = format!("the {kind} of {project}");
-                Err(refusal(response, &object, project, &self.token).await)
-            }
-        }
+    /// The address of the API, with a slash at its end.
+    pub(super) fn base(&self) -> &Url {
+        &self.base
     }
 
     /// The address of something in a project.

@@ -10,6 +10,7 @@ mod client;
 mod job;
 mod pipeline;
 mod project;
+mod reference;
 mod refusal;
 mod status;
 
@@ -17,4 +18,5 @@ pub use client::{Client, Token};
 pub use job::{Bridge, Downstream, Job, JobPipeline};
 pub use pipeline::{NewPipeline, NotStarted, Pipeline, Variable};
 pub use project::Project;
+pub use reference::NamedRefs;
 pub use status::Status;
