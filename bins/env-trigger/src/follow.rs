@@ -70,7 +70,7 @@ impl<'a> Follower<'a> {
     ///
     /// # Errors
     /// Denied, not found or input, as GitLab answers.
-    pub(crate) async fn to_the_end(&mut self) -> Result<Verdict> {
+    pub(crate) async fn until_ended(&mut self) -> Result<Verdict> {
         let mut pace = Pace::new();
         let mut troubles = 0;
         let mut failed_before = false;

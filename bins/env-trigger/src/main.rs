@@ -113,7 +113,7 @@ async fn follow(
     let id = report.pipeline_id();
     let mut follower = Follower::new(reader, access.project(), id, on_manual, report.created);
     let ended = tokio::select! {
-        ended = follower.to_the_end() => Some(ended),
+        ended = follower.until_ended() => Some(ended),
         () = run.interrupted() => None,
         () = tokio::time::sleep(run.deadline.remaining()) => None,
     };

@@ -192,7 +192,7 @@ impl Report for Triggered {
         match (&self.pipeline, self.plan) {
             (None, _) => text.push_str(&format!("{subject}: would start a pipeline")),
             (Some(pipeline), Some(plan)) => {
-                text.push_str(&format!("{subject}: would {plan} pipeline {}", pipeline.id))
+                text.push_str(&format!("{subject}: would {plan} pipeline {}", pipeline.id));
             }
             (Some(pipeline), None) => {
                 let status = self.verdict.or(pipeline.status.as_deref()).unwrap_or("unknown");
