@@ -240,6 +240,10 @@ async fn show_branch(call: &Call, project: &Project, name: &str) -> Result<Value
         .await
         .ok_or_else(|| Refusal::not_found("Commit"))?;
     let protected = project.is_protected(name, false);
+    let caller = call.caller_with(JobTokens::Allowed, &API)?;
+    let may_push = caller
+        .user()
+        .is_some_and(|user| call.hub.state().may_change_ref(user, project, name, false));
     Ok(json!({
         "name": name,
         "commit": entities::commit(&call.hub, project, &commit),
@@ -247,7 +251,7 @@ async fn show_branch(call: &Call, project: &Project, name: &str) -> Result<Value
         "protected": protected,
         "developers_can_push": !protected || project.settings.protected_push_role <= Role::Developer,
         "developers_can_merge": !protected || project.settings.protected_push_role <= Role::Developer,
-        "can_push": true,
+        "can_push": may_push,
         "default": name == project.settings.default_branch,
         "web_url": format!("{}/{}/-/tree/{name}", call.hub.url, project.path),
     }))
