@@ -272,6 +272,30 @@ pub(super) async fn branches(Path(id): Path<String>, call: Call) -> Answer {
     Ok(call.page(shown, |_, branch| branch.clone()))
 }
 
+/// `GET /projects/:id/repository/tags/:tag`.
+pub(super) async fn tag(Path((id, name)): Path<(String, String)>, call: Call) -> Answer {
+    let project = reader(&call, &id, &API)?;
+    let repository = call.hub.repository(&project);
+    let full = format!("refs/tags/{name}");
+    let target = repository
+        .commit_id(&full)
+        .await
+        .ok_or_else(|| Refusal::not_found("Tag"))?;
+    let commit = repository
+        .commit(&target)
+        .await
+        .ok_or_else(|| Refusal::not_found("Commit"))?;
+    let body = json!({
+        "name": name,
+        "target": target,
+        "commit": entities::commit(&call.hub, &project, &commit),
+        "message": "",
+        "release": null,
+        "protected": project.is_protected(&name, true),
+    });
+    Ok(Json(body).into_response())
+}
+
 /// `GET /projects/:id/repository/branches/:branch`.
 pub(super) async fn branch(Path((id, name)): Path<(String, String)>, call: Call) -> Answer {
     let project = reader(&call, &id, &API)?;
