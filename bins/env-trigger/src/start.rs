@@ -269,7 +269,7 @@ async fn explain(access: &Access, request: &Request, refused: Failure) -> Failur
         Some(refs) if refs.branch && refs.tag => {
             Failure::not_found(format!("{name} of {project} is ambiguous: a branch and a tag have that name"))
                 .because(refused)
-                .hint("rename one of them, or delete the one that is not needed")
+                .hint("rename one of them, or name it in full (refs/heads/... or refs/tags/...) where this GitLab takes that")
         }
         Some(refs) if !refs.branch && !refs.tag && !is_full => {
             Failure::not_found(format!("{project} has no branch or tag {name}"))

@@ -207,12 +207,13 @@ async fn what_gitlab_refuses_with_400_is_told_apart() {
     assert_eq!(ran.code, Some(4), "{ran:?}");
     assert!(ran.stderr.contains("Protected branches"), "{}", ran.stderr);
 
-    world
-        .post(
-            &format!("projects/{}/repository/tags?tag_name=main&ref=main", world.env),
-            json!({}),
-        )
-        .await;
+    let repository = world.gitlab.repository(world.env).unwrap();
+    let tagged = Command::new("git")
+        .arg("-C")
+        .arg(repository)
+        .args(["tag", "main", "refs/heads/main"])
+        .status();
+    assert!(tagged.await.unwrap().success());
     let ran = world.run(&["--input", DIGEST]).await;
     assert_eq!(ran.code, Some(5), "{ran:?}");
     assert!(ran.stderr.contains("ambiguous"), "{}", ran.stderr);

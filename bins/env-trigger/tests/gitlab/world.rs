@@ -89,7 +89,7 @@ impl World {
             .await;
     }
 
-    pub(crate) async fn post(&self, path: &str, body: serde_json::Value) {
+    async fn post(&self, path: &str, body: serde_json::Value) {
         let client = Client::new(HttpSettings::new("gitlab"), Deadline::after(LIMIT)).unwrap();
         let url = format!("{}/{path}", self.gitlab.api_url()).parse().unwrap();
         let token = Secret::new(self.token.clone());
