@@ -42,6 +42,12 @@ apply:
     - exit 3
 ";
 
+/// A pipeline that hands on to another project's.
+const CHAIN: &str = "
+infra:
+  trigger: {project: group/infra, strategy: depend}
+";
+
 const ENDLESS: &str = "
 apply:
   script:
@@ -152,12 +158,33 @@ async fn a_failed_job_is_named_with_the_end_of_its_log() {
 }
 
 #[tokio::test]
-async fn term_cancels_the_running_pipeline() {
-    let world = World::with_env(ENDLESS).await;
+async fn a_downstream_pipeline_is_shown_and_fails_what_depends_on_it() {
+    let world = World::with_env(CHAIN).await;
+    world.infra(BROKEN).await;
+    let ran = world.run(&[]).await;
+    assert_eq!(ran.code, Some(8), "{ran:?}");
+    let report = ran.report();
+    let bridge = &report["jobs"][0];
+    assert_eq!(
+        (&bridge["name"], &bridge["status"]),
+        (&json!("infra"), &json!("failed"))
+    );
+    assert_eq!(bridge["downstream"]["status"], "failed");
+    assert!(ran.stderr.contains("downstream pipeline"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn term_cancels_the_running_pipeline_and_the_one_it_started() {
+    let world = World::with_env(CHAIN).await;
+    world.infra(ENDLESS).await;
     let child = world.by_hand(&[]).spawn().unwrap();
     let running = world
         .gitlab
-        .wait_for_pipeline("group/env", |pipeline| pipeline.status == Status::Running, LIMIT)
+        .wait_for_pipeline(
+            "group/infra",
+            |pipeline| pipeline.status == Status::Running,
+            LIMIT,
+        )
         .await
         .unwrap();
     let id = child.id().unwrap().to_string();
@@ -173,8 +200,13 @@ async fn term_cancels_the_running_pipeline() {
     assert_eq!(ran.code, Some(143), "{ran:?}");
     assert!(ran.stderr.contains("it was cancelled"), "{}", ran.stderr);
     // It had been read again until it was so.
-    let after = world.env_pipelines();
-    assert_eq!((after[0].id, after[0].status), (running.id, Status::Canceled));
+    let after = world.gitlab.snapshot();
+    assert!(after.iter().any(|pipeline| pipeline.id == running.id));
+    assert_eq!(after.len(), 2);
+    assert!(
+        after.iter().all(|pipeline| pipeline.status == Status::Canceled),
+        "{after:?}"
+    );
 }
 
 #[tokio::test]

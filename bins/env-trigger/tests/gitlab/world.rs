@@ -79,6 +79,12 @@ impl World {
         id
     }
 
+    /// Adds `group/infra` with this configuration.
+    pub(crate) async fn infra(&self, config: &str) {
+        let id = self.project("group/infra", ProjectSettings::default()).await;
+        self.commit(id, "main", config).await;
+    }
+
     /// Puts a configuration on a branch, without a pipeline.
     pub(crate) async fn commit(&self, project: u64, branch: &str, config: &str) {
         let body = json!({
