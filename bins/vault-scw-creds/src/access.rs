@@ -18,6 +18,9 @@ use crate::plan;
 /// How long giving a token back may take. It has its own time, since the run's may be over by then.
 const REVOKE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a login that is under way has after a signal.
+const LOGIN_GRACE: Duration = Duration::from_secs(3);
+
 /// Credentials that were read, and what became of the token that they were read with.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -182,7 +185,7 @@ pub(crate) async fn log_in(
     let session = tokio::select! {
         session = &mut opening => session?,
         signal = signals.ending() => {
-            if let Ok(Ok(session)) = tokio::time::timeout(REVOKE_WITHIN, opening).await {
+            if let Ok(Ok(session)) = tokio::time::timeout(LOGIN_GRACE, opening).await {
                 give_back(&session).await;
             }
             return Err(run.ended_by(signal, "logging in"));
