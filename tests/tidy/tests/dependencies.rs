@@ -12,7 +12,10 @@ const TWICE: &[(&str, &str)] = &[
     ("base64", "oci-client holds on to 0.22"),
     ("getrandom", "ring holds on to 0.2"),
     ("hashbrown", "rowan, under yaml-edit, holds on to 0.14"),
-    ("syn", "derive macros in use are of three generations; none of it is in a binary"),
+    (
+        "syn",
+        "derive macros in use are of three generations; none of it is in a binary",
+    ),
     ("synstructure", "rustify_derive, under vaultrs, holds on to 0.12"),
     ("thiserror", "rustify, under vaultrs, holds on to 1"),
     ("thiserror-impl", "comes with thiserror"),

@@ -61,7 +61,10 @@ fn every_tool_has_a_template_and_a_page() {
             names.contains(&format!("ci-templates/{tool}.yml")),
             "{tool} has no template"
         );
-        assert!(!read(&format!("bins/{tool}/README.md")).is_empty(), "{tool} has no page");
+        assert!(
+            !read(&format!("bins/{tool}/README.md")).is_empty(),
+            "{tool} has no page"
+        );
     }
 }
 
