@@ -6,7 +6,7 @@ use super::command::Runner;
 use crate::failure::{Failure, Result};
 
 /// One commit that changed a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Revision {
     /// The commit.
     pub commit: String,

@@ -155,6 +155,12 @@ impl Kustomization {
         Ok(document)
     }
 
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The entries of `images`, in their order.
     #[must_use]
     pub fn images(&self) -> &[ImageEntry] {

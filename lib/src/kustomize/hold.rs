@@ -56,6 +56,12 @@ impl Hold {
         })
     }
 
+    /// This moment, as holds write it: RFC 3339 in UTC, to the second.
+    #[must_use]
+    pub fn moment() -> String {
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
     /// The document, one field a line.
     ///
     /// # Errors
