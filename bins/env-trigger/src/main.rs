@@ -118,16 +118,11 @@ async fn follow(
         () = tokio::time::sleep(run.deadline.remaining()) => None,
     };
     let failure = match ended {
-        Some(Ok(Verdict::Success)) => None,
         Some(Ok(verdict)) => {
-            follower.collect_tails().await;
-            Some(plan::failure_of(
-                verdict,
-                follower.seen(),
-                id,
-                access.project(),
-                report.created,
-            ))
+            if verdict == Verdict::Failed {
+                follower.collect_tails().await;
+            }
+            plan::failure_of(verdict, follower.seen(), id, access.project(), report.created)
         }
         Some(Err(failure)) => Some(still_there(failure, id)),
         None => Some(cut_short(access, run, &follower, id, interrupted, report).await),

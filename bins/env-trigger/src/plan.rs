@@ -217,21 +217,21 @@ pub(crate) fn latest<T>(attempts: Vec<T>, job: impl Fn(&T) -> &Job) -> Vec<T> {
     latest
 }
 
-/// The failure that goes with a verdict other than success.
+/// The failure that goes with a verdict; none with success.
 pub(crate) fn failure_of(
     verdict: Verdict,
     seen: &Seen,
     id: u64,
     project: &Project,
     created: bool,
-) -> Failure {
+) -> Option<Failure> {
     let again = if created {
         String::new()
     } else {
         "; or pass --again to start another pipeline".to_owned()
     };
-    match verdict {
-        Verdict::Success => Failure::internal(format!("pipeline {id} of {project} succeeded, which is no failure")),
+    let failure = match verdict {
+        Verdict::Success => return None,
         Verdict::Failed => Failure::unsuccessful(format!(
             "pipeline {id} of {project} failed: {}",
             named(seen.failed_jobs(), "no job of it that this token sees")
@@ -255,7 +255,8 @@ pub(crate) fn failure_of(
             }
         ))
         .hint("start the manual job, then run this again; or set --on-manual wait or ignore (TOWPATH_ON_MANUAL)"),
-    }
+    };
+    Some(failure)
 }
 
 /// Names of jobs for a message, the first few of many.
@@ -469,13 +470,14 @@ mod tests {
     fn each_verdict_has_its_exit_code_and_names_the_jobs() {
         let project: Project = "group/env".parse().unwrap();
         let seen = seen(None, &["failed", "failed?", "manual"]);
+        assert!(failure_of(Verdict::Success, &seen, 7, &project, true).is_none());
         for (verdict, kind, part) in [
             (Verdict::Failed, Kind::Unsuccessful, "job-1"),
             (Verdict::Canceled, Kind::Unsuccessful, "canceled"),
             (Verdict::Skipped, Kind::Unsuccessful, "skipped"),
             (Verdict::Blocked, Kind::Deadline, "job-3"),
         ] {
-            let failure = failure_of(verdict, &seen, 7, &project, true);
+            let failure = failure_of(verdict, &seen, 7, &project, true).unwrap();
             assert_eq!(failure.kind(), kind);
             assert!(failure.message().contains(part), "{failure}");
             assert!(

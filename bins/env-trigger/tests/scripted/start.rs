@@ -198,8 +198,14 @@ async fn a_trigger_token_starts_and_leaves_and_the_handoff_fills_inputs() {
         })
     );
     // It could not be followed, so it is not started either.
-    let ran = run(&[]).run().await;
-    assert_eq!(ran.code, 2, "{ran}");
+    for tool in [
+        run(&[]),
+        run(&["--wait"]).env("TOWPATH_DETACH", "true"),
+        run(&[]).env("TOWPATH_DETACH", "false"),
+    ] {
+        let ran = tool.run().await;
+        assert_eq!(ran.code, 2, "{ran}");
+    }
     assert_eq!(gitlab.asked_for(TRIGGERED).len(), 1);
 }
 
