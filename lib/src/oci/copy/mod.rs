@@ -29,7 +29,7 @@ pub use self::plan::{Amount, MoveTag, Tally, Way, foresee, must_write};
 pub use self::source::{Source, SourceReference};
 
 use self::transfer::{Lanes, Moved, Mover, stopped};
-use super::{Access, Digest, Graph, Manifest, Pointer, Reference, Registries, Repository};
+use super::{Access, Descriptor, Digest, Graph, Manifest, Pointer, Reference, Registries, Repository};
 use crate::cli::{Progress, effect};
 use crate::failure::{Failure, Result};
 
@@ -176,23 +176,8 @@ impl Copier {
     pub async fn look(&self) -> Result<Look> {
         let (digest, root, before) = match self.source.known_digest() {
             Some(digest) => {
-                let root = Box::pin(self.source.root());
-                let named = Box::pin(self.named(digest));
-                // The targets may turn out to have the image all, and then the source need not be there any more.
-                match select(named, root).await {
-                    Either::Left((before, root)) => {
-                        let before = before?;
-                        let all_there = before.iter().all(|named| named.as_ref() == Some(digest));
-                        let root = if all_there { None } else { Some(root.await?) };
-                        (digest.clone(), root, before)
-                    }
-                    Either::Right((root, named)) => {
-                        let before = named.await?;
-                        let all_there = before.iter().all(|named| named.as_ref() == Some(digest));
-                        let root = if all_there { None } else { Some(root?) };
-                        (digest.clone(), root, before)
-                    }
-                }
+                let (root, before) = self.root_unless_there(digest).await?;
+                (digest.clone(), root, before)
             }
             None => {
                 let root = self.source.root().await?;
@@ -223,6 +208,40 @@ impl Copier {
         })
     }
 
+    /// What the targets name, and the source's manifest unless they all have it: then the source need not be there any
+    /// more. Where source and targets are different registries, both are asked at once.
+    async fn root_unless_there(&self, digest: &Digest) -> Result<(Option<Manifest>, Vec<Option<Digest>>)> {
+        let mut early = None;
+        let mut root = Box::pin(self.source.root());
+        let named = self.named(digest);
+        let before = if self.is_within_one_registry() {
+            named.await
+        } else {
+            match select(Box::pin(named), &mut root).await {
+                Either::Left((before, _)) => before,
+                Either::Right((read, named)) => {
+                    early = Some(read);
+                    named.await
+                }
+            }
+        }?;
+        if before.iter().all(|named| named.as_ref() == Some(digest)) {
+            return Ok((None, before));
+        }
+        let root = match early {
+            Some(read) => read?,
+            None => root.await?,
+        };
+        Ok((Some(root), before))
+    }
+
+    fn is_within_one_registry(&self) -> bool {
+        self.source.repository().is_some_and(|source| {
+            let shares = |target: &Target| source.shares_registry_with(&target.repository);
+            self.targets.iter().any(shares)
+        })
+    }
+
     async fn named(&self, digest: &Digest) -> Result<Vec<Option<Digest>>> {
         let ask = |target: &'_ Target| {
             let pointer = target.pointer(digest);
@@ -240,7 +259,7 @@ impl Copier {
         let Some(root) = look.root else {
             return Ok(vec![None; self.targets.len()]);
         };
-        let graph = self.source.graph(root, self.settings.concurrency).await?;
+        let graph = self.graph(root, &look.writes).await?;
         let blobs = graph.blobs()?;
         let mut all = Vec::with_capacity(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
@@ -249,22 +268,11 @@ impl Copier {
                 continue;
             }
             let way = self.way(index);
-            let present: BTreeSet<Digest> = if way == Way::Held {
-                BTreeSet::new()
+            let (present, manifests) = if way == Way::Held {
+                (BTreeSet::new(), 1)
             } else {
-                stream::iter(blobs.iter().map(|blob| async move {
-                    let there = target.repository.has_blob(&blob.digest).await?;
-                    Ok::<_, Failure>(there.then(|| blob.digest.clone()))
-                }))
-                .buffer_unordered(self.settings.concurrency.max(1))
-                .try_filter_map(async |found| Ok(found))
-                .try_collect()
-                .await?
-            };
-            let manifests = if way == Way::Held {
-                1
-            } else {
-                graph.manifest_count()
+                let present = self.present(&target.repository, &blobs).await?;
+                (present, graph.manifest_count())
             };
             all.push(Some(Foreseen {
                 tally: foresee(&blobs, &present, way),
@@ -273,6 +281,19 @@ impl Copier {
             }));
         }
         Ok(all)
+    }
+
+    /// Which of the blobs a repository has.
+    async fn present(&self, repository: &Repository, blobs: &[&Descriptor]) -> Result<BTreeSet<Digest>> {
+        let asked = blobs.iter().map(|blob| async move {
+            let there = repository.has_blob(&blob.digest).await?;
+            Ok::<_, Failure>(there.then(|| blob.digest.clone()))
+        });
+        stream::iter(asked)
+            .buffer_unordered(self.settings.concurrency.max(1))
+            .try_filter_map(async |found| Ok(found))
+            .try_collect()
+            .await
     }
 
     /// Does what has to be done: each target in turn, so that the later ones at a registry can take over what the
@@ -320,7 +341,7 @@ impl Copier {
             return Ok(before.iter().map(unchanged).collect());
         };
         let graph = tokio::select! {
-            graph = self.source.graph(root, self.settings.concurrency) => graph?,
+            graph = self.graph(root, &writes) => graph?,
             () = stop.cancelled() => return Err(stopped()),
         };
         let lanes = Lanes::new(self.settings.concurrency);
@@ -346,6 +367,16 @@ impl Copier {
             });
         }
         Ok(outcomes)
+    }
+
+    /// The image's graph, as far as the targets need it: its own repository needs the root alone, under another tag.
+    async fn graph(&self, root: Manifest, writes: &[bool]) -> Result<Graph> {
+        let needs_all = (0..self.targets.len()).any(|index| writes[index] && self.way(index) != Way::Held);
+        if needs_all {
+            self.source.graph(root, self.settings.concurrency).await
+        } else {
+            Ok(Graph::new(root))
+        }
     }
 
     /// How a target's blobs are come by.
@@ -391,9 +422,7 @@ struct Edge<'a> {
 impl Edge<'_> {
     async fn carry(self, journal: &mut Option<&mut Journal>) -> Result<Done> {
         let mut tally = Tally::default();
-        if self.way == Way::Held {
-            tally = foresee(&self.graph.blobs()?, &BTreeSet::new(), Way::Held);
-        } else {
+        if self.way != Way::Held {
             self.bring_blobs(&mut tally).await?;
             let waves = self.graph.waves()?;
             for wave in waves.split_last().map_or(&[][..], |(_root, below)| below) {
