@@ -65,6 +65,8 @@ async fn supervise(
     for (name, value) in environment.to_set() {
         command = command.env(name, value);
     }
+    // The command's log lines belong to the same delivery as ours.
+    command = command.env("TRACEPARENT", run.trace.to_string());
     let effect = effect("exec", command.name());
     match command.supervise(run.deadline, signals).await? {
         Supervised::Ended(code) => {
