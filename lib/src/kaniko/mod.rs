@@ -22,6 +22,9 @@ use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Ended;
 
+/// How many of a builder's last lines stand in its failure.
+const LAST_LINES: usize = 5;
+
 /// What to build, and where to push it.
 #[derive(Clone, Debug)]
 pub struct Recipe {

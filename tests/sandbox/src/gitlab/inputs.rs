@@ -190,8 +190,11 @@ mod tests {
         let file = check(&[("image", Value::from("sha256:ab")), ("count", 3.into())]).unwrap();
         let (header, body) = split_header(&file).unwrap();
         let header: Yaml = serde_norway::from_str(header).unwrap();
-        assert_eq!(header["spec"]["inputs"]["image"]["default"], Yaml::from("sha256:ab"));
-        assert_eq!(header["spec"]["inputs"]["count"]["default"], 3.into());
+        assert_eq!(
+            header["spec"]["inputs"]["image"]["default"],
+            Yaml::from("sha256:ab")
+        );
+        assert_eq!(header["spec"]["inputs"]["count"]["default"], Yaml::from(3));
         assert_eq!(header["spec"]["inputs"]["env"]["default"], Yaml::from("dev"));
         assert_eq!(body, "job:\n  script: echo $[[ inputs.image ]]\n");
     }

@@ -126,7 +126,7 @@ pub(super) async fn create(hub: &Shared, draft: Draft) -> Result<u64, Refused> {
             Ok(id)
         }
         Err(error) => {
-            let reason = error.to_string();
+            let reason = format!("{error:#}");
             let by_rules = ["Pipeline filtered out", "The resulting pipeline would"];
             if draft.source == Source::Push && !by_rules.iter().any(|start| reason.starts_with(start)) {
                 pipeline.status = Status::Failed;

@@ -25,7 +25,7 @@ use towpath_sandbox::servers::http_client;
 use towpath_sandbox::tools::{Progress, Tools};
 
 /// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Names and passwords that the servers ask for.
 const USER: &str = "deploy";
@@ -241,27 +241,32 @@ impl Client {
 impl Stream {
     /// The next event's type and application.
     pub(crate) async fn next(&mut self) -> (String, Value) {
+        self.try_next().await.unwrap()
+    }
+
+    async fn try_next(&mut self) -> reqwest::Result<(String, Value)> {
         let end = loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 break end;
             }
-            self.buffer
-                .extend(self.response.chunk().await.unwrap().expect("the stream goes on"));
+            let chunk = self.response.chunk().await?;
+            self.buffer.extend(chunk.expect("the stream goes on"));
         };
         let line: Vec<u8> = self.buffer.drain(..=end).collect();
         let mut event: Value = serde_json::from_slice(&line).unwrap();
         let mut result = event["result"].take();
-        (
-            result["type"].as_str().unwrap().to_owned(),
-            result["application"].take(),
-        )
+        let kind = result["type"].as_str().unwrap().to_owned();
+        Ok((kind, result["application"].take()))
     }
 
     /// The states up to and including the first that fits.
     pub(crate) async fn until(&mut self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut states = Vec::new();
         loop {
-            let (_, state) = self.next().await;
+            let (_, state) = match self.try_next().await {
+                Ok(event) => event,
+                Err(error) => panic!("{error} after {states:#?}"),
+            };
             let last = fits(&state);
             states.push(state);
             if last {
