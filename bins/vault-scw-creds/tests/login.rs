@@ -116,13 +116,10 @@ async fn a_job_logs_in_by_its_id_token() {
     };
     let with = |variable: &'static str, token: &str| {
         let mut command = world.tool();
-        command.env_remove("TOWPATH_JWT_FILE").env(variable, token).args([
-            "exec",
-            "--auth",
-            "jwt",
-            "--auth-mount",
-            "gitlab",
-        ]);
+        // The file of the other method stays set, as in the template: the job's own variable comes first.
+        command
+            .env(variable, token)
+            .args(["exec", "--auth", "jwt", "--auth-mount", "gitlab"]);
         command
     };
 
