@@ -81,18 +81,20 @@ pub(crate) fn login(args: &LoginArgs) -> Result<Login> {
             jwt_file: args.service_account_file(),
         }),
         Auth::Jwt => {
-            let jwt = match &args.jwt_file {
-                Some(file) => Secret::from_file(file, "JWT")?,
-                None => secret_variable(&args.jwt_variable)?.ok_or_else(|| {
-                    Failure::usage(format!(
+            // The variable is the job's own; a template may set the file for the other method.
+            let jwt = match (secret_variable(&args.jwt_variable)?, &args.jwt_file) {
+                (Some(jwt), _) => jwt,
+                (None, Some(file)) => Secret::from_file(file, "JWT")?,
+                (None, None) => {
+                    return Err(Failure::usage(format!(
                         "there is no JWT: the variable {} is not set",
                         args.jwt_variable
                     ))
                     .hint(
                         "let the job have it by `id_tokens:` in .gitlab-ci.yml, name another variable by \
                          --jwt-variable, or a file by --jwt-file",
-                    )
-                })?,
+                    ));
+                }
             };
             Ok(Login::Jwt {
                 mount: args.mount(),

@@ -80,8 +80,9 @@ pub(crate) struct ExecArgs {
     /// The folder that artifacts are taken from: no credentials are written inside
     #[arg(long, value_name = "DIR", env = "CI_PROJECT_DIR", hide_env_values = true)]
     pub(crate) project_dir: Option<PathBuf>,
-    /// Log in and read, say what the command would get, and do not run it
-    #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
+    /// Log in and read, say what the command would get, and do not run it. TOWPATH_DRY_RUN is left to the command, which
+    /// may be another of these tools
+    #[arg(long, env = "TOWPATH_EXEC_DRY_RUN", hide_env_values = true)]
     pub(crate) dry_run: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
@@ -287,10 +288,10 @@ pub(crate) struct LoginArgs {
         hide_env_values = true
     )]
     pub(crate) role: Option<String>,
-    /// The file with the JWT [default for kubernetes: the pod's own]
+    /// The file with the JWT [default for kubernetes: the pod's own]; for jwt it is read when the variable is not set
     #[arg(long, value_name = "FILE", env = "TOWPATH_JWT_FILE", hide_env_values = true)]
     pub(crate) jwt_file: Option<PathBuf>,
-    /// The variable with the JWT, for jwt without a file
+    /// The variable with the JWT, for jwt
     #[arg(
         long,
         value_name = "NAME",

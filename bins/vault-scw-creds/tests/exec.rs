@@ -1,5 +1,11 @@
 //! `exec` hands credentials to one command, behaves like it, and leaves nothing behind.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules are for the tool; a test looks at it from outside"
+)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+
 mod world;
 
 use std::process::Stdio;
@@ -25,6 +31,7 @@ async fn the_command_gets_the_credentials_and_gives_its_code() {
     let seen = world.path("seen");
     let mut command = world.tool();
     command
+        .env("TOWPATH_DRY_RUN", "true")
         .env("SCALEWAY_TOKEN", "older-key-of-somebody")
         .env("SCW_ACCESS_KEY", "SCWSTALE000000000000")
         .env("AWS_SESSION_TOKEN", "stale-session")
@@ -45,6 +52,8 @@ async fn the_command_gets_the_credentials_and_gives_its_code() {
         format!("SCW_SECRET_KEY={SECRET_KEY}"),
         format!("SCW_DEFAULT_PROJECT_ID={PROJECT}"),
         "SCW_DEFAULT_REGION=fr-par".to_owned(),
+        // It is the command's, which is why it was run at all.
+        "TOWPATH_DRY_RUN=true".to_owned(),
         format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
         format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
         format!("TF_VAR_scw_project={PROJECT}"),

@@ -254,8 +254,48 @@ impl Answer {
 mod tests {
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::deadline::Deadline;
+    use crate::failure::Kind;
+
+    const LOGGED_IN: &str =
+        r#"{"data":null,"auth":{"client_token":"s.canary-token-of-the-vault-test","lease_duration":900}}"#;
+
+    /// Answers one request a connection, in this order, and gives back the heads of the requests.
+    async fn scripted(answers: Vec<String>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let heads = tokio::spawn(async move {
+            let mut heads = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut request = vec![0; 16 * 1024];
+                let size = stream.read(&mut request).await.expect("a request");
+                heads.push(String::from_utf8_lossy(&request[..size]).into_owned());
+                stream.write_all(answer.as_bytes()).await.expect("it is sent");
+            }
+            heads
+        });
+        (address, heads)
+    }
+
+    fn answer(status: &str, headers: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn login() -> Login {
+        Login::Jwt {
+            mount: "team/jwt".to_owned(),
+            role: None,
+            jwt: Secret::new("canary-jwt-of-the-vault-test"),
+        }
+    }
 
     fn vault(address: &str) -> Vault {
         let http = Client::new(
@@ -278,5 +318,67 @@ mod tests {
             url("https://a.example", "sys/internal/ui/mounts/kv/a b?c"),
             "https://a.example/v1/sys/internal/ui/mounts/kv/a%20b%3Fc"
         );
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_asked_again_as_it_says() {
+        let (address, heads) = scripted(vec![
+            answer(
+                "412 Precondition Failed",
+                "",
+                r#"{"errors":["required index state not present"]}"#,
+            ),
+            answer(
+                "429 Too Many Requests",
+                "retry-after: 0\r\n",
+                r#"{"errors":["rate limit"]}"#,
+            ),
+            answer("200 OK", "", LOGGED_IN),
+            answer("204 No Content", "", ""),
+        ])
+        .await;
+        let session = vault(&format!("{address}/behind/a/proxy"))
+            .login(&login())
+            .await
+            .expect("the third answer");
+        assert_eq!(session.lease(), Duration::from_secs(900));
+        let deadline = Deadline::after(Duration::from_secs(5));
+        assert_eq!(
+            session.revoke(deadline).await.expect("an answer"),
+            Revocation::Revoked
+        );
+        let heads = heads.await.expect("four requests");
+        for head in &heads[..3] {
+            assert!(
+                head.starts_with("POST /behind/a/proxy/v1/auth/team/jwt/login "),
+                "{head}"
+            );
+            assert!(!head.contains("x-vault-token"), "{head}");
+        }
+        assert!(
+            heads[3].starts_with("POST /behind/a/proxy/v1/auth/token/revoke-self "),
+            "{}",
+            heads[3]
+        );
+        assert!(
+            heads[3].contains("x-vault-token: s.canary-token-of-the-vault-test"),
+            "{}",
+            heads[3]
+        );
+        let shown = format!("{session:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn credentials_follow_no_redirect() {
+        let elsewhere = "location: https://elsewhere.example/v1/auth/jwt/login?x=1\r\n";
+        let (address, heads) = scripted(vec![answer("307 Temporary Redirect", elsewhere, "")]).await;
+        let failure = vault(&address).login(&login()).await.expect_err("a redirect");
+        assert_eq!(failure.kind(), Kind::Denied);
+        assert!(
+            failure.message().ends_with("redirects to elsewhere.example"),
+            "{failure}"
+        );
+        assert_eq!(heads.await.expect("one request").len(), 1);
     }
 }

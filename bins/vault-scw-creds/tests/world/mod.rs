@@ -1,9 +1,6 @@
 //! A real OpenBao that trusts a cluster's service accounts, and the tool as a process beside it.
 
-// Each test binary uses its own part of it.
-#![allow(dead_code)]
-// Helpers outside of #[test] functions are tests all the same.
-#![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "each test binary uses its own part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
