@@ -150,7 +150,8 @@ async fn look(reader: &Client, project: &Project, request: &Request, key: &str) 
 ///
 /// # Errors
 /// Denied, not found or input when GitLab refuses; unavailable (exit 7) when its limits do not let us in before the
-/// deadline, or when its answer was lost and no pipeline is to be seen.
+/// deadline, or when its answer was lost and no pipeline is to be seen; deadline (exit 9: a person has to look) when its
+/// answer was lost and the token cannot look.
 pub(crate) async fn start_once(
     access: &Access,
     request: &Request,
@@ -239,7 +240,8 @@ async fn after_a_lost_answer(access: &Access, request: &Request, lost: Failure) 
         .because(lost)
         .hint("run it again in a minute: it looks for the key first"));
     }
-    Err(Failure::unavailable(format!(
+    // Not "unavailable": templates repeat that by themselves, and only a person can see here whether it is safe to.
+    Err(Failure::deadline(format!(
         "the answer to the start of a pipeline of {project} was lost; a pipeline may exist"
     ))
     .because(lost)

@@ -66,6 +66,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
     pub(crate) handoff: Option<PathBuf>,
 
+    /// The project that the image was built from, for the handoff
+    #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", hide_env_values = true)]
+    pub(crate) source_project: Option<String>,
+
+    /// The commit that the image was built from, for the handoff
+    #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", hide_env_values = true)]
+    pub(crate) source_commit: Option<String>,
+
     /// How many requests run at once; streams of large blobs are a quarter of it
     #[arg(
         long,

@@ -56,7 +56,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     report.count(registries.requests_sent(), started.elapsed());
     if let Some(path) = args.handoff.as_ref().filter(|_| first_is_there) {
         let mut handoff = Handoff::read_or_new(path)?;
-        hand_over(&mut handoff, &wanted, &digest, &run)?;
+        hand_over(&mut handoff, &args, &wanted, &digest, &run)?;
         handoff.write(path)?;
     }
     let outcome = Outcome::report(&report)?;
@@ -94,7 +94,7 @@ fn registries(args: &Args, wanted: &Wanted, run: &Run) -> Result<Registries> {
 }
 
 /// The first target is the one that the next job works with.
-fn hand_over(handoff: &mut Handoff, wanted: &Wanted, digest: &Digest, run: &Run) -> Result<()> {
+fn hand_over(handoff: &mut Handoff, args: &Args, wanted: &Wanted, digest: &Digest, run: &Run) -> Result<()> {
     let first = wanted.first();
     let name = first.name();
     handoff.set(handoff::IMAGE_REPOSITORY, &name)?;
@@ -103,5 +103,13 @@ fn hand_over(handoff: &mut Handoff, wanted: &Wanted, digest: &Digest, run: &Run)
     }
     handoff.set(handoff::IMAGE_DIGEST, digest.as_str())?;
     handoff.set(handoff::IMAGE_REF, &format!("{name}@{digest}"))?;
+    for (name, value) in [
+        (handoff::SOURCE_PROJECT, &args.source_project),
+        (handoff::SOURCE_COMMIT, &args.source_commit),
+    ] {
+        if let Some(value) = value {
+            handoff.set(name, value)?;
+        }
+    }
     handoff.set(handoff::TRACEPARENT, &run.trace.to_string())
 }

@@ -93,12 +93,7 @@ async fn follow(
     let mut changes = world.gitlab.changes();
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
-        let pipelines: Vec<PipelineSnapshot> = world
-            .gitlab
-            .snapshot()
-            .into_iter()
-            .filter(|pipeline| !known.contains(&pipeline.id))
-            .collect();
+        let pipelines = part_of_it(world, image, known);
         for pipeline in &pipelines {
             if let Some(error) = &pipeline.yaml_errors {
                 bail!("GitLab refuses the pipeline of {}: {error}", pipeline.project);
@@ -130,6 +125,17 @@ async fn follow(
             bail!("the pipelines did not end within {} s", LIMIT.as_secs());
         }
     }
+}
+
+/// The image's pipeline and those that its jobs started, directly or not: a branch's own pipelines are no part of it.
+fn part_of_it(world: &World, image: &PipelineSnapshot, known: &BTreeSet<u64>) -> Vec<PipelineSnapshot> {
+    world
+        .gitlab
+        .snapshot()
+        .into_iter()
+        .filter(|pipeline| !known.contains(&pipeline.id))
+        .filter(|pipeline| pipeline.id == image.id || pipeline.source_job.is_some())
+        .collect()
 }
 
 /// Tells a job that has ended, once.
