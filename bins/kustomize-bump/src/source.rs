@@ -148,7 +148,7 @@ impl Source {
                 if let Some(new) = &decision.commit {
                     write_files(checkout, new)?;
                     if commit {
-                        id = Some(checkout.commit(new).await?);
+                        id = checkout.commit(new).await?;
                     }
                 }
                 Ok(Written {
