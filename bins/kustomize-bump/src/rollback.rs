@@ -168,7 +168,8 @@ pub(crate) fn choose(
     }
 }
 
-/// The steps one can go back to, newest first, each state once.
+/// The steps one can go back to, newest first, each state once. An entry with neither tag nor digest was no
+/// deployment: nobody can say what ran.
 fn good_steps<'steps>(
     steps: &'steps [Step],
     current: &'steps ImageState,
@@ -192,7 +193,8 @@ fn good_steps<'steps>(
         } else {
             set_anew.push(state);
         }
-        if !passed.contains(&state) && !bad.contains(&state) {
+        let says_what_ran = state.tag.is_some() || state.digest.is_some();
+        if says_what_ran && !passed.contains(&state) && !bad.contains(&state) {
             passed.push(state);
             good.push(step);
         }
