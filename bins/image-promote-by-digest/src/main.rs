@@ -1,1 +1,107 @@
-fn main() {}
+//! Copies an image between repositories by digest, with every platform, and moves tags last and never by accident.
+
+mod args;
+mod plan;
+mod report;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use args::{Args, login};
+use plan::Wanted;
+use report::PromotionReport;
+use towpath::cli::{Outcome, Run};
+use towpath::failure::{Failure, Result};
+use towpath::handoff::{self, Handoff};
+use towpath::oci::copy::{Copier, CopySettings, Journal, SourceReference};
+use towpath::oci::{Digest, Registries};
+
+fn main() -> ExitCode {
+    towpath::cli::run(work)
+}
+
+async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let wanted = plan::decide(&args)?;
+    let registries = registries(&args, &wanted, &run)?;
+    let settings = CopySettings {
+        concurrency: args.concurrency.get().into(),
+        move_tag: args.move_tag_from.clone(),
+    };
+    let copier = run
+        .interruptible(
+            "looking for logins",
+            Copier::new(&args.source, &wanted.references(), &registries, settings),
+        )
+        .await?;
+    let look = run.interruptible("looking", copier.look()).await?;
+    wanted.check(look.digest())?;
+
+    let mut report = PromotionReport::new(&args.source, &wanted, &look);
+    if args.dry_run {
+        let foreseen = run.interruptible("looking", copier.foresee(look)).await?;
+        report.foresee(&foreseen);
+        report.count(registries.requests_sent(), started.elapsed());
+        return Ok(Outcome::report(&report)?);
+    }
+
+    let digest = look.digest().clone();
+    let mut journal = match &args.journal {
+        Some(path) => Some(Journal::open(path, run.trace.trace_id())?),
+        None => None,
+    };
+    let outcomes = copier.act(look, journal.as_mut(), run.interrupted()).await?;
+    let first_is_there = matches!(outcomes.first(), Some(Ok(_)));
+    let failure = report.conclude(outcomes);
+    report.count(registries.requests_sent(), started.elapsed());
+    if let Some(path) = args.handoff.as_ref().filter(|_| first_is_there) {
+        let mut handoff = Handoff::read_or_new(path)?;
+        hand_over(&mut handoff, &wanted, &digest, &run)?;
+        handoff.write(path)?;
+    }
+    let outcome = Outcome::report(&report)?;
+    Ok(match failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
+    })
+}
+
+fn registries(args: &Args, wanted: &Wanted, run: &Run) -> Result<Registries> {
+    let mut credentials = args.registry.credentials()?;
+    if let Some(credential) = login(
+        "source",
+        args.source_user.as_ref(),
+        args.source_password_file.as_deref(),
+    )? {
+        match &args.source {
+            SourceReference::Registry(reference) => credentials.add(reference, credential)?,
+            SourceReference::Layout(layout) => {
+                return Err(Failure::usage(format!("the folder {layout} takes no login"))
+                    .hint("leave --source-user (TOWPATH_SOURCE_USER) out"));
+            }
+        }
+    }
+    if let Some(credential) = login(
+        "target",
+        args.target_user.as_ref(),
+        args.target_password_file.as_deref(),
+    )? {
+        for target in wanted.references() {
+            credentials.add(&target, credential.clone())?;
+        }
+    }
+    Registries::new(args.registry.settings(), credentials, run.deadline)
+}
+
+/// The first target is the one that the next job works with.
+fn hand_over(handoff: &mut Handoff, wanted: &Wanted, digest: &Digest, run: &Run) -> Result<()> {
+    let first = wanted.first();
+    let name = first.name();
+    handoff.set(handoff::IMAGE_REPOSITORY, &name)?;
+    if let Some(tag) = first.tag() {
+        handoff.set(handoff::IMAGE_TAG, tag.as_str())?;
+    }
+    handoff.set(handoff::IMAGE_DIGEST, digest.as_str())?;
+    handoff.set(handoff::IMAGE_REF, &format!("{name}@{digest}"))?;
+    handoff.set(handoff::TRACEPARENT, &run.trace.to_string())
+}

@@ -144,6 +144,9 @@ pub(crate) struct WishArgs {
         hide_env_values = true
     )]
     pub(crate) expect_current: Option<String>,
+    /// The dotenv file to write for the next job: --image's new values, source and trace
+    #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
+    pub(crate) handoff: Option<PathBuf>,
 }
 
 impl WishArgs {

@@ -2,6 +2,7 @@
 
 mod args;
 mod diff;
+mod handover;
 mod message;
 mod plan;
 mod report;
@@ -93,6 +94,9 @@ async fn set(place: &PlaceArgs, arguments: &WishArgs, write: &WriteArgs, run: &R
             })
         })
         .await?;
+    if let Some(path) = &arguments.handoff {
+        handover::handoff(arguments, write, &run.trace)?.write(path)?;
+    }
     Outcome::report(&set_report(
         &source,
         written.outcome,

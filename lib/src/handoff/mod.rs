@@ -119,6 +119,17 @@ impl Handoff {
         Self::parse(&text, &origin)
     }
 
+    /// Reads a dotenv file to add to it; nothing handed over yet when it is not there.
+    ///
+    /// # Errors
+    /// As [`Handoff::read`], but for a file that is not there.
+    pub fn read_or_new(path: &Path) -> Result<Self> {
+        match path.try_exists() {
+            Ok(false) => Ok(Handoff::new()),
+            _ => Self::read(path),
+        }
+    }
+
     /// Writes the dotenv file, whole or not at all.
     ///
     /// # Errors
@@ -187,6 +198,11 @@ mod tests {
             .unwrap();
         handoff.write(&path).unwrap();
         assert_eq!(Handoff::read(&path).unwrap(), handoff);
+        assert_eq!(Handoff::read_or_new(&path).unwrap(), handoff);
+        assert_eq!(
+            Handoff::read_or_new(&folder.path().join("absent.env")).unwrap(),
+            Handoff::new()
+        );
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             "IMAGE_REPOSITORY=registry.example.com/team/app\nIMAGE_TAG=1.2.3\n"

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
+use futures_util::Stream;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::Instant;
@@ -41,6 +42,17 @@ pub enum Body {
     Stream(reqwest::Body, Option<u64>),
 }
 
+impl Body {
+    /// A stream of a known length, which is announced: many registries refuse chunked uploads.
+    pub fn stream<S, E>(stream: S, length: u64) -> Self
+    where
+        S: Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        Body::Stream(reqwest::Body::wrap_stream(stream), Some(length))
+    }
+}
+
 /// A request that is being put together. See [`Client::request`].
 #[derive(Debug)]
 pub struct Request<'client> {
@@ -50,7 +62,9 @@ pub struct Request<'client> {
     headers: HeaderMap,
     body: Body,
     repeat: Repeat,
+    repeat_on: &'static [StatusCode],
     timeout: Duration,
+    streams: bool,
     answered_elsewhere: bool,
     broken: Option<Failure>,
 }
@@ -69,7 +83,9 @@ impl<'client> Request<'client> {
             headers: HeaderMap::new(),
             body: Body::Empty,
             repeat,
+            repeat_on: &[],
             timeout,
+            streams: false,
             answered_elsewhere: false,
             broken: None,
         }
@@ -169,10 +185,26 @@ impl<'client> Request<'client> {
         self
     }
 
+    /// Also repeats the request, whatever its method, when it is answered with one of these: statuses with which the
+    /// system says that it did nothing and that trying again may help.
+    #[must_use]
+    pub fn repeat_on(mut self, statuses: &'static [StatusCode]) -> Self {
+        self.repeat_on = statuses;
+        self
+    }
+
     /// Overrides how long the request may take until its headers are there, and its body read.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The body of the answer takes as long as it takes: the timeout covers the way to the headers alone. Whoever reads
+    /// the body has to notice when it stalls; the run's deadline still holds.
+    #[must_use]
+    pub fn streams(mut self) -> Self {
+        self.streams = true;
         self
     }
 
@@ -226,8 +258,12 @@ impl<'client> Request<'client> {
                         StatusCode::TOO_MANY_REQUESTS => true,
                         StatusCode::BAD_GATEWAY
                         | StatusCode::SERVICE_UNAVAILABLE
-                        | StatusCode::GATEWAY_TIMEOUT => self.repeat == Repeat::Safe,
-                        _ => false,
+                        | StatusCode::GATEWAY_TIMEOUT
+                            if self.repeat == Repeat::Safe =>
+                        {
+                            true
+                        }
+                        status => self.repeat_on.contains(&status),
                     };
                     if !again || !repeatable_body {
                         return Ok(response);
@@ -239,7 +275,8 @@ impl<'client> Request<'client> {
                     }
                 }
                 Err(error) => {
-                    let again = repeatable_body && (error.is_connect() || self.repeat == Repeat::Safe);
+                    let never_arrived = error.as_ref().is_some_and(reqwest::Error::is_connect);
+                    let again = repeatable_body && (never_arrived || self.repeat == Repeat::Safe);
                     let failure = self.unreachable(error);
                     match pauses.next().filter(|_| again) {
                         Some(pause) => (pause, Some(failure)),
@@ -270,14 +307,16 @@ impl<'client> Request<'client> {
         }
     }
 
-    async fn send_once(&mut self) -> std::result::Result<Response, reqwest::Error> {
+    /// An error of none says that the headers did not come in time.
+    async fn send_once(&mut self) -> std::result::Result<Response, Option<reqwest::Error>> {
         let limit: Deadline = self.client.deadline.within(self.timeout);
+        let whole = if self.streams { self.client.deadline } else { limit };
         let mut builder = self
             .client
             .transport
             .request(self.method.clone(), self.url.clone())
             .headers(self.headers.clone())
-            .timeout(limit.remaining());
+            .timeout(whole.remaining());
         builder = match std::mem::replace(&mut self.body, Body::Empty) {
             Body::Empty => {
                 // Some servers answer 411 to a POST or PUT that does not say its length.
@@ -302,7 +341,10 @@ impl<'client> Request<'client> {
         };
         let started = Instant::now();
         self.client.count();
-        let outcome = builder.send().await;
+        let outcome = match tokio::time::timeout(limit.remaining(), builder.send()).await {
+            Ok(outcome) => outcome.map_err(|error| Some(error.without_url())),
+            Err(_elapsed) => Err(None),
+        };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match outcome {
             Ok(response) => {
@@ -315,7 +357,7 @@ impl<'client> Request<'client> {
                 );
                 Ok(Response::new(response, self.shown()))
             }
-            Err(error) => Err(error.without_url()),
+            Err(error) => Err(error),
         }
     }
 
@@ -360,14 +402,15 @@ impl<'client> Request<'client> {
         self.url = target;
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Failure {
+    fn unreachable(&self, error: Option<reqwest::Error>) -> Failure {
         let shown = self.shown();
-        let failure = if error.is_timeout() {
-            Failure::unavailable(format!("{shown} did not answer in time"))
-        } else {
-            Failure::unavailable(format!("cannot reach {shown}"))
+        let late = || Failure::unavailable(format!("{shown} did not answer in time"));
+        let failure = match error {
+            None => late(),
+            Some(error) if error.is_timeout() => late().because(error),
+            Some(error) => Failure::unavailable(format!("cannot reach {shown}")).because(error),
         };
-        failure.because(error).hint(format!(
+        failure.hint(format!(
             "check that the {} address is right and reachable from here",
             self.client.settings.system
         ))

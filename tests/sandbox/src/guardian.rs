@@ -10,7 +10,7 @@
 
 mod processes;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -94,6 +94,16 @@ impl Guardian {
     /// `spawn_blocking`.
     pub fn command(&self, program: impl AsRef<OsStr>) -> tokio::process::Command {
         let mut command = std::process::Command::new(program);
+        self.adopt(&mut command);
+        tokio::process::Command::from(command)
+    }
+
+    /// The same as [`Guardian::command`], with no environment but `PATH` and the world's folder as `HOME`: for servers,
+    /// many of which read settings from variables that a developer's shell may hold.
+    pub fn bare_command(&self, program: impl AsRef<OsStr>) -> tokio::process::Command {
+        let mut command = std::process::Command::new(program);
+        command.env_clear().env("HOME", &self.mark.folder);
+        command.env("PATH", path());
         self.adopt(&mut command);
         tokio::process::Command::from(command)
     }
@@ -208,6 +218,10 @@ fn is_abandoned(folder: &Path) -> io::Result<bool> {
     }
 }
 
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into())
+}
+
 /// The lock file gets its name only once it is locked, so that nobody ever sees it unlocked while its owner lives.
 fn lock(folder: &Path) -> io::Result<File> {
     let unnamed = folder.join("owner.lock.new");
@@ -221,10 +235,7 @@ fn watch(id: &str, folder: &Path) -> io::Result<Child> {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", WATCHER, "towpath-watcher", id]).arg(folder);
     command.env_clear().env("LC_ALL", "C");
-    command.env(
-        "PATH",
-        std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()),
-    );
+    command.env("PATH", path());
     command
         .current_dir("/")
         .stdin(Stdio::piped())

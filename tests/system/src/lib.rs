@@ -1,1 +1,1 @@
-//! See the tests folder.
+//! Several tools together against real servers: see `tests/`.

@@ -9,9 +9,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{self, Config, JobSpec};
+use super::config::{self, Config};
 use super::hub::{Hub, Shared};
 use super::inputs;
+use super::job_spec::JobSpec;
 use super::repository::{Commit, RefProblem, ResolvedRef};
 use super::scheduler;
 use super::settings::{CiVariable, PipelineRequest, Role, Scope};

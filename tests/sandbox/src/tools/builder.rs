@@ -187,7 +187,8 @@ pub(super) async fn obstacle() -> Option<String> {
     }
     let mut unshare = Command::new("unshare");
     if !geteuid().is_root() {
-        unshare.arg("--map-root-user");
+        // A RUN step sets its groups, which takes more than the one user and group that anybody may map.
+        unshare.args(["--map-root-user", "--map-auto"]);
     }
     unshare.args([
         "--mount",
@@ -204,7 +205,9 @@ pub(super) async fn obstacle() -> Option<String> {
         "this root may not make namespaces: give the container CAP_SYS_ADMIN, or run outside of one"
             .to_owned()
     } else {
-        "this user may not make namespaces: run as root, or allow unprivileged user namespaces".to_owned()
+        "this user may not map users and groups: run as root, or install newuidmap (Debian: uidmap) and give the user \
+         a range in /etc/subuid and /etc/subgid"
+            .to_owned()
     })
 }
 

@@ -12,7 +12,7 @@ const LINES_OF_AN_ERROR: usize = 12;
 ///
 /// # Errors
 /// When it cannot be started, fails, outlasts the deadline or writes something other than UTF-8; with the last lines it wrote.
-pub(super) async fn output_of(command: &mut Command, deadline: Duration) -> anyhow::Result<String> {
+pub(crate) async fn output_of(command: &mut Command, deadline: Duration) -> anyhow::Result<String> {
     let name = name_of(command);
     let Output {
         status,

@@ -101,8 +101,16 @@ mod tests {
 
     fn script(folder: &Path, text: &str) -> PathBuf {
         let file = folder.join("tool");
-        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: had this one the file open for writing while another test's thread forks, it
+        // could not be run.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod +x \"$0\"";
+        let written = std::process::Command::new("sh")
+            .args(["-c", write])
+            .arg(&file)
+            .arg(text)
+            .status()
+            .unwrap();
+        assert!(written.success());
         file
     }
 

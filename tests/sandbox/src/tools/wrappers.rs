@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::geteuid;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
@@ -126,11 +127,12 @@ impl Commands {
     }
 }
 
-/// The wrapper of buildah. Three things need it:
+/// The wrapper of buildah. Four things need it:
 /// - buildah starts itself again with an empty environment, so an unpacked package's libraries cannot be named by
 ///   `LD_LIBRARY_PATH`; instead the loader finds them through a cache file that only this process sees;
 /// - its mounts and its RUN steps must not outlive it, so it has mount and process namespaces of its own;
-/// - it refuses to work without a signature policy, and has no environment variable that names one.
+/// - it refuses to work without a signature policy, and has no environment variable that names one;
+/// - it notes blobs in `/var/lib/containers` whatever storage it was given, unless it may not write there.
 const BUILDAH: &str = r#"#!/bin/sh
 settings=@SETTINGS@
 export CONTAINERS_CONF="${CONTAINERS_CONF:-$settings/containers.conf}"
@@ -153,10 +155,17 @@ while [ "$count" -gt 0 ]; do
 	esac
 done
 
-[ "$(id -u)" = 0 ] || user=--map-root-user
+[ "$(id -u)" = 0 ] || user='--map-root-user --map-auto'
 exec unshare ${user:-} --mount --pid --fork --kill-child --mount-proc sh -c '
-	if [ -e "$0" ]; then mount --bind "$0" /etc/ld.so.cache || exit; fi
-	exec "$@"' "$settings/ld.so.cache" @PROGRAM@ "$@"
+	settings=$0
+	if [ -e "$settings/ld.so.cache" ]; then
+		mount --bind "$settings/ld.so.cache" /etc/ld.so.cache || exit
+	fi
+	case ${TMPDIR:-/tmp} in
+	/var/lib/*) ;;
+	*) mount --bind /var/lib /var/lib && mount -o remount,bind,ro /var/lib || exit ;;
+	esac
+	exec "$@"' "$settings" @PROGRAM@ "$@"
 "#;
 
 const BUILDAH_SETTINGS: &[(&str, &str)] = &[
@@ -185,7 +194,17 @@ async fn write_loader_cache(folders: &[PathBuf], cache: &Path) -> anyhow::Result
         .collect();
     text.push_str("include /etc/ld.so.conf\n");
     std::io::Write::write_all(&mut configuration, text.as_bytes())?;
-    let mut command = Command::new(ldconfig);
+    // It would also write to the machine's own notes, if it may: it is given empty ones.
+    const WITH_OWN_NOTES: &str = "if [ -d /var/cache/ldconfig ]; then mount -t tmpfs none /var/cache/ldconfig || exit; fi; exec \"$@\"";
+    let mut command = if geteuid().is_root() {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", WITH_OWN_NOTES, "sh"])
+            .arg(ldconfig);
+        command
+    } else {
+        Command::new(ldconfig)
+    };
     command
         .arg("-X")
         .arg("-C")

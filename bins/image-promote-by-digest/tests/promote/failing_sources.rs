@@ -1,0 +1,1 @@
+//! Sources that break. Placeholder until the scripted registry is there.

@@ -1,0 +1,15 @@
+//! Promotes for real: the binary as a process, between Debian's docker-registry servers, and from scripted ones that
+//! break in the ways that registries do.
+
+// Helpers outside of #[test] functions are tests all the same.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod image;
+mod world;
+
+mod failing_sources;
+mod guarded_tags;
+mod logins;
+mod moving;
+mod odd_images;
+mod request_counts;

@@ -1,0 +1,332 @@
+//! Who we are at which registry.
+//!
+//! Sources: Docker's documentation, "docker login", sections "Credential stores" and "Credential helpers", for
+//! `config.json`; containers-auth.json(5) for keys that name a repository. A key is a host, or a host and the first
+//! parts of a repository; the longest one that fits counts, so that two projects on one host can have two logins.
+//! What was given for a repository directly comes before any file, and earlier files before later ones.
+
+mod document;
+mod helper;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use self::document::{Document, Found};
+use super::Reference;
+use crate::deadline::Deadline;
+use crate::failure::{Failure, Result};
+use crate::secret::Secret;
+
+pub use self::document::render;
+
+/// What a registry, or the token server behind it, is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A user and a password or token that stands for one.
+    Password {
+        /// The user's name.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// An OAuth2 refresh token, exchanged at the token server.
+    IdentityToken(Secret),
+    /// A bearer token that the registry takes as it is.
+    RegistryToken(Secret),
+}
+
+/// A file that may hold credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it was asked for by name, so that its absence is an error.
+    pub required: bool,
+}
+
+/// Everything we know about who we are. Reading the files starts no program; asking for a repository may.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    direct: BTreeMap<String, Credential>,
+    documents: Vec<Document>,
+}
+
+impl Credentials {
+    /// Reads the files, in the order of their weight.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when a required file is absent or one cannot be read; input (exit 3) when one is malformed.
+    pub fn read(files: &[ConfigFile]) -> Result<Self> {
+        let mut documents = Vec::new();
+        for file in files {
+            documents.extend(Document::read(file)?);
+        }
+        Ok(Credentials {
+            direct: BTreeMap::new(),
+            documents,
+        })
+    }
+
+    /// Adds a credential for the reference's repository and what lies below it.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when another one was added for it already.
+    pub fn add(&mut self, reference: &Reference, credential: Credential) -> Result<()> {
+        let name = reference.name();
+        match self.direct.insert(name.clone(), credential.clone()) {
+            Some(earlier) if earlier != credential => Err(Failure::usage(format!(
+                "two different logins were given for the repository {name}"
+            ))
+            .hint("a repository that is source and target at once takes one login that may do both")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The credential for a repository; none when it is to be asked anonymously.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when a helper program is missing; denied (exit 4) when it fails.
+    pub async fn find(&self, reference: &Reference, deadline: Deadline) -> Result<Option<Credential>> {
+        let keys = keys(reference);
+        if let Some(credential) = keys.iter().find_map(|key| self.direct.get(key)) {
+            return Ok(Some(credential.clone()));
+        }
+        for document in &self.documents {
+            for found in document.find(&keys) {
+                match found {
+                    Found::Credential(credential) => return Ok(Some(credential)),
+                    Found::Helper { program, server } => {
+                        if let Some(credential) = helper::get(&program, &server, deadline).await? {
+                            return Ok(Some(credential));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The keys that fit a repository, longest first: `host/a/b`, `host/a`, `host`.
+fn keys(reference: &Reference) -> Vec<String> {
+    let mut key = reference.name();
+    let mut keys = vec![key.clone()];
+    while let Some((shorter, _)) = key.rsplit_once('/') {
+        key = shorter.to_owned();
+        keys.push(key.clone());
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::failure::Kind;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(20))
+    }
+
+    fn written(folder: &Path, text: &str) -> Result<Credentials> {
+        let path = folder.join("config.json");
+        std::fs::write(&path, text).unwrap();
+        Credentials::read(&[ConfigFile { path, required: true }])
+    }
+
+    async fn user_for(credentials: &Credentials, reference: &str) -> Option<String> {
+        let reference = reference.parse().unwrap();
+        match credentials.find(&reference, soon()).await.unwrap() {
+            Some(Credential::Password { user, .. }) => Some(user),
+            Some(other) => panic!("unexpected {other:?}"),
+            None => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_longest_key_that_fits_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        // The auth fields read host:p, team:p, app:p, hub:p.
+        let credentials = written(
+            folder.path(),
+            r#"{"auths": {
+                "registry.example.com": {"auth": "aG9zdDpw"},
+                "registry.example.com/team": {"auth": "dGVhbTpw"},
+                "registry.example.com/team/app": {"username": "app", "password": "p"},
+                "https://index.docker.io/v1/": {"auth": "aHViOnA="},
+                "empty.example.com": {}
+            }, "HttpHeaders": {"User-Agent": "x"}}"#,
+        )
+        .unwrap();
+        for (reference, user) in [
+            ("registry.example.com/team/app:1", Some("app")),
+            ("registry.example.com/team/app/sub", Some("app")),
+            ("registry.example.com/team/application", Some("team")),
+            ("registry.example.com/teams/app", Some("host")),
+            ("registry.example.com:5000/team/app", None),
+            ("docker.io/alpine", Some("hub")),
+            ("empty.example.com/app", None),
+        ] {
+            assert_eq!(
+                user_for(&credentials, reference).await.as_deref(),
+                user,
+                "{reference}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_given_directly_comes_first_and_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut credentials = written(
+            folder.path(),
+            r#"{"auths": {"example.com": {"auth": "aG9zdDpw"}}}"#,
+        )
+        .unwrap();
+        let login = |user: &str| Credential::Password {
+            user: user.to_owned(),
+            password: Secret::new("p"),
+        };
+        let app: Reference = "example.com/app:1".parse().unwrap();
+        credentials.add(&app, login("direct")).unwrap();
+        credentials.add(&app, login("direct")).unwrap();
+        assert_eq!(
+            user_for(&credentials, "example.com/app:2").await.as_deref(),
+            Some("direct")
+        );
+        assert_eq!(
+            user_for(&credentials, "example.com/other").await.as_deref(),
+            Some("host")
+        );
+        assert_eq!(
+            credentials
+                .add(&app, login("another"))
+                .expect_err("two logins")
+                .kind(),
+            Kind::Usage
+        );
+    }
+
+    #[tokio::test]
+    async fn tokens_are_told_apart_from_passwords() {
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = written(
+            folder.path(),
+            r#"{"auths": {
+                "id.example.com": {"auth": "dXNlcjo=", "identitytoken": "canary-identity"},
+                "reg.example.com": {"registrytoken": "canary-registry"}
+            }}"#,
+        )
+        .unwrap();
+        let find = async |reference: &str| {
+            credentials
+                .find(&reference.parse().unwrap(), soon())
+                .await
+                .unwrap()
+        };
+        assert_eq!(
+            find("id.example.com/app").await,
+            Some(Credential::IdentityToken(Secret::new("canary-identity")))
+        );
+        assert_eq!(
+            find("reg.example.com/app").await,
+            Some(Credential::RegistryToken(Secret::new("canary-registry")))
+        );
+    }
+
+    #[test]
+    fn malformed_files_are_named_and_their_secrets_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in [
+            "",
+            "{",
+            "[]",
+            r#"{"auths": []}"#,
+            r#"{"auths": {"example.com": {"auth": "canary-not-base64!"}}}"#,
+            r#"{"auths": {"example.com": {"auth": "bm8tY29sb24="}}}"#,
+            r#"{"auths": {"example.com": {"auth": "//8="}}}"#,
+            r#"{"auths": {"example.com": {"auth": 7, "password": "canary-in-a-broken-file"}}}"#,
+            r#"{"credsStore": "../evil"}"#,
+            r#"{"credHelpers": {"example.com": ""}}"#,
+        ] {
+            let failure = written(folder.path(), text).expect_err(text);
+            assert_eq!(failure.kind(), Kind::Input, "{text}");
+            let shown = format!("{failure:?}");
+            assert!(shown.contains("config.json"), "{shown}");
+            assert!(!shown.contains("canary"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_absent_file_matters_only_when_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |required| ConfigFile {
+            path: folder.path().join("config.json"),
+            required,
+        };
+        Credentials::read(&[file(false)]).unwrap();
+        assert_eq!(
+            Credentials::read(&[file(true)]).expect_err("absent").kind(),
+            Kind::Usage
+        );
+    }
+
+    #[tokio::test]
+    async fn helpers_are_asked_and_may_know_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-test");
+        let script = "#!/bin/sh\nread -r server\n[ \"$1\" = get ] || exit 9\ncase \"$server\" in\n\
+            known.example.com) echo '{\"ServerURL\":\"known.example.com\",\"Username\":\"helped\",\"Secret\":\"canary-helper\"}';;\n\
+            token.example.com) echo '{\"Username\":\"<token>\",\"Secret\":\"canary-helper\"}';;\n\
+            odd.example.com) echo 'canary-helper is odd';;\n\
+            locked.example.com) echo 'the keyring is locked'; exit 1;;\n\
+            *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let get = async |server: &str| helper::get(&program, server, soon()).await;
+        let known = get("known.example.com").await.unwrap();
+        assert!(matches!(known, Some(Credential::Password { user, .. }) if user == "helped"));
+        assert!(matches!(
+            get("token.example.com").await.unwrap(),
+            Some(Credential::IdentityToken(_))
+        ));
+        assert_eq!(get("unknown.example.com").await.unwrap(), None);
+        let locked = get("locked.example.com").await.expect_err("locked");
+        assert_eq!(locked.kind(), Kind::Denied);
+        assert!(locked.message().contains("docker-credential-test"));
+        let odd = get("odd.example.com").await.expect_err("odd");
+        assert_eq!(odd.kind(), Kind::Input);
+        assert!(!format!("{odd:?}").contains("canary"), "{odd:?}");
+        let absent = helper::get(&folder.path().join("docker-credential-absent"), "x", soon()).await;
+        assert_eq!(absent.expect_err("absent").kind(), Kind::Usage);
+    }
+
+    #[tokio::test]
+    async fn what_is_rendered_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = render(&[
+            (
+                "rg.fr-par.scw.cloud".to_owned(),
+                "nologin".to_owned(),
+                Secret::new("canary-render"),
+            ),
+            ("docker.io".to_owned(), "hub".to_owned(), Secret::new("p")),
+        ])
+        .unwrap();
+        assert_eq!(format!("{text:?}"), "****");
+        let credentials = written(folder.path(), text.expose()).unwrap();
+        assert_eq!(
+            user_for(&credentials, "rg.fr-par.scw.cloud/ns/app")
+                .await
+                .as_deref(),
+            Some("nologin")
+        );
+        assert_eq!(
+            user_for(&credentials, "docker.io/app").await.as_deref(),
+            Some("hub")
+        );
+    }
+}

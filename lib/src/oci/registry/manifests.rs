@@ -1,0 +1,258 @@
+//! Manifests and tags of a repository.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::Repository;
+use super::auth::Access;
+use super::errors::Tried;
+use crate::failure::{Failure, Result};
+use crate::http::header::{self, HeaderName};
+use crate::http::{Body, Method, Response, StatusCode};
+use crate::oci::manifest::{ACCEPTED, SIZE_LIMIT};
+use crate::oci::{Digest, Manifest, Reference, Tag};
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// How many tags one page holds, and how many pages are read: far more than a repository should have.
+const PAGE: usize = 1000;
+const PAGES: usize = 1000;
+
+/// What a manifest is asked for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pointer {
+    /// A tag, which may name another manifest tomorrow.
+    Tag(Tag),
+    /// A digest, which cannot.
+    Digest(Digest),
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pointer::Tag(tag) => tag.fmt(f),
+            Pointer::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl Reference {
+    /// What the reference points to: the digest where it has one, else the tag.
+    #[must_use]
+    pub fn pointer(&self) -> Option<Pointer> {
+        match (self.digest(), self.tag()) {
+            (Some(digest), _) => Some(Pointer::Digest(digest.clone())),
+            (None, Some(tag)) => Some(Pointer::Tag(tag.clone())),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Repository {
+    /// The digest that a pointer stands for now; none when there is no such manifest.
+    ///
+    /// # Errors
+    /// Denied (exit 4) or unavailable (exit 7), as the registry says.
+    pub async fn resolve(&self, pointer: &Pointer) -> Result<Option<Digest>> {
+        let response = self.ask(Method::HEAD, pointer, &[]).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => return Ok(None),
+            status if status.is_success() => {}
+            _ => return Err(self.tried_reading(pointer, response).await),
+        }
+        match response.header(&CONTENT_DIGEST).map(str::parse::<Digest>) {
+            Some(Ok(digest)) => Ok(Some(digest)),
+            // The header is optional; the bytes are not.
+            _ => Ok(Some(self.manifest(pointer, None).await?.digest().clone())),
+        }
+    }
+
+    /// Reads a manifest and checks its bytes against the digest asked for, or against the one that the registry gives
+    /// for a tag. `media_type` is what an index lists it as.
+    ///
+    /// # Errors
+    /// Not found (exit 5), denied (4) or unavailable (7), as the registry says; conflict (6) when the bytes are not
+    /// what their digest names; input (3) when they are no manifest.
+    pub async fn manifest(&self, pointer: &Pointer, media_type: Option<&str>) -> Result<Manifest> {
+        let extra: Vec<&str> = media_type
+            .into_iter()
+            .filter(|own| !ACCEPTED.contains(own))
+            .collect();
+        let response = self.ask(Method::GET, pointer, &extra).await?;
+        if !response.status().is_success() {
+            return Err(self.tried_reading(pointer, response).await);
+        }
+        let promised = match pointer {
+            Pointer::Digest(digest) => Some(digest.clone()),
+            Pointer::Tag(_) => response
+                .header(&CONTENT_DIGEST)
+                .and_then(|text| text.parse().ok()),
+        };
+        let served_as = response.header(&header::CONTENT_TYPE).map(str::to_owned);
+        let bytes = response.bytes(SIZE_LIMIT).await?;
+        let origin = self.named(pointer);
+        let digest = promised.unwrap_or_else(|| Digest::of(&bytes));
+        if !digest.names(&bytes) {
+            return Err(Failure::conflict(format!(
+                "{} gives other bytes for the manifest {origin} than its digest {digest} names",
+                self.reference().endpoint()
+            ))
+            .hint("do not use this image; ask the registry's operator, or what stands between it and you"));
+        }
+        Manifest::read(bytes, digest, served_as.as_deref(), &origin)
+    }
+
+    /// Writes a manifest, byte for byte, under a tag or its digest. Writing it twice is no different from once.
+    ///
+    /// # Errors
+    /// Denied (exit 4), conflict (6) for a tag that the registry keeps from changing, unavailable (7); conflict when
+    /// the registry answers with another digest.
+    pub async fn put_manifest(&self, pointer: &Pointer, manifest: &Manifest) -> Result<()> {
+        let url = self.url(&format!("manifests/{pointer}"))?;
+        let scopes = self.scopes(Access::Push);
+        let response = self
+            .session
+            .send(&scopes, || {
+                self.client
+                    .put(url.clone())
+                    .header(header::CONTENT_TYPE, manifest.media_type())
+                    .body(Body::Bytes(manifest.bytes().clone()))
+            })
+            .await?;
+        if !response.status().is_success() {
+            let tried = Tried {
+                repository: self,
+                verb: "pushing",
+                object: format!("the manifest {}", self.named(pointer)),
+                scopes: &scopes,
+            };
+            return Err(tried.refused(response).await);
+        }
+        match response.header(&CONTENT_DIGEST) {
+            Some(digest) if digest != manifest.digest().as_str() => Err(Failure::conflict(format!(
+                "{} stored the manifest {} as {digest} instead of {}",
+                self.reference().endpoint(),
+                self.named(pointer),
+                manifest.digest()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// All tags, in the registry's order.
+    ///
+    /// # Errors
+    /// Not found (exit 5), denied (4) or unavailable (7), as the registry says; input (3) when it lists no tags.
+    pub async fn tags(&self) -> Result<Vec<Tag>> {
+        #[derive(Deserialize)]
+        struct List {
+            // Null when there is none.
+            tags: Option<Vec<String>>,
+        }
+        let scopes = self.scopes(Access::Pull);
+        let mut url = self.url("tags/list")?;
+        url.query_pairs_mut().append_pair("n", &PAGE.to_string());
+        let mut tags = Vec::new();
+        for _ in 0..PAGES {
+            let response = self
+                .session
+                .send(&scopes, || self.client.get(url.clone()))
+                .await?;
+            if !response.status().is_success() {
+                let tried = Tried {
+                    repository: self,
+                    verb: "listing",
+                    object: format!("the tags of {}", self.reference()),
+                    scopes: &scopes,
+                };
+                return Err(tried.refused(response).await);
+            }
+            let next = response
+                .header(&header::LINK)
+                .and_then(next_page)
+                .map(str::to_owned);
+            let list: List = response.json(SIZE_LIMIT).await?;
+            for tag in list.tags.unwrap_or_default() {
+                tags.push(tag.parse().map_err(|failure: Failure| {
+                    Failure::input(format!("{} lists a tag that is none", self.reference())).because(failure)
+                })?);
+            }
+            let Some(next) = next.and_then(|next| url.join(&next).ok()) else {
+                return Ok(tags);
+            };
+            // Credentials go along, so the next page must be on the same host.
+            if next.origin() != self.base.origin() {
+                return Err(Failure::denied(format!(
+                    "{} continues its list of tags on another host",
+                    self.reference()
+                )));
+            }
+            url = next;
+        }
+        Err(Failure::input(format!(
+            "{} has more than {} tags",
+            self.reference(),
+            PAGE * PAGES
+        )))
+    }
+
+    async fn ask(&self, method: Method, pointer: &Pointer, extra: &[&str]) -> Result<Response> {
+        let url = self.url(&format!("manifests/{pointer}"))?;
+        let accepted = [&ACCEPTED[..], extra].concat().join(", ");
+        self.session
+            .send(&self.scopes(Access::Pull), || {
+                let request = self
+                    .client
+                    .request(method.clone(), url.clone())
+                    .header(header::ACCEPT, &accepted);
+                match pointer {
+                    // The digest vouches for the bytes, wherever they come from.
+                    Pointer::Digest(_) => request.answered_elsewhere(),
+                    Pointer::Tag(_) => request,
+                }
+            })
+            .await
+    }
+
+    async fn tried_reading(&self, pointer: &Pointer, response: Response) -> Failure {
+        let tried = Tried {
+            repository: self,
+            verb: "reading",
+            object: format!("the manifest {}", self.named(pointer)),
+            scopes: &self.scopes(Access::Pull),
+        };
+        tried.refused(response).await
+    }
+
+    fn named(&self, pointer: &Pointer) -> String {
+        match pointer {
+            Pointer::Tag(tag) => format!("{}:{tag}", self.reference()),
+            Pointer::Digest(digest) => format!("{}@{digest}", self.reference()),
+        }
+    }
+}
+
+/// The target of `Link: <...>; rel="next"` (RFC 8288).
+fn next_page(link: &str) -> Option<&str> {
+    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
+    let is_next = parameters
+        .split(';')
+        .any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"));
+    is_next.then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found() {
+        assert_eq!(
+            next_page("</v2/app/tags/list?last=b&n=2>; rel=\"next\""),
+            Some("/v2/app/tags/list?last=b&n=2")
+        );
+        assert_eq!(next_page("<x>; rel=next"), Some("x"));
+        assert_eq!(next_page("<x>; rel=\"prev\""), None);
+        assert_eq!(next_page("x; rel=next"), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! The client of container registries.
+//!
+//! Source: OCI Distribution Specification 1.1. [`Registries`] holds the connection pool, the logins and their tokens;
+//! a [`Repository`] is one repository with the login that belongs to it, and has the calls.
+//!
+//! Deliberately absent: a ping of `/v2/` (the first request finds out what is asked for), chunked uploads (a blob
+//! goes up in one stream), and any decision about what to copy, which is [`copy`](super::copy)'s.
+
+mod auth;
+mod blobs;
+mod challenge;
+mod errors;
+mod manifests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use self::auth::Access;
+pub use self::blobs::{Begun, BlobStream, Upload};
+pub use self::manifests::Pointer;
+
+use self::auth::{Scopes, Session};
+use super::{Credentials, Reference};
+use crate::deadline::Deadline;
+use crate::failure::{Failure, Result};
+use crate::http::{Client, PlainHttp, Settings, Url};
+
+/// How registries are reached.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrySettings {
+    /// A PEM file with certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Registries (`host[:port]`) besides those on loopback that are spoken to without TLS.
+    pub plain_http_hosts: Vec<String>,
+}
+
+/// All registries of one run.
+#[derive(Debug)]
+pub struct Registries {
+    client: Client,
+    credentials: Credentials,
+    plain_http_hosts: Vec<String>,
+    sessions: Mutex<Vec<Arc<Session>>>,
+}
+
+impl Registries {
+    /// Opens the connection pool. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when the CA file cannot be used.
+    pub fn new(settings: RegistrySettings, credentials: Credentials, deadline: Deadline) -> Result<Self> {
+        let plain_http = if settings.plain_http_hosts.is_empty() {
+            PlainHttp::LoopbackOnly
+        } else {
+            PlainHttp::Allowed
+        };
+        let transport = Settings {
+            ca_file: settings.ca_file,
+            plain_http,
+            ..Settings::new("registry")
+        };
+        Ok(Registries {
+            client: Client::new(transport, deadline)?,
+            credentials,
+            plain_http_hosts: settings.plain_http_hosts,
+            sessions: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The repository that a reference names, with its login. May run a credential helper; sends nothing.
+    ///
+    /// # Errors
+    /// As [`Credentials::find`].
+    pub async fn repository(&self, reference: &Reference) -> Result<Repository> {
+        let credential = self.credentials.find(reference, self.client.deadline()).await?;
+        let endpoint = reference.endpoint();
+        let plain_http = self
+            .plain_http_hosts
+            .iter()
+            .any(|host| host == reference.registry());
+        let scheme = if plain_http || reference.is_on_loopback() {
+            "http"
+        } else {
+            "https"
+        };
+        let base = Url::parse(&format!("{scheme}://{endpoint}/v2/{}/", reference.repository()))
+            .map_err(|error| Failure::usage(format!("{reference} cannot be a URL")).because(error))?;
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sessions
+            .iter()
+            .find(|session| session.is(endpoint, credential.as_ref()));
+        let session = known.cloned().unwrap_or_else(|| {
+            let session = Arc::new(Session::new(
+                self.client.clone(),
+                endpoint,
+                plain_http,
+                credential,
+            ));
+            sessions.push(session.clone());
+            session
+        });
+        Ok(Repository {
+            client: self.client.clone(),
+            session,
+            reference: reference.clone().with_tag(None).with_digest(None),
+            base,
+        })
+    }
+
+    /// How many requests went out so far, to token servers and after redirects too.
+    #[must_use]
+    pub fn requests_sent(&self) -> u64 {
+        self.client.requests_sent()
+    }
+}
+
+/// One repository, with the login that belongs to it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    client: Client,
+    session: Arc<Session>,
+    reference: Reference,
+    base: Url,
+}
+
+impl Repository {
+    /// Its name, without tag and digest.
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// The run's deadline.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.client.deadline()
+    }
+
+    /// Whether both are at one registry, so that blobs may be mounted from one to the other.
+    #[must_use]
+    pub fn shares_registry_with(&self, other: &Repository) -> bool {
+        self.reference.endpoint() == other.reference.endpoint()
+    }
+
+    /// Whether they are the same repository.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Repository) -> bool {
+        self.reference == other.reference
+    }
+
+    /// Says what is going to be done here, so that one token can be asked for that serves all of it.
+    pub fn expect(&self, access: Access) {
+        self.session.expect(&self.scopes(access));
+    }
+
+    /// Says that blobs are going to be mounted from `other` at the same registry.
+    pub fn expect_mounts_from(&self, other: &Repository) {
+        self.session.expect(&other.scopes(Access::Pull));
+    }
+
+    fn has_credential(&self) -> bool {
+        self.session.has_credential()
+    }
+
+    fn scopes(&self, access: Access) -> Scopes {
+        Scopes::of(self.reference.repository(), access)
+    }
+
+    /// The address of something in this repository, such as `tags/list`.
+    fn url(&self, path: &str) -> Result<Url> {
+        // A digest's colon would make a path that begins with it an absolute URL, so it never does.
+        self.base
+            .join(path)
+            .map_err(|error| Failure::internal(format!("{path} makes no URL")).because(error))
+    }
+}

@@ -1,0 +1,453 @@
+//! Drives one application through the states that a real Argo CD shows: its application controller.
+//!
+//! Two things run at once, as in the real one: the comparison with the repository, which may begin an operation that
+//! applies manifests, and the cluster, which rolls out what was applied. The application's status is what the latest
+//! comparison saw of the cluster, so it lags behind on purpose: after an operation has succeeded it says OutOfSync and
+//! lists the old image until it is compared again, and it is Progressing for a moment after the last pod is ready.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::application::{
+    AppHealth, Application, ComparedTo, Condition, Deployed, HealthCode, Initiator, Operation,
+    OperationState, Phase, Retry, Summary, Sync, SyncCode, SyncOperation, SyncResult, now,
+};
+use super::cluster::Cluster;
+use super::manifest::Manifest;
+use super::registry::Registries;
+use super::repository::Repository;
+use super::settings::Pace;
+use super::store::Publisher;
+use super::tree;
+
+/// How many entries the history keeps (`revisionHistoryLimit`).
+const HISTORY_LIMIT: usize = 10;
+
+/// What the API asks a controller to do. Whoever asked may have gone when the answer is sent, which is no failure.
+pub(super) enum Request {
+    /// Compare with the repository as it is now. `hard` renders even what is known.
+    Refresh { hard: bool, done: oneshot::Sender<()> },
+    /// The manifests at a revision, without touching anything.
+    Manifests {
+        revision: Option<String>,
+        answer: oneshot::Sender<Result<Vec<Manifest>, String>>,
+    },
+    /// Begin an operation.
+    Sync {
+        order: SyncOrder,
+        answer: oneshot::Sender<Result<Application, SyncRefusal>>,
+    },
+}
+
+/// An operation somebody asks for.
+pub(super) struct SyncOrder {
+    pub(super) revision: Option<String>,
+    pub(super) prune: bool,
+    pub(super) dry_run: bool,
+    pub(super) username: String,
+}
+
+/// Why an operation is not begun.
+pub(super) enum SyncRefusal {
+    /// One is running.
+    AnotherInProgress,
+    /// An automated application follows its target revision alone.
+    AutomatedElsewhere { wanted: String, target: String },
+    /// The revision cannot be found.
+    Unresolved(String),
+}
+
+/// The controller of one application.
+pub(super) struct Controller {
+    pub(super) application: Application,
+    pub(super) cluster: Cluster,
+    pub(super) repository: Repository,
+    pub(super) registries: Arc<Registries>,
+    pub(super) pace: Pace,
+    pub(super) publisher: Publisher,
+    pub(super) due: Due,
+}
+
+/// When what is under way goes on.
+#[derive(Default)]
+pub(super) struct Due {
+    /// The running operation applies its manifests.
+    operation: Option<Instant>,
+    /// An operation has ended and the comparison that it asks for is made.
+    comparison: Option<Instant>,
+    /// The coming pods try to pull their images.
+    pull: Option<Instant>,
+    /// Every pod is ready and the application's health follows.
+    health: Option<Instant>,
+}
+
+impl Controller {
+    /// Works until nobody is left to ask.
+    pub(super) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut poll = interval(self.pace.poll);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = self.due.next();
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.answer(request).await,
+                    None => return,
+                },
+                () = until(next) => self.go_on().await,
+                _ = poll.tick() => self.refresh(false).await,
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Refresh { hard, done } => {
+                self.refresh(hard).await;
+                let _ = done.send(());
+            }
+            Request::Manifests { revision, answer } => {
+                let revision =
+                    revision.unwrap_or_else(|| self.application.spec.source.target_revision.clone());
+                let _ = answer.send(self.load(&revision, false).await.map(|(_, manifests)| manifests));
+            }
+            Request::Sync { order, answer } => {
+                let outcome = self.order(order).await;
+                let _ = answer.send(outcome.map(|()| self.application.clone()));
+            }
+        }
+    }
+
+    /// Does whatever is due.
+    async fn go_on(&mut self) {
+        let now = Instant::now();
+        if take_if_due(&mut self.due.operation, now) {
+            self.finish_operation().await;
+        } else if take_if_due(&mut self.due.comparison, now) {
+            self.refresh(false).await;
+        } else if take_if_due(&mut self.due.pull, now) {
+            self.pull().await;
+        } else if take_if_due(&mut self.due.health, now) {
+            self.update_health();
+            self.publish();
+        }
+    }
+
+    /// Compares with the repository and, if the application is automated, begins what the difference asks for.
+    async fn refresh(&mut self, hard: bool) {
+        let target_revision = self.application.spec.source.target_revision.clone();
+        self.due.comparison = None;
+        match self.load(&target_revision, hard).await {
+            Ok((commit, manifests)) => self.compare(commit, &manifests),
+            Err(error) => self.fail_to_compare(format!("Failed to load target state: {error}")),
+        }
+        self.application.status.reconciled_at = Some(now());
+        self.application.status.controller_namespace = Some(self.application.metadata.namespace.clone());
+        self.application.status.resource_health_source = Some("appTree");
+        self.publish();
+    }
+
+    async fn load(&mut self, revision: &str, again: bool) -> Result<(String, Vec<Manifest>), String> {
+        let wrap = |error| {
+            format!("failed to generate manifest for source 1 of 1: rpc error: code = Unknown desc = {error}")
+        };
+        let commit = self.repository.resolve(revision).await.map_err(wrap)?;
+        let manifests = self.repository.render(&commit, again).await.map_err(wrap)?;
+        Ok((commit, manifests))
+    }
+
+    fn compare(&mut self, commit: String, manifests: &[Manifest]) {
+        let resources = self.cluster.compare(manifests);
+        let synced = resources
+            .iter()
+            .all(|resource| resource.status == SyncCode::Synced);
+        let status = if synced {
+            SyncCode::Synced
+        } else {
+            SyncCode::OutOfSync
+        };
+        self.application.status.resources = resources;
+        self.application.status.source_type = Some("Kustomize");
+        self.set_sync(status, commit.clone());
+        self.observe();
+        let objection = if status == SyncCode::OutOfSync {
+            self.begin_by_itself(commit)
+        } else {
+            None
+        };
+        self.set_condition(objection.map(|message| ("SyncError", message)));
+    }
+
+    /// Begins what an automated application begins without being asked. What it will not do, it says why.
+    fn begin_by_itself(&mut self, commit: String) -> Option<String> {
+        if self.application.spec.sync_policy.is_none() || self.application.operation.is_some() {
+            return None;
+        }
+        let latest = self.application.status.operation_state.as_ref();
+        if let Some(tried) = latest.filter(|state| {
+            let sync = &state.operation.sync;
+            sync.revision == commit && !sync.dry_run
+        }) {
+            let failed = tried.phase != Phase::Succeeded;
+            return failed.then(|| format!("Failed last sync attempt to [{commit}]: {}", tried.message));
+        }
+        let resources = &self.application.status.resources;
+        if resources.iter().all(|resource| resource.requires_pruning) {
+            return Some(format!(
+                "Skipping sync attempt to [{commit}]: auto-sync will wipe out all resources"
+            ));
+        }
+        let initiator = Initiator {
+            automated: true,
+            ..Initiator::default()
+        };
+        self.begin(commit, true, false, initiator, Retry { limit: Some(5) });
+        None
+    }
+
+    /// Keeps the last good state and says why there is no comparison.
+    fn fail_to_compare(&mut self, message: String) {
+        self.application.status.resources = self.cluster.compare_with_nothing();
+        self.application.status.source_type = None;
+        self.set_condition(Some(("ComparisonError", message)));
+        self.set_sync(
+            SyncCode::Unknown,
+            self.application.spec.source.target_revision.clone(),
+        );
+    }
+
+    /// Leaves this condition and no other; one that was there keeps its time.
+    fn set_condition(&mut self, wanted: Option<(&'static str, String)>) {
+        let conditions = &mut self.application.status.conditions;
+        let known = |(kind, message): &(&str, String)| {
+            let same = |condition: &Condition| condition.kind == *kind && condition.message == *message;
+            conditions.iter().any(same)
+        };
+        if !wanted.as_ref().is_some_and(known) {
+            let condition = |(kind, message)| Condition {
+                kind,
+                message,
+                last_transition_time: now(),
+            };
+            *conditions = wanted.map(condition).into_iter().collect();
+        }
+    }
+
+    fn set_sync(&mut self, status: SyncCode, revision: String) {
+        let Application {
+            spec, status: found, ..
+        } = &mut self.application;
+        let compared_to = ComparedTo {
+            source: spec.source.clone(),
+            destination: spec.destination.clone(),
+        };
+        found.sync = Sync {
+            status,
+            compared_to,
+            revision,
+        };
+    }
+
+    /// Takes over what the cluster shows: the images of its pods, and the health unless it lags behind.
+    fn observe(&mut self) {
+        self.application.status.summary = Summary {
+            images: self.cluster.images(),
+        };
+        if self.cluster.coming().is_empty() {
+            if self.due.health.is_none() {
+                self.update_health();
+            }
+        } else {
+            self.due
+                .pull
+                .get_or_insert_with(|| Instant::now() + self.pace.step);
+            self.update_health();
+        }
+    }
+
+    fn update_health(&mut self) {
+        let resources = &mut self.application.status.resources;
+        self.cluster.update_health(resources);
+        let codes = resources
+            .iter()
+            .filter_map(|resource| resource.health.as_ref())
+            .map(|health| health.status);
+        let worst = codes.max().unwrap_or(HealthCode::Healthy);
+        let health = &mut self.application.status.health;
+        if health.status != Some(worst) {
+            *health = AppHealth {
+                status: Some(worst),
+                last_transition_time: Some(now()),
+            };
+        }
+    }
+
+    async fn order(&mut self, order: SyncOrder) -> Result<(), SyncRefusal> {
+        let target = self.application.spec.source.target_revision.clone();
+        if let Some(wanted) = order.revision.as_ref().filter(|wanted| **wanted != target)
+            && self.application.spec.sync_policy.is_some()
+        {
+            return Err(SyncRefusal::AutomatedElsewhere {
+                wanted: wanted.clone(),
+                target,
+            });
+        }
+        let revision = order.revision.unwrap_or(target);
+        let commit = self
+            .repository
+            .resolve(&revision)
+            .await
+            .map_err(SyncRefusal::Unresolved)?;
+        if self.application.operation.is_some() {
+            return Err(SyncRefusal::AnotherInProgress);
+        }
+        let initiator = Initiator {
+            username: order.username,
+            ..Initiator::default()
+        };
+        self.begin(commit, order.prune, order.dry_run, initiator, Retry::default());
+        self.publish();
+        Ok(())
+    }
+
+    fn begin(&mut self, revision: String, prune: bool, dry_run: bool, initiated_by: Initiator, retry: Retry) {
+        let source = self.application.spec.source.clone();
+        let operation = Operation {
+            sync: SyncOperation {
+                revision,
+                prune,
+                dry_run,
+                source,
+            },
+            initiated_by,
+            retry,
+        };
+        self.application.operation = Some(operation.clone());
+        self.application.status.operation_state = Some(OperationState {
+            operation,
+            phase: Phase::Running,
+            message: String::new(),
+            sync_result: None,
+            started_at: now(),
+            finished_at: None,
+        });
+        self.due.operation = Some(Instant::now() + self.pace.step);
+    }
+
+    /// Applies what the running operation is for. The rest of the status stays as the last comparison left it.
+    async fn finish_operation(&mut self) {
+        let Some(operation) = self.application.operation.take() else {
+            return;
+        };
+        let SyncOperation {
+            revision,
+            prune,
+            dry_run,
+            source,
+        } = operation.sync;
+        let outcome = self.load(&revision, false).await;
+        let (phase, message, resources) = match outcome {
+            Ok((_, manifests)) if dry_run => {
+                (Phase::Succeeded, "successfully synced (dry run)".to_owned(), {
+                    let mut imagined = Cluster::default();
+                    imagined.apply(&manifests, prune, self.pace.progress_deadline)
+                })
+            }
+            Ok((_, manifests)) => (
+                Phase::Succeeded,
+                "successfully synced (all tasks run)".to_owned(),
+                self.cluster.apply(&manifests, prune, self.pace.progress_deadline),
+            ),
+            Err(error) => (
+                Phase::Error,
+                format!("ComparisonError: Failed to load target state: {error}"),
+                Vec::new(),
+            ),
+        };
+        let status = &mut self.application.status;
+        let finished = now();
+        if let Some(state) = &mut status.operation_state {
+            state.phase = phase;
+            state.message = message;
+            state.sync_result = Some(SyncResult {
+                resources,
+                revision: revision.clone(),
+                source: source.clone(),
+            });
+            state.finished_at = Some(finished.clone());
+            if phase == Phase::Succeeded && !dry_run {
+                status.history.push(Deployed {
+                    revision,
+                    deployed_at: finished,
+                    id: status.history.last().map_or(0, |last| last.id + 1),
+                    source,
+                    deploy_started_at: state.started_at.clone(),
+                    initiated_by: operation.initiated_by,
+                });
+                let superfluous = status.history.len().saturating_sub(HISTORY_LIMIT);
+                status.history.drain(..superfluous);
+            }
+        }
+        self.due.comparison = Some(Instant::now() + self.pace.step);
+        self.publish();
+    }
+
+    /// Lets every coming pod try to pull; those that can become ready.
+    async fn pull(&mut self) {
+        let before = self.application.status.clone();
+        for (key, images) in self.cluster.coming() {
+            match self.pull_all(&images).await {
+                Ok(()) => self.cluster.pulled(&key),
+                Err(reason) => self.cluster.pull_failed(&key, reason),
+            }
+        }
+        self.application.status.summary = Summary {
+            images: self.cluster.images(),
+        };
+        if self.cluster.coming().is_empty() {
+            self.cluster.update_health(&mut self.application.status.resources);
+            self.due.health = Some(Instant::now() + self.pace.step);
+        } else {
+            self.update_health();
+            self.due.pull = Some(Instant::now() + self.pace.pull_retry);
+        }
+        // A pull that fails as the one before it did is no news.
+        if self.application.status != before {
+            self.publish();
+        }
+    }
+
+    async fn pull_all(&self, images: &[String]) -> Result<(), String> {
+        for image in images {
+            self.registries.check(image).await?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let (tree, running) = (tree::of(&self.cluster), self.cluster.ready_images());
+        self.publisher.publish(&mut self.application, tree, running);
+    }
+}
+
+impl Due {
+    fn next(&self) -> Option<Instant> {
+        [self.operation, self.comparison, self.pull, self.health]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Clears the time if it has come.
+fn take_if_due(due: &mut Option<Instant>, now: Instant) -> bool {
+    due.take_if(|due| *due <= now).is_some()
+}

@@ -1,0 +1,103 @@
+//! Debian's docker-registry (distribution 2.8): password protected, deletion allowed, no referrers API.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::process::Process;
+use crate::guardian::Guardian;
+use crate::tools::Tools;
+
+/// The registry hashes the password anew for each request, and this one guards nothing worth a slow hash.
+const COST: u32 = 4;
+
+/// A running registry. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Registry {
+    process: Process,
+    host: String,
+    storage: PathBuf,
+}
+
+impl Registry {
+    /// Starts a registry that serves these users, or everybody when there are none.
+    ///
+    /// # Errors
+    /// When the server does not come up; with the last lines of its log.
+    pub async fn start(
+        guardian: &Guardian,
+        tools: &Tools,
+        name: &str,
+        users: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let folder = guardian.dir().join(name);
+        let storage = folder.join("storage");
+        fs::create_dir_all(&storage)?;
+        let mut configuration = json!({
+            "version": "0.1",
+            "log": {"level": "info", "formatter": "text"},
+            "storage": {"filesystem": {"rootdirectory": storage}, "delete": {"enabled": true}},
+            "http": {"addr": "127.0.0.1:0"},
+        });
+        if !users.is_empty() {
+            let passwords = folder.join("htpasswd");
+            fs::write(&passwords, htpasswd(users)?)?;
+            configuration["auth"] = json!({"htpasswd": {"realm": name, "path": passwords}});
+        }
+        // The server reads YAML, of which JSON is a part.
+        let file = folder.join("config.json");
+        fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
+        let mut command = guardian.bare_command(&tools.docker_registry);
+        command.arg("serve").arg(&file);
+        let process = Process::start(guardian, name, command).await?;
+        Ok(Self {
+            host: process.address().to_string(),
+            process,
+            storage,
+        })
+    }
+
+    /// Where it listens, as it stands in an image's name: `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its log, which holds a line for each request.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// The folder of its blobs and repositories.
+    #[must_use]
+    pub fn storage(&self) -> &Path {
+        &self.storage
+    }
+}
+
+/// The document that docker, buildah and kaniko read passwords from (`config.json`, `--authfile`), for these hosts,
+/// users and passwords.
+#[must_use]
+pub fn docker_config(logins: &[(&str, &str, &str)]) -> Value {
+    let entry = |(host, user, password): &(&str, &str, &str)| {
+        (
+            (*host).to_owned(),
+            json!({"auth": STANDARD.encode(format!("{user}:{password}"))}),
+        )
+    };
+    json!({"auths": logins.iter().map(entry).collect::<serde_json::Map<_, _>>()})
+}
+
+fn htpasswd(users: &[(&str, &str)]) -> anyhow::Result<String> {
+    let mut lines = String::new();
+    for (user, password) in users {
+        let hash = bcrypt::hash(password, COST).with_context(|| format!("hashing the password of {user}"))?;
+        lines.push_str(&format!("{user}:{hash}\n"));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,162 @@
+//! Builds the runner images of `docker/Dockerfile` from a base image made on the spot, and looks into them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde_json::Value;
+use towpath_sandbox::base_image;
+use towpath_sandbox::guardian::Guardian;
+use towpath_sandbox::servers::{Registry, http_client};
+use towpath_sandbox::tools::{BuilderKind, Progress, Tools};
+use towpath_sandbox::towpath_binaries;
+
+const ACCEPT: &str =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// A file in an image: its mode and size.
+type Files = BTreeMap<String, (u32, u64)>;
+
+struct Image {
+    config: Value,
+    files: Files,
+}
+
+async fn get(registry: &Registry, repository: &str, path: &str) -> Vec<u8> {
+    let url = format!("http://{}/v2/{repository}/{path}", registry.host());
+    let answer = http_client()
+        .unwrap()
+        .get(&url)
+        .header("accept", ACCEPT)
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{url}: {}", answer.status());
+    answer.bytes().await.unwrap().to_vec()
+}
+
+async fn pull(registry: &Registry, repository: &str) -> Image {
+    let manifest: Value = serde_json::from_slice(&get(registry, repository, "manifests/test").await).unwrap();
+    let blob = |descriptor: &Value| format!("blobs/{}", descriptor["digest"].as_str().unwrap());
+    let config =
+        serde_json::from_slice(&get(registry, repository, &blob(&manifest["config"])).await).unwrap();
+    let mut files = Files::new();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let bytes = get(registry, repository, &blob(layer)).await;
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..]));
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry
+                .path()
+                .unwrap()
+                .to_string_lossy()
+                .trim_start_matches("./")
+                .to_owned();
+            let mode = entry.header().mode().unwrap() & 0o7777;
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            files.insert(name, (mode, content.len() as u64));
+        }
+    }
+    Image { config, files }
+}
+
+/// Builds one target with image-build.
+async fn build(
+    guardian: &Guardian,
+    tools: &Tools,
+    bin: &Path,
+    context: &Path,
+    repository: &str,
+    target: &str,
+    base: &str,
+) {
+    let path = std::env::var_os("PATH").expect("a PATH");
+    let folders = [tools.bin_dir().to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    let mut command = guardian.command(bin.join("image-build"));
+    if tools.builder.kind == BuilderKind::Kaniko {
+        command.env("TOWPATH_KANIKO", &tools.builder.program);
+    }
+    let output = command
+        .env("PATH", std::env::join_paths(folders).unwrap())
+        .args(["--builder", tools.builder.kind.name()])
+        .arg("--context")
+        .arg(context)
+        .arg("--dockerfile")
+        .arg(towpath_repository().join("docker/Dockerfile"))
+        .args(["--repository", repository, "--tag", "test", "--target", target])
+        .args([
+            "--build-arg",
+            &format!("TOOLBOX_BASE={base}"),
+            "--build-arg",
+            &format!("KANIKO={base}"),
+        ])
+        .output()
+        .await
+        .expect("image-build runs");
+    assert!(
+        output.status.success(),
+        "{target}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn towpath_repository() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn both_targets_carry_every_tool_where_it_survives() {
+    let guardian = Guardian::start().expect("a world");
+    let tools = Tools::find_or_install(&Progress::lines()).await.expect("tools");
+    let registry = Registry::start(&guardian, &tools, "registry", &[])
+        .await
+        .expect("a registry");
+    base_image::push(&tools, &registry, None, "base", "1")
+        .await
+        .expect("a base image");
+    let base = format!("{}/base:1", registry.host());
+    let bin = towpath_binaries::build().expect("the binaries build");
+    let context = guardian.dir().join("context");
+    fs::create_dir_all(context.join("binaries")).unwrap();
+    for name in towpath_binaries::NAMES {
+        // Debug builds are large, and it is not their content that is looked at.
+        fs::write(
+            context.join("binaries").join(name),
+            format!("#!/bin/sh\necho {name}\n"),
+        )
+        .unwrap();
+    }
+
+    for (target, folder) in [("toolbox", "usr/local/bin"), ("kaniko", "kaniko")] {
+        let repository = format!("{}/{target}", registry.host());
+        build(&guardian, &tools, &bin, &context, &repository, target, &base).await;
+        let image = pull(&registry, target).await;
+        for name in towpath_binaries::NAMES {
+            let (mode, size) = image.files[&format!("{folder}/{name}")];
+            assert_eq!(mode & 0o555, 0o555, "{target}: {name} can be run by everyone");
+            assert!(size > 0);
+        }
+        let config = &image.config["config"];
+        let entrypoint = config["Entrypoint"].as_array().map_or(0, Vec::len);
+        assert_eq!(
+            entrypoint, 0,
+            "{target}: an entrypoint would hang jobs on Kubernetes"
+        );
+        let user = config["User"].as_str().unwrap_or_default();
+        match target {
+            "toolbox" => assert_eq!(user, "65532:65532", "jobs need no root"),
+            _ => assert!(
+                matches!(user, "" | "0" | "root"),
+                "kaniko works as root, not as {user:?}"
+            ),
+        }
+    }
+    guardian.stop().await.expect("the world ends");
+}

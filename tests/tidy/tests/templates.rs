@@ -1,0 +1,311 @@
+//! The include templates: valid for GitLab, safe to interpolate into, and true to the tools.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_norway::Value;
+use towpath_sandbox::tools::{Progress, Tools};
+use towpath_sandbox::towpath_binaries;
+use towpath_tidy::{files, read, repository};
+
+/// A template, taken apart.
+struct Template {
+    file: String,
+    /// Input name to its definition.
+    inputs: BTreeMap<String, Value>,
+    /// What follows the `---`, as text.
+    body: String,
+}
+
+fn templates() -> Vec<Template> {
+    let templates: Vec<Template> = files()
+        .into_iter()
+        .filter(|file| {
+            file.starts_with("ci-templates/") && file.matches('/').count() == 1 && file.ends_with(".yml")
+        })
+        .map(|file| {
+            let text = read(&file);
+            let (header, body) = text
+                .split_once("\n---\n")
+                .unwrap_or_else(|| panic!("{file} has no spec header"));
+            let header: Value =
+                serde_norway::from_str(header).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let inputs: BTreeMap<String, Value> = serde_norway::from_value(header["spec"]["inputs"].clone())
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            Template {
+                file,
+                inputs,
+                body: body.to_owned(),
+            }
+        })
+        .collect();
+    assert!(templates.len() >= 9, "five tools and four chains");
+    templates
+}
+
+fn interpolated(text: &str) -> BTreeSet<&str> {
+    text.match_indices("$[[ inputs.")
+        .map(|(at, start)| {
+            let rest = &text[at + start.len()..];
+            rest.split([' ', ']', '|']).next().unwrap_or_default()
+        })
+        .collect()
+}
+
+#[test]
+fn every_tool_has_a_template_and_a_page() {
+    let names: BTreeSet<String> = templates().into_iter().map(|template| template.file).collect();
+    for tool in towpath_binaries::NAMES {
+        assert!(
+            names.contains(&format!("ci-templates/{tool}.yml")),
+            "{tool} has no template"
+        );
+        assert!(
+            !read(&format!("bins/{tool}/README.md")).is_empty(),
+            "{tool} has no page"
+        );
+    }
+}
+
+#[test]
+fn inputs_are_declared_described_and_bounded() {
+    for Template { file, inputs, body } in templates() {
+        let used = interpolated(&body);
+        for name in &used {
+            assert!(
+                inputs.contains_key(*name),
+                "{file} uses the input {name}, which it does not declare"
+            );
+        }
+        for (name, definition) in &inputs {
+            assert!(
+                used.contains(name.as_str()),
+                "{file} declares the input {name} and does not use it"
+            );
+            assert!(
+                definition["description"].is_string(),
+                "{file}: input {name} has no description"
+            );
+            let is_number = definition["type"]
+                .as_str()
+                .is_some_and(|kind| kind == "number" || kind == "boolean");
+            let regex = definition["regex"].as_str();
+            assert!(
+                is_number || regex.is_some() || definition["options"].is_sequence(),
+                "{file}: input {name} takes any text; give it regex, options or a number type"
+            );
+            if let Some(regex) = regex {
+                assert!(
+                    regex.starts_with('^') && regex.ends_with('$'),
+                    "{file}: the regex of {name} is not anchored"
+                );
+                let compiled =
+                    regex::Regex::new(regex).unwrap_or_else(|error| panic!("{file}: {name}: {error}"));
+                if let Some(default) = definition["default"].as_str() {
+                    assert!(
+                        compiled.is_match(default),
+                        "{file}: the default of {name} does not match its regex"
+                    );
+                }
+                for hostile in [
+                    "a\nb", "$(id)", "`id`", "a'b", "a\"b", "a;b", "a b", "a|b", "a&b", "a\\b",
+                ] {
+                    assert!(
+                        !compiled.is_match(hostile),
+                        "{file}: the regex of {name} lets {hostile:?} through"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_choices_reach_a_shell() {
+    for Template { file, inputs, body } in templates() {
+        let jobs: BTreeMap<String, Value> =
+            serde_norway::from_str(&body).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for (job, definition) in &jobs {
+            for line in script(definition) {
+                for name in interpolated(&line) {
+                    assert!(
+                        inputs[name]["options"].is_sequence(),
+                        "{file}: {job} writes the input {name} into a script; pass it as a variable"
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn script(job: &Value) -> Vec<String> {
+    ["before_script", "script", "after_script"]
+        .into_iter()
+        .filter_map(|key| job.get(key)?.as_sequence().cloned())
+        .flatten()
+        .map(|line| line.as_str().expect("script lines are text").to_owned())
+        .collect()
+}
+
+#[test]
+fn flags_and_variables_are_the_tools_own() {
+    let bin = towpath_binaries::build().expect("the binaries build");
+    let help: BTreeMap<&str, String> = towpath_binaries::NAMES
+        .into_iter()
+        .map(|tool| (tool, whole_help(&bin, tool)))
+        .collect();
+    let all_help: String = help.values().cloned().collect();
+    for Template { file, body, .. } in templates() {
+        let jobs: BTreeMap<String, Value> =
+            serde_norway::from_str(&body).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for (job, definition) in &jobs {
+            for variable in definition["variables"].as_mapping().into_iter().flatten() {
+                let name = variable.0.as_str().expect("variables have names");
+                if name.starts_with("TOWPATH_") || name.starts_with("VAULT_") {
+                    assert!(
+                        all_help.contains(name),
+                        "{file}: {job} sets {name}, which no tool's help names"
+                    );
+                }
+            }
+            for line in script(definition) {
+                let mut words = line.split_whitespace().peekable();
+                let mut tool = None;
+                while let Some(word) = words.next() {
+                    if let Some((name, text)) = help.get_key_value(word) {
+                        tool = Some((*name, text));
+                    }
+                    if let (Some((name, text)), true) = (tool, word.starts_with("--") && word.len() > 2) {
+                        let flag = word.split('=').next().unwrap_or(word);
+                        assert!(
+                            text.contains(flag),
+                            "{file}: {job} passes {flag}, which {name} does not know"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The help of a tool and of each of its subcommands.
+fn whole_help(bin: &Path, tool: &str) -> String {
+    let help = |arguments: &[&str]| {
+        let output = Command::new(bin.join(tool))
+            .args(arguments)
+            .arg("--help")
+            .output()
+            .expect("the tool runs");
+        assert!(output.status.success(), "{tool} --help fails");
+        String::from_utf8(output.stdout).expect("help is text")
+    };
+    let top = help(&[]);
+    let subcommands: Vec<String> = top
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| line.starts_with(' '))
+        // Names stand two blanks in; descriptions that wrap stand further in.
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect();
+    subcommands
+        .iter()
+        .map(|name| help(&[name]))
+        .fold(top, |all, one| all + &one)
+}
+
+/// Validates documents against the schema that gitlab-ci-local ships, with the validator it uses.
+const VALIDATE: &str = r#"
+const fs = require('fs');
+const [modules, schemaFile, ...documents] = process.argv.slice(1);
+const Ajv = require(modules + '/ajv').default;
+const yaml = require(modules + '/js-yaml');
+const schema = JSON.parse(fs.readFileSync(schemaFile, 'utf8'));
+const validate = new Ajv({ strict: false, allErrors: true, validateFormats: false, verbose: false }).compile(schema);
+let failed = false;
+for (const file of documents) {
+    for (const document of yaml.loadAll(fs.readFileSync(file, 'utf8'))) {
+        if (!validate(document)) {
+            failed = true;
+            for (const error of validate.errors) console.log(file + error.instancePath + ': ' + error.message);
+        }
+    }
+}
+process.exit(failed ? 1 : 0);
+"#;
+
+#[tokio::test]
+async fn gitlabs_schema_accepts_them() {
+    let tools = Tools::find_or_install(&Progress::lines())
+        .await
+        .expect("the tools are there");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut documents = Vec::new();
+    for Template { file, inputs, body } in templates() {
+        let mut filled = body;
+        for (name, definition) in &inputs {
+            let value = match (&definition["default"], &definition["options"]) {
+                (Value::String(text), _) if !text.is_empty() => text.clone(),
+                (_, Value::Sequence(options)) => options[0].as_str().unwrap_or("1").to_owned(),
+                _ => "a/b".to_owned(),
+            };
+            filled = filled.replace(&format!("$[[ inputs.{name} ]]"), &value);
+        }
+        let header = read(&file).split_once("\n---\n").expect("a header").0.to_owned();
+        for (part, text) in [("header", header), ("body", filled)] {
+            let path = folder
+                .path()
+                .join(format!("{}.{part}.yml", file.replace('/', "-")));
+            std::fs::write(&path, text).expect("written");
+            documents.push(path);
+        }
+    }
+    documents.extend(
+        files()
+            .into_iter()
+            .filter(|file| file.starts_with("ci-templates/examples/") && file.ends_with(".gitlab-ci.yml"))
+            .map(|file| repository().join(file)),
+    );
+    let modules = tools
+        .gitlab_ci_local
+        .canonicalize()
+        .expect("gitlab-ci-local is there")
+        .ancestors()
+        .find(|folder| folder.file_name().is_some_and(|name| name == "node_modules"))
+        .expect("it is an npm package")
+        .to_owned();
+    let validate = |documents: &[std::path::PathBuf]| {
+        Command::new(&tools.node)
+            .args(["-e", VALIDATE, "--"])
+            .arg(&modules)
+            .arg(&tools.gitlab_ci_schema)
+            .args(documents)
+            .output()
+            .expect("node runs")
+    };
+    let output = validate(&documents);
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // The judge must be able to say no.
+    let wrong = folder.path().join("wrong.yml");
+    std::fs::write(
+        &wrong,
+        "job: {script: [true], retry: {max: 99}, when: sometimes}\n",
+    )
+    .expect("written");
+    let output = validate(&[wrong]);
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
