@@ -7,6 +7,7 @@ use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
 use towpath::git::check_path;
 use towpath::kustomize::{ImageSpec, Pin};
+use towpath::oci::Digest;
 
 const EXAMPLES: &str = "\
 Where:
@@ -143,7 +144,7 @@ pub(crate) struct WishArgs {
         env = "TOWPATH_EXPECT_CURRENT",
         hide_env_values = true
     )]
-    pub(crate) expect_current: Option<String>,
+    pub(crate) expect_current: Option<Digest>,
     /// The dotenv file to write for the next job: --image's new values, source and trace
     #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
     pub(crate) handoff: Option<PathBuf>,
@@ -178,9 +179,6 @@ impl WishArgs {
                 return Err(Failure::usage(format!("image {} is given twice", spec.name))
                     .hint("is it in TOWPATH_IMAGE as well?"));
             }
-        }
-        if let Some(digest) = &self.expect_current {
-            towpath::kustomize::check_digest(digest)?;
         }
         Ok(specs)
     }

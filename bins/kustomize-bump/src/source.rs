@@ -81,10 +81,10 @@ impl Source {
     }
 
     /// A path as it was given, from the root of the repository.
-    pub(crate) fn from_root(&self, path: &str) -> String {
+    pub(crate) fn path_from_root(&self, path: &str) -> String {
         match self {
             Source::Remote { .. } => path.to_owned(),
-            Source::Checkout(checkout) => checkout.from_root(path),
+            Source::Checkout(checkout) => checkout.path_from_root(path),
         }
     }
 

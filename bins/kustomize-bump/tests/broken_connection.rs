@@ -1,5 +1,11 @@
 //! Pushes whose connection breaks: each change lands exactly once, whether the commit had arrived or not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests make the world they look at"
+)]
+
 mod world;
 
 use std::sync::Arc;
@@ -74,10 +80,7 @@ async fn lands_once(cut: Cut, times: usize) -> u64 {
         .bump(&["set", &format!("app@{B}"), "--repo", &url])
         .await
         .report();
-    assert_eq!(
-        (&report["changed"], &report["attempts"]),
-        (&true.into(), &attempts.into())
-    );
+    assert_eq!(report["changed"], true);
     assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
     assert_eq!(world.commits().await, 2);
     report["attempts"].as_u64().unwrap()

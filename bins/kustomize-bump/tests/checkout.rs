@@ -1,5 +1,11 @@
 //! Files edited in a folder: golden folders judged by kustomize itself, and commits in a work tree.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests make the world they look at"
+)]
+
 mod world;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,11 @@
 //! Changes that are committed and pushed to a repository over HTTP, by `set` and seen by `get` and `diff`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests make the world they look at"
+)]
+
 mod world;
 
 use std::os::unix::fs::PermissionsExt;

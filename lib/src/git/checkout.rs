@@ -51,7 +51,7 @@ impl Checkout {
 
     /// A path given relative to the folder that was opened, from the root.
     #[must_use]
-    pub fn from_root(&self, path: &str) -> String {
+    pub fn path_from_root(&self, path: &str) -> String {
         match (self.prefix.trim_end_matches('/'), path) {
             ("", path) => path.to_owned(),
             (prefix, ".") => prefix.to_owned(),

@@ -1,6 +1,11 @@
 //! A GitLab stand-in with one environment repository, and runs of the binary against it.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "these helpers are a test's"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
