@@ -210,7 +210,7 @@ pub(crate) struct RollbackArgs {
     #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
     pub(crate) yes: bool,
     /// Whether this is a job, as GitLab says
-    #[arg(long, env = "CI", hide = true, hide_env_values = true)]
+    #[arg(long, env = "CI", hide = true, hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) ci: bool,
 }
 

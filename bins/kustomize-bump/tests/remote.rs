@@ -214,6 +214,31 @@ async fn a_token_that_may_not_push_is_denied() {
 }
 
 #[tokio::test]
+async fn the_token_of_a_job_goes_to_its_own_gitlab_alone() {
+    let world = World::with(&[(PROD, &prod(A))]).await;
+    let image = format!("app:v1@{B}");
+    let own = format!("{}/env/shop", world.gitlab.url());
+    let job = [
+        ("TOWPATH_GIT_TOKEN", ""),
+        ("CI_JOB_TOKEN", "canary-of-a-job-token"),
+        ("CI_PROJECT_URL", &own),
+        ("CI_DEFAULT_BRANCH", "main"),
+    ];
+    // The job's own project is where it works when nothing else is said.
+    let at_home = [&job[..], &[("TOWPATH_REPO", "")]].concat();
+    let ended = world.bump_with(&at_home, &["set", &image]).await;
+    ended.refused(4, "refuses the token of gitlab-ci-token");
+    assert!(!ended.stderr.contains("canary"), "{}", ended.stderr);
+    let away = [
+        &job[..],
+        &[("CI_PROJECT_URL", "https://gitlab.example.com/env/shop")],
+    ]
+    .concat();
+    let ended = world.bump_with(&away, &["set", &image]).await;
+    ended.refused(4, "refuses access without a token");
+}
+
+#[tokio::test]
 async fn the_address_may_lack_its_ending() {
     let world = World::with(&[(PROD, &prod(A))]).await;
     let url = world.url();

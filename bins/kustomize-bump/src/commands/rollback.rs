@@ -106,9 +106,11 @@ pub(crate) async fn roll_back(
 }
 
 async fn approved(plan: &RollbackPlan, run: &Run) -> Result<bool> {
-    towpath::cli::note(&format!("{}: {} -> {}", plan.file, plan.from, plan.choice.state));
-    run.confirm(&format!("Roll back, and hold image {} there?", plan.from.name))
-        .await
+    let question = format!(
+        "{}\n  from {}\n  to   {}\nRoll back, and hold it there?",
+        plan.file, plan.from, plan.choice.state
+    );
+    run.confirm(&question).await
 }
 
 async fn decide_rollback(
