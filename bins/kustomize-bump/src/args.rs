@@ -7,6 +7,7 @@ use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
 use towpath::git::check_path;
 use towpath::kustomize::{ImageSpec, Pin};
+use towpath::oci::Digest;
 
 const EXAMPLES: &str = "\
 Where:
@@ -143,7 +144,7 @@ pub(crate) struct WishArgs {
         env = "TOWPATH_EXPECT_CURRENT",
         hide_env_values = true
     )]
-    pub(crate) expect_current: Option<String>,
+    pub(crate) expect_current: Option<Digest>,
     /// The dotenv file to write for the next job: --image's new values, source and trace
     #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
     pub(crate) handoff: Option<PathBuf>,
@@ -179,9 +180,6 @@ impl WishArgs {
                     .hint("is it in TOWPATH_IMAGE as well?"));
             }
         }
-        if let Some(digest) = &self.expect_current {
-            towpath::kustomize::check_digest(digest)?;
-        }
         Ok(specs)
     }
 }
@@ -212,7 +210,7 @@ pub(crate) struct RollbackArgs {
     #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
     pub(crate) yes: bool,
     /// Whether this is a job, as GitLab says
-    #[arg(long, env = "CI", hide = true, hide_env_values = true)]
+    #[arg(long, env = "CI", hide = true, hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) ci: bool,
 }
 

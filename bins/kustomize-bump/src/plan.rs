@@ -3,6 +3,7 @@
 use towpath::failure::{Failure, Result};
 use towpath::git::{Change, Files};
 use towpath::kustomize::{Hold, ImageSpec, ImageState, Kustomization, Pin, file_candidates, hold_path};
+use towpath::oci::Digest;
 
 use crate::report::FileChange;
 
@@ -55,7 +56,7 @@ pub(crate) struct Wish {
     /// Whether missing ones are added.
     pub(crate) add: bool,
     /// The digest that each has to be at.
-    pub(crate) expect_current: Option<String>,
+    pub(crate) expect_current: Option<Digest>,
 }
 
 impl Wish {
@@ -114,7 +115,7 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
             let edit = current.set(spec, wish.pin, wish.add)?;
             if edit.changed() {
                 refuse_held(holds, folder, &edit.new.name)?;
-                refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_deref())?;
+                refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;
                 current = Kustomization::parse(file, edit.text.as_bytes())?;
             }
             text.clone_from(&edit.text);
@@ -150,13 +151,13 @@ fn refuse_unexpected(
     file: &str,
     old: Option<&ImageState>,
     new: &ImageState,
-    expected: Option<&str>,
+    expected: Option<&Digest>,
 ) -> Result<()> {
     let Some(expected) = expected else {
         return Ok(());
     };
     let actual = old.and_then(|old| old.digest.as_deref());
-    if actual == Some(expected) {
+    if actual == Some(expected.as_str()) {
         return Ok(());
     }
     let actual = actual.unwrap_or("no digest");

@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use towpath::failure::{Failure, Result};
 use towpath::git::{History, Revision};
-use towpath::kustomize::{ImageState, Kustomization, check_digest};
+use towpath::kustomize::{ImageState, Kustomization};
+use towpath::oci::Digest;
 
 use crate::message::{ACTION, IMAGE, ROLLBACK};
 
@@ -14,7 +15,7 @@ pub(crate) enum Target {
     /// So many deployments before the one that fails.
     Back(u16),
     /// To a digest, whether it was here before or not.
-    Digest(String),
+    Digest(Digest),
     /// To what the file said after a commit.
     Commit(String),
 }
@@ -24,8 +25,7 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self> {
         if text.contains(':') {
-            check_digest(text)?;
-            return Ok(Target::Digest(text.to_owned()));
+            return text.parse().map(Target::Digest);
         }
         match text.parse() {
             Ok(0) => {}
@@ -134,7 +134,7 @@ pub(crate) fn choose(
             .find(|step| {
                 step.state
                     .as_ref()
-                    .is_some_and(|state| state.digest.as_ref() == Some(digest))
+                    .is_some_and(|state| state.digest.as_deref() == Some(digest.as_str()))
             })
             .and_then(choice),
     };
@@ -144,7 +144,7 @@ pub(crate) fn choose(
         (None, Target::Digest(digest)) => Ok(Some(Choice {
             state: ImageState {
                 tag: None,
-                digest: Some(digest.clone()),
+                digest: Some(digest.as_str().to_owned()),
                 ..current.clone()
             },
             commit: None,
@@ -168,7 +168,8 @@ pub(crate) fn choose(
     }
 }
 
-/// The steps one can go back to, newest first, each state once.
+/// The steps one can go back to, newest first, each state once. An entry with neither tag nor digest was no
+/// deployment: nobody can say what ran.
 fn good_steps<'steps>(
     steps: &'steps [Step],
     current: &'steps ImageState,
@@ -192,7 +193,8 @@ fn good_steps<'steps>(
         } else {
             set_anew.push(state);
         }
-        if !passed.contains(&state) && !bad.contains(&state) {
+        let says_what_ran = state.tag.is_some() || state.digest.is_some();
+        if says_what_ran && !passed.contains(&state) && !bad.contains(&state) {
             passed.push(state);
             good.push(step);
         }

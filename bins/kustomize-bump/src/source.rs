@@ -81,10 +81,10 @@ impl Source {
     }
 
     /// A path as it was given, from the root of the repository.
-    pub(crate) fn from_root(&self, path: &str) -> String {
+    pub(crate) fn path_from_root(&self, path: &str) -> String {
         match self {
             Source::Remote { .. } => path.to_owned(),
-            Source::Checkout(checkout) => checkout.from_root(path),
+            Source::Checkout(checkout) => checkout.path_from_root(path),
         }
     }
 
@@ -148,7 +148,7 @@ impl Source {
                 if let Some(new) = &decision.commit {
                     write_files(checkout, new)?;
                     if commit {
-                        id = Some(checkout.commit(new).await?);
+                        id = checkout.commit(new).await?;
                     }
                 }
                 Ok(Written {

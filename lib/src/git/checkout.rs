@@ -51,7 +51,7 @@ impl Checkout {
 
     /// A path given relative to the folder that was opened, from the root.
     #[must_use]
-    pub fn from_root(&self, path: &str) -> String {
+    pub fn path_from_root(&self, path: &str) -> String {
         match (self.prefix.trim_end_matches('/'), path) {
             ("", path) => path.to_owned(),
             (prefix, ".") => prefix.to_owned(),
@@ -162,19 +162,50 @@ impl Checkout {
         Ok(())
     }
 
-    /// Commits the changed files, and nothing else that may be staged, on the branch that is checked out.
+    /// Commits the changed files, and nothing else that may be staged, on the branch that is checked out. None when
+    /// they are as the last commit has them, as after a change and its reversal.
     ///
     /// # Errors
     /// Usage (exit 2) where there is no repository; internal (exit 1) when git refuses.
-    pub async fn commit(&self, commit: &NewCommit) -> Result<String> {
+    pub async fn commit(&self, commit: &NewCommit) -> Result<Option<String>> {
         self.needs_repository()?;
-        let paths: Vec<&str> = commit.changes.iter().map(|change| change.path.as_str()).collect();
-        let add = self
+        let paths = |gone: bool| {
+            let changes = commit
+                .changes
+                .iter()
+                .filter(move |change| change.content.is_none() == gone);
+            changes.map(|change| change.path.as_str()).collect::<Vec<_>>()
+        };
+        let (written, gone) = (paths(false), paths(true));
+        if !written.is_empty() {
+            let add = self.runner.git("add").args(["--force", "--"]).args(&written);
+            self.runner.local_output("add the changed files", add).await?;
+        }
+        if !gone.is_empty() {
+            let remove = self
+                .runner
+                .git("rm")
+                .args(["--quiet", "--cached", "--ignore-unmatch", "--"])
+                .args(&gone);
+            self.runner
+                .local_output("remove the deleted files", remove)
+                .await?;
+        }
+        let compare = self
             .runner
-            .git("add")
-            .args(["--force", "--all", "--"])
-            .args(&paths);
-        self.runner.local_output("add the changed files", add).await?;
+            .git("diff")
+            .args(["--cached", "--name-only", "-z", "--"])
+            .args(&written)
+            .args(&gone);
+        let staged = self
+            .runner
+            .local_output("compare the changed files", compare)
+            .await?
+            .text();
+        let paths: Vec<&str> = staged.split_terminator('\0').collect();
+        if paths.is_empty() {
+            return Ok(None);
+        }
         let (name, email) = (commit.identity.name(), commit.identity.email());
         let write = self
             .runner
@@ -196,7 +227,13 @@ impl Checkout {
         self.runner
             .local_output("commit the changed files", write)
             .await?;
-        self.head().await
+        let head = self.runner.git("rev-parse").args(["--verify", "HEAD"]);
+        Ok(Some(
+            self.runner
+                .local_output("name the new commit", head)
+                .await?
+                .text(),
+        ))
     }
 
     /// The commits that changed `path`, newest first, with its content after each, as far as history is here.
@@ -211,19 +248,6 @@ impl Checkout {
             .map_err(|tail| Failure::internal(format!("git cannot read the history of {path}: {tail}")))?;
         history.fill(&contents);
         Ok(history)
-    }
-
-    /// The commit that is checked out.
-    ///
-    /// # Errors
-    /// Internal (exit 1) when there is none.
-    pub async fn head(&self) -> Result<String> {
-        let parse = self.runner.git("rev-parse").args(["--verify", "HEAD"]);
-        Ok(self
-            .runner
-            .local_output("name the commit that is checked out", parse)
-            .await?
-            .text())
     }
 
     fn needs_repository(&self) -> Result<()> {

@@ -125,11 +125,17 @@ impl Runner {
 
     /// `git <subcommand>`, ready for its arguments.
     pub(super) fn git(&self, subcommand: &str) -> Command {
+        self.git_with(&[], subcommand)
+    }
+
+    /// The same with more settings.
+    pub(super) fn git_with(&self, settings: &[&str], subcommand: &str) -> Command {
         let mut command = Command::new("git").current_dir(&self.folder);
         for setting in SETTINGS
             .iter()
             .copied()
             .chain(self.settings.iter().map(String::as_str))
+            .chain(settings.iter().copied())
         {
             command = command.arg("-c").arg(setting);
         }

@@ -20,4 +20,4 @@ mod scalar;
 pub use document::{Edit, FILE_NAMES, Kustomization, file_candidates};
 pub use entry::ImageEntry;
 pub use hold::{HOLDS_FOLDER, Hold, HoldSchema, hold_folder, hold_path};
-pub use image::{ImageSpec, ImageState, Pin, check_digest, check_repository, check_tag};
+pub use image::{ImageSpec, ImageState, Pin, check_repository};

@@ -1,0 +1,102 @@
+//! `set` and `diff`.
+
+use towpath::cli::{Outcome, Run};
+use towpath::failure::Result;
+use towpath::git::Decision;
+
+use super::{look, paths_from_root, place_of};
+use crate::args::{PlaceArgs, WishArgs, WriteArgs};
+use crate::message::Author;
+use crate::plan::{self, SetPlan, Wish};
+use crate::report::SetReport;
+use crate::source::{self, Source, Tree};
+use crate::{diff, handover};
+
+pub(crate) async fn set(
+    place: &PlaceArgs,
+    arguments: &WishArgs,
+    write: &WriteArgs,
+    run: &Run,
+) -> Result<Outcome> {
+    let wish = wish(arguments)?;
+    let given = place.paths()?;
+    let mut source = Source::open(place, run).await?;
+    let paths = paths_from_root(&source, &given);
+    if write.dry_run {
+        let plan = decide_set(&source.tree(), &paths, &wish).await?;
+        return Outcome::report(&set_report(&source, plan, true, None, 1));
+    }
+    let author = Author {
+        identity: source::identity(write, &source, run).await?,
+        write,
+        run,
+    };
+    let written = source
+        .write(write.commit, async |tree| {
+            let mut plan = decide_set(&tree, &paths, &wish).await?;
+            let changes = std::mem::take(&mut plan.changes);
+            let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
+            Ok(Decision {
+                commit,
+                outcome: plan,
+            })
+        })
+        .await?;
+    if let Some(path) = &arguments.handoff {
+        handover::handoff(arguments, write, &run.trace)?.write(path)?;
+    }
+    Outcome::report(&set_report(
+        &source,
+        written.outcome,
+        false,
+        written.commit,
+        written.attempts,
+    ))
+}
+
+pub(crate) async fn show(place: &PlaceArgs, arguments: &WishArgs, run: &Run) -> Result<Outcome> {
+    let wish = wish(arguments)?;
+    let given = place.paths()?;
+    let mut source = Source::open(place, run).await?;
+    let paths = paths_from_root(&source, &given);
+    let plan = decide_set(&source.tree(), &paths, &wish).await?;
+    Outcome::report(&set_report(&source, plan, true, None, 1))
+}
+
+async fn decide_set(tree: &Tree<'_>, paths: &[String], wish: &Wish) -> Result<SetPlan> {
+    let (found, files) = look(tree, paths).await?;
+    let holds = tree.read(&wish.hold_files(&found)?).await?;
+    plan::set(&found, &files, &holds, wish)
+}
+
+fn set_report(
+    source: &Source,
+    plan: SetPlan,
+    dry_run: bool,
+    commit: Option<String>,
+    attempts: u32,
+) -> SetReport {
+    let diff = plan
+        .texts
+        .iter()
+        .map(|(file, before, after)| diff::unified(file, before, after))
+        .collect();
+    SetReport {
+        changed: plan.files.iter().any(|file| file.changed),
+        dry_run,
+        place: place_of(source),
+        commit,
+        attempts,
+        files: plan.files,
+        diff,
+    }
+}
+
+fn wish(arguments: &WishArgs) -> Result<Wish> {
+    Ok(Wish {
+        specs: arguments.specs()?,
+        pin: arguments.pin.into(),
+        add: arguments.add,
+        expect_current: arguments.expect_current.clone(),
+    })
+}

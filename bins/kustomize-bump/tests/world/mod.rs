@@ -1,0 +1,241 @@
+//! A GitLab stand-in with one environment repository, and runs of the binary against it.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "these helpers are a test's"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+use towpath_sandbox::gitlab::{GitLab, ProjectSettings, Role, Scope, Settings};
+
+pub(crate) const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const B: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+pub(crate) const C: &str = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
+
+/// The digest that consists of one hexadecimal number.
+pub(crate) fn digest(number: usize) -> String {
+    format!("sha256:{number:064x}")
+}
+
+pub(crate) struct World {
+    pub(crate) gitlab: GitLab,
+    pub(crate) project: u64,
+    pub(crate) token: String,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// How a run of the binary ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The report of a run that has to have gone well.
+    #[track_caller]
+    pub(crate) fn report(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self.document()
+    }
+
+    /// The report, whatever the exit code.
+    #[track_caller]
+    pub(crate) fn document(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Asserts that the run was refused in these words.
+    #[track_caller]
+    pub(crate) fn refused(&self, code: i32, words: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stderr.contains(words), "{words:?} is not in {}", self.stderr);
+    }
+}
+
+impl World {
+    /// An environment repository `env/shop` with these files on `main`.
+    pub(crate) async fn with(files: &[(&str, &str)]) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::env::var_os("PATH").unwrap();
+        // No pipeline runs here, so the program that would run one is never looked for.
+        let gitlab = GitLab::start(Settings::new(
+            folder.path().join("gitlab"),
+            "gitlab-ci-local",
+            path,
+        ))
+        .await
+        .unwrap();
+        let project = gitlab
+            .create_project("env/shop", ProjectSettings::default())
+            .await
+            .unwrap();
+        let token = gitlab
+            .project_access_token(project, Role::Maintainer, &[Scope::WriteRepository])
+            .unwrap();
+        let world = World {
+            gitlab,
+            project,
+            token,
+            folder,
+        };
+        world.push(files).await;
+        world
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.gitlab.clone_url("env/shop")
+    }
+
+    /// Commits files on top of `main`, straight into the bare repository.
+    pub(crate) async fn push(&self, files: &[(&str, &str)]) -> String {
+        let mut stream =
+            String::from("commit refs/heads/main\ncommitter Test <test@example.com> now\ndata 5\nFiles");
+        if self
+            .git(&["rev-parse", "--verify", "--quiet", "main"])
+            .await
+            .is_ok()
+        {
+            stream.push_str("\nfrom refs/heads/main^0");
+        }
+        for (path, content) in files {
+            stream.push_str(&format!(
+                "\nM 100644 inline {path}\ndata {}\n{content}",
+                content.len()
+            ));
+        }
+        stream.push_str("\n\n");
+        let file = self.folder.path().join("stream");
+        std::fs::write(&file, stream).unwrap();
+        let status = git(
+            &self.repository(),
+            &["fast-import", "--quiet", "--date-format=now"],
+        )
+        .stdin(std::fs::File::open(&file).unwrap())
+        .status()
+        .await
+        .unwrap();
+        assert!(status.success());
+        self.git(&["rev-parse", "main"]).await.unwrap()
+    }
+
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.gitlab.repository(self.project).unwrap()
+    }
+
+    /// Runs git in the bare repository.
+    pub(crate) async fn git(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = git(&self.repository(), arguments)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout)
+                .unwrap()
+                .trim_end_matches('\n')
+                .to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// A file on `main`, as it is now.
+    pub(crate) async fn file(&self, path: &str) -> String {
+        let output = git(&self.repository(), &["show", &format!("main:{path}")])
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) async fn commits(&self) -> usize {
+        self.git(&["rev-list", "--count", "main"])
+            .await
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    /// The environment that a job would give, with the token.
+    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment = scrubbed(self.folder.path());
+        for (name, value) in [
+            ("TOWPATH_REPO", self.url().as_str()),
+            ("TOWPATH_PATH", "overlays/prod"),
+            ("TOWPATH_GIT_TOKEN", &self.token),
+            ("GITLAB_USER_NAME", "Ada"),
+            ("GITLAB_USER_EMAIL", "ada@example.com"),
+        ] {
+            environment.insert(name.into(), value.into());
+        }
+        environment
+    }
+
+    /// Runs the binary against this world.
+    pub(crate) async fn bump(&self, arguments: &[&str]) -> Ended {
+        run(arguments, &self.environment(), self.folder.path()).await
+    }
+
+    /// The same, with variables set, or taken away where empty.
+    pub(crate) async fn bump_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        let mut environment = self.environment();
+        for (name, value) in variables {
+            if value.is_empty() {
+                environment.remove(*name);
+            } else {
+                environment.insert((*name).into(), (*value).into());
+            }
+        }
+        run(arguments, &environment, self.folder.path()).await
+    }
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command
+}
+
+/// Nothing but what a process needs: no variable of the machine that runs the tests gets in.
+pub(crate) fn scrubbed(home: &Path) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("PATH".into(), std::env::var("PATH").unwrap()),
+        ("HOME".into(), home.display().to_string()),
+        ("TMPDIR".into(), home.display().to_string()),
+        ("GIT_CONFIG_NOSYSTEM".into(), "1".into()),
+    ])
+}
+
+/// Runs the binary with this environment and nothing else.
+pub(crate) async fn run(arguments: &[&str], environment: &BTreeMap<String, String>, folder: &Path) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_kustomize-bump"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
