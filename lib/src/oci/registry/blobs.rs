@@ -185,7 +185,8 @@ impl Upload {
         }
     }
 
-    /// Gives the upload back, so that the registry need not keep its beginnings. Best effort: it would expire too.
+    /// Gives the upload back, so that the registry need not keep its beginnings. Best effort: it would expire too, and
+    /// docker-registry refuses once half a blob went in, at an offset whose signature it never got to hand out.
     pub async fn abandon(self) {
         let repository = &self.repository;
         let scopes = repository.scopes(Access::Push);
