@@ -120,13 +120,12 @@ impl Run {
     #[track_caller]
     pub(crate) fn failed_with(&self, code: i32) -> String {
         assert_eq!(self.code, code, "{}\n{}", self.report, self.log);
-        let lines = self
+        let mut lines = self
             .log
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
         let error: Value = lines
-            .filter(|line: &Value| line["exit_code"] == code)
-            .last()
+            .rfind(|line: &Value| line["exit_code"] == code)
             .unwrap_or_else(|| panic!("no error in the log: {}", self.log));
         error.to_string()
     }
