@@ -263,6 +263,10 @@ fn empty_value(command: &Command, matches: &ArgMatches) -> Option<String> {
         if !argument.get_action().takes_values() || !matches!(matches.try_contains_id(id), Ok(true)) {
             continue;
         }
+        // What follows `--` is somebody else's command line, where an empty word can be meant.
+        if argument.is_last_set() {
+            continue;
+        }
         let empty = matches
             .get_raw(id)
             .is_some_and(|mut values| values.any(|value| value.is_empty()));

@@ -21,7 +21,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
 use crate::failure::{self, Failure, Result};
+use crate::process::Signals;
 use crate::secret::Secret;
 use crate::trace::TraceParent;
 
@@ -46,6 +47,7 @@ pub struct Run {
     pub trace: TraceParent,
     interrupted: CancellationToken,
     signal: Arc<AtomicI32>,
+    signals_taken: Arc<AtomicBool>,
 }
 
 impl Run {
@@ -73,6 +75,27 @@ impl Run {
                     .into())
             }
         }
+    }
+
+    /// Hands what signals do over to the tool, for good: none interrupts the run or ends the process from now on. For
+    /// a tool that forwards them to a command, or must not leave before it cleaned up.
+    ///
+    /// # Errors
+    /// Deadline (exit 128+n) when the run was interrupted already; internal when signals cannot be listened for.
+    pub fn take_signals(&self) -> Result<Signals> {
+        let signals = Signals::listen()?;
+        self.signals_taken.store(true, Ordering::SeqCst);
+        if self.interrupted.is_cancelled() {
+            return Err(Failure::deadline("interrupted before anything was done"));
+        }
+        Ok(signals)
+    }
+
+    /// The failure of a tool that took the signals and ends because of one: it makes the exit code 128+n.
+    #[must_use]
+    pub fn ended_by(&self, signal: i32, what: &str) -> Failure {
+        self.signal.store(signal, Ordering::SeqCst);
+        Failure::deadline(format!("interrupted while {what}"))
     }
 
     /// Whether a person watches: standard input and error are a terminal.
@@ -170,6 +193,7 @@ where
             trace,
             interrupted: CancellationToken::new(),
             signal: Arc::new(AtomicI32::new(0)),
+            signals_taken: Arc::new(AtomicBool::new(false)),
         };
         if let Err(failure) = listen_for_signals(&run) {
             return conclude(&settings, &run, Err(&failure));
@@ -197,6 +221,9 @@ fn listen_for_signals(run: &Run) -> Result<()> {
         let run = run.clone();
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
+                if run.signals_taken.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let first = run
                     .signal
                     .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst)

@@ -125,6 +125,15 @@ impl Client {
         self.request(Method::PUT, url)
     }
 
+    /// The same pool under another deadline: for cleaning up, which must also happen once the run's own time is over.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Deadline) -> Self {
+        Client {
+            deadline,
+            ..self.clone()
+        }
+    }
+
     /// The run's deadline.
     #[must_use]
     pub fn deadline(&self) -> Deadline {
@@ -135,11 +144,6 @@ impl Client {
     #[must_use]
     pub fn requests_sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
-    }
-
-    /// The pool itself, for libraries that bring their own requests (vaultrs). Redirects are off in it.
-    pub(crate) fn transport(&self) -> reqwest::Client {
-        self.transport.clone()
     }
 
     /// Refuses a URL that would send credentials or payload over the network in the clear.

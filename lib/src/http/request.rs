@@ -62,6 +62,7 @@ pub struct Request<'client> {
     headers: HeaderMap,
     body: Body,
     repeat: Repeat,
+    repeat_on: &'static [StatusCode],
     timeout: Duration,
     streams: bool,
     answered_elsewhere: bool,
@@ -82,6 +83,7 @@ impl<'client> Request<'client> {
             headers: HeaderMap::new(),
             body: Body::Empty,
             repeat,
+            repeat_on: &[],
             timeout,
             streams: false,
             answered_elsewhere: false,
@@ -183,6 +185,14 @@ impl<'client> Request<'client> {
         self
     }
 
+    /// Also repeats the request, whatever its method, when it is answered with one of these: statuses with which the
+    /// system says that it did nothing and that trying again may help.
+    #[must_use]
+    pub fn repeat_on(mut self, statuses: &'static [StatusCode]) -> Self {
+        self.repeat_on = statuses;
+        self
+    }
+
     /// Overrides how long the request may take until its headers are there, and its body read.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -248,8 +258,12 @@ impl<'client> Request<'client> {
                         StatusCode::TOO_MANY_REQUESTS => true,
                         StatusCode::BAD_GATEWAY
                         | StatusCode::SERVICE_UNAVAILABLE
-                        | StatusCode::GATEWAY_TIMEOUT => self.repeat == Repeat::Safe,
-                        _ => false,
+                        | StatusCode::GATEWAY_TIMEOUT
+                            if self.repeat == Repeat::Safe =>
+                        {
+                            true
+                        }
+                        status => self.repeat_on.contains(&status),
                     };
                     if !again || !repeatable_body {
                         return Ok(response);

@@ -22,6 +22,9 @@ use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Ended;
 
+/// How many of a builder's last lines stand in its failure.
+const LAST_LINES: usize = 5;
+
 /// What to build, and where to push it.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -204,10 +207,11 @@ fn ended_badly(name: &str, ended: &Ended) -> Failure {
         143 => "it was stopped from outside",
         _ => "the builder's own lines above say which step failed",
     };
-    let tail = if ended.tail.is_empty() {
-        "it printed nothing".to_owned()
-    } else {
-        ended.tail.clone()
+    // The log above has all of it; these few are for whoever sees the failure alone.
+    let lines: Vec<&str> = ended.tail.lines().collect();
+    let tail = match lines.len() {
+        0 => "it printed nothing".to_owned(),
+        count => lines[count.saturating_sub(LAST_LINES)..].join("\n"),
     };
     Failure::unsuccessful(format!("{name} ended with code {code}"))
         .because(tail)

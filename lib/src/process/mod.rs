@@ -3,14 +3,22 @@
 //! A child runs in its own process group. It is ended (TERM, then KILL) when its deadline passes, killed when the
 //! future that runs it is dropped, and killed by the kernel when we are. What it prints is kept within a bound, and
 //! redacted before it reaches a log or an error. Values that are secret go to a child by environment, file or
-//! standard input, never by argument.
+//! standard input, never by argument. The command of a user, which shares our streams and terminal, is
+//! [supervised](Command::supervise) instead.
 //!
 //! Deliberately absent: a shell. Arguments are passed as they are.
 
+mod signals;
 mod spawn;
+mod supervise;
+mod terminal;
+
+pub use signals::Signals;
+pub use supervise::Supervised;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -31,8 +39,9 @@ const LINE_LIMIT: usize = 4096;
 /// How long a child has between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A program to run. The environment is inherited unless changed.
-#[derive(Clone, Debug)]
+/// A program to run. The environment is inherited unless changed. Its `Debug` shows the names of the variables it
+/// changes, never their values, and not what it is fed.
+#[derive(Clone)]
 pub struct Command {
     program: OsString,
     arguments: Vec<OsString>,
@@ -63,11 +72,7 @@ impl Ended {
     /// The exit code as a shell shows it: 128+n for signal n.
     #[must_use]
     pub fn code(&self) -> i32 {
-        use std::os::unix::process::ExitStatusExt as _;
-        self.status
-            .code()
-            .or_else(|| self.status.signal().map(|signal| 128 + signal))
-            .unwrap_or(1)
+        code_of(self.status)
     }
 
     /// Standard output as text, trimmed.
@@ -211,12 +216,17 @@ impl Command {
     }
 
     fn spawn(&self, output: Stdio) -> Result<Group> {
-        let mut command = tokio::process::Command::new(&self.program);
+        let mut command = self.prepare();
         command
-            .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(Stdio::piped());
+        Group::spawn(command, &self.name())
+    }
+
+    fn prepare(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(&self.arguments);
         if self.clear_environment {
             command.env_clear();
         }
@@ -229,8 +239,35 @@ impl Command {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        Group::spawn(command, &self.name())
+        command
     }
+}
+
+/// Keeps other processes of this user, and core dumps, away from the memory and environment of this process
+/// (`PR_SET_DUMPABLE`). Its children are not affected.
+pub fn keep_memory_private() {
+    // An old kernel may refuse; everything else works as well without it.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changed: Vec<&OsString> = self.environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Command")
+            .field("program", &self.program)
+            .field("arguments", &self.arguments)
+            .field("environment", &changed)
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+fn code_of(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1)
 }
 
 fn out_of_time(name: &str) -> Failure {

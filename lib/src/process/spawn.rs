@@ -20,10 +20,8 @@ impl Group {
     ///
     /// # Errors
     /// Usage (exit 2) when there is no such program or it may not be run.
-    pub(super) fn spawn(mut command: tokio::process::Command, name: &str) -> Result<Self> {
-        command.process_group(0);
-        die_with_us(&mut command);
-        let child = command.spawn().map_err(|error| {
+    pub(super) fn spawn(command: tokio::process::Command, name: &str) -> Result<Self> {
+        Self::start(command).map_err(|error| {
             let failure = match error.kind() {
                 std::io::ErrorKind::NotFound => Failure::usage(format!("the program {name} is not there"))
                     .hint(format!("install {name}, or put it on PATH")),
@@ -34,12 +32,24 @@ impl Group {
                 _ => Failure::internal(format!("cannot start {name}")),
             };
             failure.because(error)
-        })?;
+        })
+    }
+
+    /// Starts `command`, with the system's own error when that fails.
+    pub(super) fn start(mut command: tokio::process::Command) -> std::io::Result<Self> {
+        command.process_group(0);
+        die_with_us(&mut command);
+        let child = command.spawn()?;
         let leader = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
         Ok(Group { child, leader })
+    }
+
+    /// The process that leads the group, while it runs.
+    pub(super) fn leader(&self) -> Option<Pid> {
+        self.leader
     }
 
     pub(super) fn stdin(&mut self) -> Option<ChildStdin> {
@@ -76,7 +86,8 @@ impl Group {
         let _ = self.child.wait().await;
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal to every process of the group.
+    pub(super) fn signal(&self, signal: Signal) {
         if let Some(leader) = self.leader {
             // The group may be gone already, which is what we want.
             let _ = kill_process_group(leader, signal);

@@ -90,8 +90,7 @@ impl ApiServer {
         Ok(ApiServer { server, cluster })
     }
 
-    /// The base URL, for OpenBao's `kubernetes_host`; also the issuer of its tokens. There is no TLS, but OpenBao wants
-    /// some text for `kubernetes_ca_cert` all the same.
+    /// The base URL, for OpenBao's `kubernetes_host`; also the issuer of its tokens.
     pub fn url(&self) -> String {
         self.server.url()
     }

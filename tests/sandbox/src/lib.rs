@@ -5,11 +5,14 @@
 
 pub mod argocd;
 pub mod base_image;
+pub mod demo;
 pub mod gitlab;
 pub mod guardian;
 pub mod jwt;
 pub mod kubernetes;
 mod loopback;
+pub mod person;
 pub mod servers;
 pub mod tools;
 pub mod towpath_binaries;
+pub mod world;

@@ -3,9 +3,8 @@
 mod gitlab_world;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use gitlab_world::{LIMIT, World, logs};
+use gitlab_world::{LIMIT, World, ended, files_with, logs};
 use serde_json::json;
 use towpath_sandbox::gitlab::{CiVariable, PipelineRequest, ProjectSettings, Source, Status};
 
@@ -48,7 +47,12 @@ check:
     - test "$CI_PROJECT_DIR" = "$PWD"
     - test "$SECRET" = 'top$ecret value'
     - test "$(cat "$CONFIG_FILE")" = 'file content'
-    - test -z "${HOST_VARIABLE+set}"
+    - test -z "${CARGO_MANIFEST_DIR+set}"
+    - |
+      for file in /proc/[0-9]*/cmdline; do
+        arguments=$(tr '\0' ' ' 2> /dev/null < "$file" || true)
+        [[ "$arguments" != *"$CI_JOB_TOKEN"* && "$arguments" != *"$SECRET"* ]]
+      done
     - echo "secret is $SECRET, token is $CI_JOB_TOKEN"
     - echo "$CI_REPOSITORY_URL"
     - git ls-remote origin > /dev/null
@@ -99,6 +103,8 @@ async fn a_push_runs_stages_with_an_included_template_and_its_reports() {
     assert!(check.trace.contains("Job succeeded"));
     assert!(!check.trace.contains("glcbt-"), "{}", check.trace);
     assert!(check.started_at >= greet.started_at);
+    let left = files_with(world.folder(), &["glcbt-", "top$ecret value", "top$$ecret value"]);
+    assert!(left.is_empty(), "secrets of ended jobs are left in {left:?}");
 }
 
 #[tokio::test]
@@ -331,14 +337,7 @@ later:
     assert_eq!(pipeline.job("later").unwrap().status, Status::Canceled);
     let log = &pipeline.job("long").unwrap().trace;
     let child = log.lines().find_map(|line| line.strip_prefix("child ")).unwrap();
-    let ended = async {
-        while is_alive(child) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, ended)
-        .await
-        .expect("a process outlived its job");
+    ended(child).await;
     let (status, again) = world.post(&cancel, json!(null)).await;
     assert_eq!((status.as_u16(), &again["status"]), (200, &json!("canceled")));
 }
@@ -411,6 +410,23 @@ async fn a_broken_configuration_or_report_fails_as_gitlabs_does() {
             .contains("Project include could not be fetched")
     );
 
+    let include = "include: {local: t.yml, inputs: {image: latest}}\n";
+    let template = "spec: {inputs: {image: {regex: '^sha256:'}}}\n---\njob: {script: [echo]}\n";
+    let sha = world
+        .push(
+            "group/app",
+            "main",
+            &[(".gitlab-ci.yml", include), ("t.yml", template)],
+            &[],
+        )
+        .await;
+    let pipeline = world.finished("group/app", &sha).await;
+    let error = pipeline.yaml_errors.unwrap_or_default();
+    assert_eq!(
+        error,
+        "`t.yml`: `image` input: provided value does not match required RegEx pattern"
+    );
+
     let report = "job:\n  script: [\"printf 'A=1\\\\n\\\\nB=2\\\\n' > r.env\"]\n  artifacts: {reports: {dotenv: r.env}}\n";
     let sha = world
         .push("group/app", "main", &[(".gitlab-ci.yml", report)], &[])
@@ -433,9 +449,28 @@ async fn a_broken_configuration_or_report_fails_as_gitlabs_does() {
     assert_eq!(refused.to_string(), "Reference not found");
 }
 
-/// Whether a process runs; one that ended and waits to be reaped does not.
-fn is_alive(process: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit_once(')')
-        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+#[tokio::test]
+async fn stopping_leaves_no_job_behind() {
+    let world = World::start().await;
+    world.project("group/app", ProjectSettings::default()).await;
+    let config = "long: {script: ['echo shell $$', sleep 300]}\n";
+    world
+        .push("group/app", "main", &[(".gitlab-ci.yml", config)], &[])
+        .await;
+    let shell = |found: &towpath_sandbox::gitlab::PipelineSnapshot| {
+        let log = &found.job("long")?.trace;
+        log.lines()
+            .find_map(|line| line.strip_prefix("shell "))
+            .map(str::to_owned)
+    };
+    let running = world
+        .gitlab
+        .wait_for_pipeline("group/app", |found| shell(found).is_some(), LIMIT)
+        .await
+        .unwrap();
+    let process = shell(&running).unwrap();
+    let url = world.gitlab.url().to_owned();
+    world.gitlab.shutdown().await;
+    ended(&process).await;
+    assert!(world.http.get(url).send().await.unwrap_err().is_connect());
 }

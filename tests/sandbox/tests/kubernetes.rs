@@ -8,17 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use towpath_sandbox::kubernetes::{API_AUDIENCES, ApiServer};
+use towpath_sandbox::servers::http_client;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn client() -> reqwest::Client {
-    // Another test of this process may have been first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .timeout(Duration::from_secs(10))
-        .no_proxy()
-        .build()
-        .unwrap()
+    http_client().unwrap()
 }
 
 async fn cluster() -> ApiServer {

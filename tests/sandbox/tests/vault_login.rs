@@ -2,95 +2,45 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::jwt::Signer;
 use towpath_sandbox::kubernetes::ApiServer;
+use towpath_sandbox::servers::{JwtRole, KubernetesRole, OpenBao, http_client};
 use towpath_sandbox::tools::{Progress, Tools};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How long a test waits for what must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A real OpenBao with a client that holds its root token.
+/// A real OpenBao in a world of its own.
 struct Vault {
+    server: OpenBao,
     http: reqwest::Client,
-    url: String,
-    root_token: String,
-    _guardian: Guardian,
+    guardian: Guardian,
 }
 
 impl Vault {
     async fn start() -> Vault {
-        // Another test of this process may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .no_proxy()
-            .build()
-            .unwrap();
         let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
         let guardian = Guardian::start().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let root_token = "root-of-this-test".to_owned();
-        let mut server = guardian.command(&tools.bao);
-        server.args(["server", "-dev", "-dev-no-store-token"]);
-        server
-            .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
-            .env("BAO_DEV_ROOT_TOKEN_ID", &root_token);
-        let mut server = server
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let vault = Vault {
-            http,
-            url: format!("http://127.0.0.1:{port}"),
-            root_token,
-            _guardian: guardian,
-        };
-        let ready = async {
-            let health = format!("{}/v1/sys/health", vault.url);
-            while !vault
-                .http
-                .get(&health)
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status() == 200)
-            {
-                assert!(server.try_wait().unwrap().is_none(), "OpenBao has ended");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, ready).await.unwrap();
-        vault
+        let server = OpenBao::start(&guardian, &tools).await.unwrap();
+        Vault {
+            server,
+            http: http_client().unwrap(),
+            guardian,
+        }
     }
 
-    async fn write(&self, path: &str, body: Value) {
-        let request = self
-            .http
-            .post(format!("{}/v1/{path}", self.url))
-            .header("X-Vault-Token", &self.root_token);
-        let response = request.json(&body).send().await.unwrap();
-        let status = response.status();
-        assert!(
-            status.is_success(),
-            "{path}: {status} {}",
-            response.text().await.unwrap()
-        );
+    async fn stop(self) {
+        self.guardian.stop().await.unwrap();
     }
 
     /// Logs in, and returns the policies of the token, or the status and the first error.
     async fn log_in(&self, path: &str, role: &str, jwt: &str) -> Result<Value, (u16, String)> {
-        let request = self.http.post(format!("{}/v1/auth/{path}/login", self.url));
+        let request = self
+            .http
+            .post(format!("{}/v1/auth/{path}/login", self.server.address()));
         let response = request
             .json(&json!({"role": role, "jwt": jwt}))
             .send()
@@ -118,18 +68,22 @@ async fn vault_with_kubernetes() -> (ApiServer, Vault) {
     }
     let vault = Vault::start().await;
     vault
-        .write("sys/auth/kubernetes", json!({"type": "kubernetes"}))
-        .await;
-    let config = json!({"kubernetes_host": cluster.url(), "kubernetes_ca_cert": "unused", "disable_local_ca_jwt": true});
-    vault.write("auth/kubernetes/config", config).await;
-    let role = json!({
-        "bound_service_account_names": "app-deployer",
-        "bound_service_account_namespaces": "gitlab-ci",
-        "audience": "vault",
-        "policies": "ci",
-        "ttl": "15m",
-    });
-    vault.write("auth/kubernetes/role/ci", role).await;
+        .server
+        .enable_kubernetes_auth("kubernetes", &cluster.url())
+        .await
+        .unwrap();
+    let role = KubernetesRole {
+        service_accounts: vec!["app-deployer".to_owned()],
+        namespaces: vec!["gitlab-ci".to_owned()],
+        audience: Some("vault".to_owned()),
+        policies: vec!["ci".to_owned()],
+        ttl: "15m".to_owned(),
+    };
+    vault
+        .server
+        .write_kubernetes_role("kubernetes", "ci", &role)
+        .await
+        .unwrap();
     (cluster, vault)
 }
 
@@ -183,6 +137,7 @@ async fn a_service_account_logs_in_where_its_role_allows() {
             "{case}: {found} {error}"
         );
     }
+    vault.stop().await;
 }
 
 #[tokio::test]
@@ -195,24 +150,28 @@ async fn a_deleted_service_account_logs_in_no_more() {
     cluster.delete_service_account("gitlab-ci", "app-deployer");
     let refusal = vault.log_in("kubernetes", "ci", &token).await.unwrap_err();
     assert_eq!(refusal, (403, "permission denied".to_owned()));
+    vault.stop().await;
 }
 
 #[tokio::test]
 async fn a_signed_identity_logs_in_with_its_claims() {
     let signer = Signer::generate("jobs");
     let vault = Vault::start().await;
-    vault.write("sys/auth/gitlab", json!({"type": "jwt"})).await;
     let issuer = "https://gitlab.example.com";
-    let config = json!({"jwt_validation_pubkeys": [signer.public_key_pem()], "bound_issuer": issuer});
-    vault.write("auth/gitlab/config", config).await;
-    let role = json!({
-        "role_type": "jwt",
-        "user_claim": "sub",
-        "bound_audiences": ["vault"],
-        "bound_claims": {"project_path": "shop/web", "ref_protected": "true"},
-        "policies": "ci",
-    });
-    vault.write("auth/gitlab/role/ci", role).await;
+    vault
+        .server
+        .enable_jwt_auth("gitlab", &signer.public_key_pem(), issuer)
+        .await
+        .unwrap();
+    let claims = json!({"project_path": "shop/web", "ref_protected": "true"});
+    let role = JwtRole {
+        user_claim: "sub".to_owned(),
+        bound_audiences: vec!["vault".to_owned()],
+        bound_claims: claims.as_object().unwrap().clone(),
+        policies: vec!["ci".to_owned()],
+        ttl: "15m".to_owned(),
+    };
+    vault.server.write_jwt_role("gitlab", "ci", &role).await.unwrap();
 
     let claims = |change: &[(&str, Value)]| {
         let now = jiff::Timestamp::now().as_second();
@@ -264,4 +223,5 @@ async fn a_signed_identity_logs_in_with_its_claims() {
         let (status, error) = vault.log_in("gitlab", "ci", &jwt).await.unwrap_err();
         assert_eq!(status, 400, "{case}: {error}");
     }
+    vault.stop().await;
 }

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use reqwest::StatusCode;
 use reqwest::header::ACCEPT;
 
 use super::settings::Credentials;
+use crate::servers::http_client;
 
 /// What a container runtime accepts when it resolves a reference.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -34,15 +34,10 @@ struct Location<'a> {
 
 impl Registries {
     pub(super) fn new(credentials: BTreeMap<String, Credentials>) -> Result<Registries> {
-        // Whoever came first in this process may have set it; any provider will do for plain HTTP.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(10))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .context("no HTTP client for registries")?;
-        Ok(Registries { client, credentials })
+        Ok(Registries {
+            client: http_client()?,
+            credentials,
+        })
     }
 
     /// Asks whether `image` can be pulled.

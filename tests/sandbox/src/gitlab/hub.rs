@@ -23,7 +23,7 @@ pub(super) struct Hub {
     changes: watch::Sender<u64>,
     /// The runner's free places.
     pub(super) slots: Semaphore,
-    /// One lock a project for merges and API commits, which look before they move a branch.
+    /// One lock a project for merges, which look before they move a branch.
     locks: Mutex<BTreeMap<u64, Arc<tokio::sync::Mutex<()>>>>,
 }
 

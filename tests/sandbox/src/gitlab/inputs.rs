@@ -17,22 +17,50 @@ pub(super) fn with_inputs(content: &str, given: &BTreeMap<String, Value>) -> Res
     if given.len() > MAX_INPUTS {
         return Err(vec![format!("There cannot be more than {MAX_INPUTS} inputs")]);
     }
+    let values = checked_inputs(content, given)?;
     let Some((header, body)) = split_header(content) else {
+        return Ok(content.to_owned());
+    };
+    let mut header: Mapping = serde_norway::from_str(header).map_err(|error| vec![error.to_string()])?;
+    let specs = header
+        .get_mut("spec")
+        .and_then(|spec| spec.get_mut("inputs"))
+        .and_then(Yaml::as_mapping_mut);
+    for (name, spec) in specs.into_iter().flatten() {
+        let Some(value) = name.as_str().and_then(|name| values.get(name)) else {
+            continue;
+        };
+        if !spec.is_mapping() {
+            *spec = Yaml::Mapping(Mapping::new());
+        }
+        if let Some(spec) = spec.as_mapping_mut() {
+            spec.insert("default".into(), value.clone());
+        }
+    }
+    let header = serde_norway::to_string(&header).map_err(|error| vec![error.to_string()])?;
+    Ok(format!("{header}---\n{body}"))
+}
+
+/// The value of every input of a file, the defaults included, or what is wrong with the given ones.
+pub(super) fn checked_inputs(
+    content: &str,
+    given: &BTreeMap<String, Value>,
+) -> Result<BTreeMap<String, Yaml>, Vec<String>> {
+    let Some((header, _)) = split_header(content) else {
         return if given.is_empty() {
-            Ok(content.to_owned())
+            Ok(BTreeMap::new())
         } else {
             Err(vec![
                 "Given inputs not defined in the `spec` section of the included configuration file".into(),
             ])
         };
     };
-    let mut header: Mapping = serde_norway::from_str(header).map_err(|error| vec![error.to_string()])?;
-    let mut specs = header
+    let header: Yaml = serde_norway::from_str(header).map_err(|error| vec![error.to_string()])?;
+    let specs = header
         .get("spec")
         .and_then(|spec| spec.get("inputs"))
-        .and_then(Yaml::as_mapping)
-        .cloned()
-        .unwrap_or_default();
+        .and_then(Yaml::as_mapping);
+    let specs = specs.cloned().unwrap_or_default();
     let mut errors = Vec::new();
     let unknown: Vec<&str> = given
         .keys()
@@ -42,31 +70,27 @@ pub(super) fn with_inputs(content: &str, given: &BTreeMap<String, Value>) -> Res
     if !unknown.is_empty() {
         errors.push(format!("unknown input arguments: {}", unknown.join(", ")));
     }
-    for (name, spec) in &mut specs {
-        let name = name.as_str().unwrap_or_default().to_owned();
-        if !spec.is_mapping() {
-            *spec = Yaml::Mapping(Mapping::new());
-        }
-        let Some(spec) = spec.as_mapping_mut() else {
-            continue;
-        };
-        match checked(&name, spec, given.get(&name)) {
+    let mut values = BTreeMap::new();
+    let plain = Mapping::new();
+    for (name, spec) in &specs {
+        let name = name.as_str().unwrap_or_default();
+        match checked(name, spec.as_mapping().unwrap_or(&plain), given.get(name)) {
             Ok(value) => {
-                spec.insert("default".into(), value);
+                values.insert(name.to_owned(), value);
             }
             Err(problem) => errors.push(format!("`{name}` input: {problem}")),
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if errors.is_empty() {
+        Ok(values)
+    } else {
+        Err(errors)
     }
-    if let Some(spec) = header.get_mut("spec").and_then(Yaml::as_mapping_mut)
-        && !specs.is_empty()
-    {
-        spec.insert("inputs".into(), Yaml::Mapping(specs));
-    }
-    let header = serde_norway::to_string(&header).map_err(|error| vec![error.to_string()])?;
-    Ok(format!("{header}---\n{body}"))
+}
+
+/// What comes after the header.
+pub(super) fn body(content: &str) -> &str {
+    split_header(content).map_or(content, |(_, body)| body)
 }
 
 /// Splits off a first document that has a `spec:` key.
@@ -190,8 +214,11 @@ mod tests {
         let file = check(&[("image", Value::from("sha256:ab")), ("count", 3.into())]).unwrap();
         let (header, body) = split_header(&file).unwrap();
         let header: Yaml = serde_norway::from_str(header).unwrap();
-        assert_eq!(header["spec"]["inputs"]["image"]["default"], Yaml::from("sha256:ab"));
-        assert_eq!(header["spec"]["inputs"]["count"]["default"], 3.into());
+        assert_eq!(
+            header["spec"]["inputs"]["image"]["default"],
+            Yaml::from("sha256:ab")
+        );
+        assert_eq!(header["spec"]["inputs"]["count"]["default"], Yaml::from(3));
         assert_eq!(header["spec"]["inputs"]["env"]["default"], Yaml::from("dev"));
         assert_eq!(body, "job:\n  script: echo $[[ inputs.image ]]\n");
     }

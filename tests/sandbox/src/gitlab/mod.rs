@@ -5,12 +5,13 @@
 //! job token, id_tokens, artifacts and dotenv variables that a job gets from GitLab. The REST API (version 4) shows
 //! and changes what there is.
 //!
-//! Kept from GitLab's documentation, each where it says so: what each kind of token may do and the answers to what it
-//! may not ([`tokens`], `api`); pushes, protected branches, `ci.skip` ([`pushes`]); creation of pipelines with its
-//! refusals and inputs ([`pipelines`], [`inputs`]); stages, `needs`, `when`, retries, `resource_group`, manual jobs
-//! and cancelling ([`scheduler`]); precedence of variables ([`variables`]); dotenv grammar ([`dotenv`]); masking
-//! ([`trace`]); the commits API's optimistic lock; merge requests with auto-merge ([`merge_requests`]); deployments;
-//! rate limits ([`settings::Limits`]). A push's pipelines come a moment after the push was accepted, as there.
+//! Kept from GitLab's documentation, each part saying more in its own file: what each kind of token may do and the
+//! answers to what it may not (`tokens`, `api`); pushes, protected branches, `ci.skip` (`pushes`); creation of
+//! pipelines with its refusals (`pipelines`), inputs of pipelines and includes (`inputs`, `includes`); stages,
+//! `needs`, `when`, retries, `resource_group`, manual jobs and cancelling (`scheduler`); precedence of variables
+//! (`variables`); dotenv grammar (`dotenv`); masking (`trace`); the commits API's optimistic lock (`api/commits`);
+//! merge requests with auto-merge (`merge_requests`); deployments; rate limits ([`Limits`]). A push's pipelines come a
+//! moment after the push was accepted, as there.
 //!
 //! Not modelled, besides what those parts name: groups, members and settings as API objects, SSH, LFS, the package
 //! and container registries, schedules, pipeline names, coverage, test reports, job images (every job runs on the
@@ -24,7 +25,10 @@ mod downstream;
 mod git_http;
 mod hub;
 mod id_tokens;
+mod includes;
 mod inputs;
+mod job_run;
+mod job_spec;
 mod merge_requests;
 mod pipelines;
 mod pushes;

@@ -9,9 +9,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{self, Config, JobSpec};
+use super::config::{self, Config};
 use super::hub::{Hub, Shared};
 use super::inputs;
+use super::job_spec::JobSpec;
 use super::repository::{Commit, RefProblem, ResolvedRef};
 use super::scheduler;
 use super::settings::{CiVariable, PipelineRequest, Role, Scope};
@@ -126,7 +127,7 @@ pub(super) async fn create(hub: &Shared, draft: Draft) -> Result<u64, Refused> {
             Ok(id)
         }
         Err(error) => {
-            let reason = error.to_string();
+            let reason = format!("{error:#}");
             let by_rules = ["Pipeline filtered out", "The resulting pipeline would"];
             if draft.source == Source::Push && !by_rules.iter().any(|start| reason.starts_with(start)) {
                 pipeline.status = Status::Failed;

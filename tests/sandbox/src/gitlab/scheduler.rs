@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::config::is_named;
 use super::hub::{Hub, Shared};
+use super::job_spec::is_named;
 use super::pipelines::new_job;
 use super::runner;
 use super::settings::CiVariable;

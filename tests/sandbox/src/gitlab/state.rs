@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::config::JobSpec;
+use super::job_spec::JobSpec;
 use super::settings::{CiVariable, ProjectSettings, Role, wildcard_match};
 use super::tokens::Token;
 

@@ -75,6 +75,7 @@ impl Variables {
     /// Adds variables that win over all before them.
     pub(super) fn add(&mut self, variables: impl IntoIterator<Item = CiVariable>) {
         for variable in variables {
+            self.predefined.remove(&variable.key);
             self.values.insert(variable.key.clone(), variable);
         }
     }

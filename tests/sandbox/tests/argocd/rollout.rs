@@ -1,8 +1,12 @@
 //! What runs, and what does not.
 
-use serde_json::{Value, json};
 use std::time::Duration;
-use towpath_sandbox::argocd::ArgoCd;
+
+use serde_json::{Value, json};
+use towpath_sandbox::argocd::{ArgoCd, Credentials};
+use towpath_sandbox::base_image::BaseImage;
+use towpath_sandbox::guardian::Guardian;
+use towpath_sandbox::servers::Registry;
 
 use crate::world::{Client, PATIENCE, Stream, World, digest, is_settled};
 
@@ -272,4 +276,39 @@ async fn nothing_is_pruned_that_would_leave_nothing() {
     let message = format!("Skipping sync attempt to [{commit}]: auto-sync will wipe out all resources");
     assert_eq!(condition["message"], message);
     assert_eq!(argocd.running_images("web-prod"), [world.image(&digest('c'))]);
+}
+
+#[tokio::test]
+async fn a_real_registry_decides_what_runs() {
+    let world = World::new().await;
+    let guardian = Guardian::start().unwrap();
+    let users = [("pull", "a-password-to-pull"), ("push", "a-password-to-push")];
+    let registry = Registry::start(&guardian, &world.tools, "production", &users)
+        .await
+        .unwrap();
+    let image = BaseImage::make(&world.tools).await.unwrap();
+    let (user, password) = users[0];
+    let credentials = Credentials {
+        username: user.to_owned(),
+        password: password.to_owned(),
+    };
+    let mut settings = world.settings();
+    settings.registries = [(registry.host().to_owned(), credentials)].into();
+    world.commit_image(registry.host(), image.digest()).await;
+    let argocd = ArgoCd::start(settings).await.unwrap();
+    let mut stream = Client::new(&argocd).watch().await;
+    let states = stream
+        .until(|state| health(state).1.contains("ImagePullBackOff"))
+        .await;
+    let (_, message) = health(states.last().unwrap());
+    assert!(message.contains("not found"), "{message}");
+    image
+        .push(registry.host(), Some(users[1]), "web", "v1")
+        .await
+        .unwrap();
+    argocd
+        .wait_until_running("web-prod", image.digest(), PATIENCE)
+        .await
+        .unwrap();
+    guardian.stop().await.unwrap();
 }

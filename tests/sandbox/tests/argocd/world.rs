@@ -21,10 +21,11 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::AbortHandle;
 use towpath_sandbox::argocd::{Access, ArgoCd, Credentials, Declaration, Pace, Settings};
+use towpath_sandbox::servers::http_client;
 use towpath_sandbox::tools::{Progress, Tools};
 
 /// How long a test waits for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Names and passwords that the servers ask for.
 const USER: &str = "deploy";
@@ -33,7 +34,7 @@ const PASSWORD: &str = "a-password-of-this-test";
 /// A small world with one application, `web-prod`, of which nothing is committed yet.
 pub(crate) struct World {
     folder: TempDir,
-    tools: Tools,
+    pub(crate) tools: Tools,
     pub(crate) registry: Registry,
     repo_url: String,
     servers: Vec<AbortHandle>,
@@ -125,15 +126,17 @@ impl World {
 
     /// Commits the application with this digest and returns the commit.
     pub(crate) async fn commit_digest(&self, digest: &str) -> String {
+        self.commit_image(&self.registry.host, digest).await
+    }
+
+    /// Commits the application with the image `web` of this registry and returns the commit.
+    pub(crate) async fn commit_image(&self, host: &str, digest: &str) -> String {
         let deployment = format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 1\n  template:\n    \
-             spec:\n      containers:\n      - name: web\n        image: {}/web\n",
-            self.registry.host
+             spec:\n      containers:\n      - name: web\n        image: {host}/web\n"
         );
-        let kustomization = format!(
-            "resources: [../base]\nimages:\n- name: {}/web\n  digest: {digest}\n",
-            self.registry.host
-        );
+        let kustomization =
+            format!("resources: [../base]\nimages:\n- name: {host}/web\n  digest: {digest}\n");
         self.commit(&[
             ("app/base/deployment.yaml", &deployment),
             ("app/base/kustomization.yaml", "resources: [deployment.yaml]\n"),
@@ -180,13 +183,7 @@ pub(crate) struct Stream {
 
 impl Client {
     pub(crate) fn new(argocd: &ArgoCd) -> Client {
-        // Another test of this process may have been first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .no_proxy()
-            .build()
-            .unwrap();
+        let http = http_client().unwrap();
         let token = argocd.mint_token("ci", Access::Sync, PATIENCE);
         Client {
             http,
@@ -244,27 +241,32 @@ impl Client {
 impl Stream {
     /// The next event's type and application.
     pub(crate) async fn next(&mut self) -> (String, Value) {
+        self.try_next().await.unwrap()
+    }
+
+    async fn try_next(&mut self) -> reqwest::Result<(String, Value)> {
         let end = loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 break end;
             }
-            self.buffer
-                .extend(self.response.chunk().await.unwrap().expect("the stream goes on"));
+            let chunk = self.response.chunk().await?;
+            self.buffer.extend(chunk.expect("the stream goes on"));
         };
         let line: Vec<u8> = self.buffer.drain(..=end).collect();
         let mut event: Value = serde_json::from_slice(&line).unwrap();
         let mut result = event["result"].take();
-        (
-            result["type"].as_str().unwrap().to_owned(),
-            result["application"].take(),
-        )
+        let kind = result["type"].as_str().unwrap().to_owned();
+        Ok((kind, result["application"].take()))
     }
 
     /// The states up to and including the first that fits.
     pub(crate) async fn until(&mut self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut states = Vec::new();
         loop {
-            let (_, state) = self.next().await;
+            let (_, state) = match self.try_next().await {
+                Ok(event) => event,
+                Err(error) => panic!("{error} after {states:#?}"),
+            };
             let last = fits(&state);
             states.push(state);
             if last {

@@ -1,6 +1,10 @@
 //! A GitLab stand-in with a maintainer and an API client, for the tests of `gitlab_*.rs`.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper of tests; clippy sees tests in test functions alone"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -234,4 +238,40 @@ pub(crate) fn logs(pipeline: &PipelineSnapshot) -> String {
         pipeline.yaml_errors,
         logs.collect::<String>()
     )
+}
+
+/// Files below a folder that hold one of these texts.
+pub(crate) fn files_with(folder: &Path, texts: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files_with(&entry.path(), texts));
+        } else {
+            let content = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
+            // The repository itself says what its script compares with.
+            if !entry.path().ends_with(".gitlab-ci.yml") && texts.iter().any(|text| content.contains(text)) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// Waits until a process has ended.
+pub(crate) async fn ended(process: &str) {
+    let ended = async {
+        while is_alive(process) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ended)
+        .await
+        .expect("a process outlived its job");
+}
+
+/// Whether a process runs; one that ended and waits to be reaped does not.
+fn is_alive(process: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }

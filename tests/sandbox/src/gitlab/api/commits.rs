@@ -276,8 +276,14 @@ async fn apply(
         Ok(String::from_utf8_lossy(&blob).trim().to_owned())
     };
     let remove = async |path: &str| -> anyhow::Result<()> {
+        // Mode 0 removes an entry; the plainer options ask for a work tree.
+        let line = format!("0 {}\t{path}\n", "0".repeat(40));
         repository
-            .run(&["update-index", "--force-remove", "--", path], None, environment)
+            .run(
+                &["update-index", "--index-info"],
+                Some(line.as_bytes()),
+                environment,
+            )
             .await
             .map(drop)
     };

@@ -141,6 +141,10 @@ pub(super) fn job(hub: &Hub, job: &Job) -> Value {
             json!({ "file_type": "archive", "size": 0, "filename": "artifacts.zip", "file_format": "zip" }),
         );
     }
+    if !job.dotenv.is_empty() {
+        artifacts
+            .push(json!({ "file_type": "dotenv", "size": 0, "filename": ".env.gz", "file_format": "gzip" }));
+    }
     if !job.trace.is_empty() {
         artifacts.push(json!({ "file_type": "trace", "size": job.trace.len(), "filename": "job.log", "file_format": null }));
     }

@@ -29,7 +29,7 @@ type Answer = Result<Response, Refusal>;
 
 /// Everything the instance answers.
 pub(super) fn router(hub: Shared) -> Router {
-    let of_project: [(&str, MethodRouter<Shared>); 38] = [
+    let of_project: [(&str, MethodRouter<Shared>); 39] = [
         ("", get(show_project)),
         ("/pipeline", post(pipelines::create)),
         ("/trigger/pipeline", post(pipelines::trigger)),
@@ -64,6 +64,7 @@ pub(super) fn router(hub: Shared) -> Router {
             get(repository::branch).delete(repository::delete_branch),
         ),
         ("/repository/compare", get(repository::compare)),
+        ("/repository/tags/{tag}", get(repository::tag)),
         (
             "/merge_requests",
             get(merge_requests::list).post(merge_requests::create),

@@ -240,6 +240,10 @@ async fn show_branch(call: &Call, project: &Project, name: &str) -> Result<Value
         .await
         .ok_or_else(|| Refusal::not_found("Commit"))?;
     let protected = project.is_protected(name, false);
+    let caller = call.caller_with(JobTokens::Allowed, &API)?;
+    let may_push = caller
+        .user()
+        .is_some_and(|user| call.hub.state().may_change_ref(user, project, name, false));
     Ok(json!({
         "name": name,
         "commit": entities::commit(&call.hub, project, &commit),
@@ -247,7 +251,7 @@ async fn show_branch(call: &Call, project: &Project, name: &str) -> Result<Value
         "protected": protected,
         "developers_can_push": !protected || project.settings.protected_push_role <= Role::Developer,
         "developers_can_merge": !protected || project.settings.protected_push_role <= Role::Developer,
-        "can_push": true,
+        "can_push": may_push,
         "default": name == project.settings.default_branch,
         "web_url": format!("{}/{}/-/tree/{name}", call.hub.url, project.path),
     }))
@@ -266,6 +270,30 @@ pub(super) async fn branches(Path(id): Path<String>, call: Call) -> Answer {
         shown.push(show_branch(&call, &project, name).await?);
     }
     Ok(call.page(shown, |_, branch| branch.clone()))
+}
+
+/// `GET /projects/:id/repository/tags/:tag`.
+pub(super) async fn tag(Path((id, name)): Path<(String, String)>, call: Call) -> Answer {
+    let project = reader(&call, &id, &API)?;
+    let repository = call.hub.repository(&project);
+    let full = format!("refs/tags/{name}");
+    let target = repository
+        .commit_id(&full)
+        .await
+        .ok_or_else(|| Refusal::not_found("Tag"))?;
+    let commit = repository
+        .commit(&target)
+        .await
+        .ok_or_else(|| Refusal::not_found("Commit"))?;
+    let body = json!({
+        "name": name,
+        "target": target,
+        "commit": entities::commit(&call.hub, &project, &commit),
+        "message": "",
+        "release": null,
+        "protected": project.is_protected(&name, true),
+    });
+    Ok(Json(body).into_response())
 }
 
 /// `GET /projects/:id/repository/branches/:branch`.

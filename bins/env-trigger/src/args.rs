@@ -1,0 +1,242 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValue;
+use clap::{Parser, Subcommand, ValueEnum};
+use towpath::cli::{Arguments, RunArgs};
+use towpath::failure::{Failure, Result};
+use towpath::gitlab::Project;
+use towpath::http::{self, PlainHttp, Settings, Url};
+
+use crate::request::Given;
+
+const EXAMPLES: &str = "\
+Inputs:
+  --input NAME=VALUE gives a string, --input NAME:=JSON a number, a boolean or an array, and --input NAME alone takes
+  the variable NAME (in capitals) of the handoff file; `traceparent` falls back to the trace of this run. The variables
+  TOWPATH_INPUTS and TOWPATH_VARIABLES hold one of them a line.
+
+Tokens:
+  TOWPATH_GITLAB_TOKEN (or --token-file) starts, reads and cancels. Without it, TOWPATH_TRIGGER_TOKEN or else
+  CI_JOB_TOKEN starts, and CI_JOB_TOKEN follows by the jobs alone: it sees no logs and cannot cancel.
+
+Examples:
+  env-trigger --project group/env --ref main --input image_digest=sha256:...
+  env-trigger --project group/env --ref main --handoff handoff.env --input image_ref --input dry:=false
+  env-trigger --project group/env --ref main --detach
+  env-trigger --project group/env wait 4711
+  env-trigger --project group/env cancel 4711";
+
+/// Starts another project's pipeline once, follows it to its end, and stops it when stopped
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) start: StartArgs,
+    #[command(flatten)]
+    pub(crate) gitlab: GitLabArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl Arguments for Args {
+    const NAME: &'static str = "env-trigger";
+
+    fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+}
+
+/// What to do with a pipeline that is there already. Without one of these, a pipeline is started.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Follow a pipeline to its end. An interruption leaves it running
+    Wait {
+        /// The pipeline's number
+        pipeline: u64,
+    },
+    /// Cancel a pipeline and what it started, and wait until they have stopped
+    Cancel {
+        /// The pipeline's number
+        pipeline: u64,
+    },
+}
+
+/// What is started, and how.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Start")]
+pub(crate) struct StartArgs {
+    /// The branch or tag to run on
+    #[arg(
+        long = "ref",
+        value_name = "REF",
+        env = "TOWPATH_REF",
+        default_value = "main",
+        hide_env_values = true
+    )]
+    pub(crate) reference: String,
+    /// An input of the pipeline; repeat it, or give one a line in the variable
+    #[arg(
+        long = "input",
+        value_name = "NAME=VALUE",
+        env = "TOWPATH_INPUTS",
+        value_parser = crate::request::parse_inputs,
+        hide_env_values = true
+    )]
+    pub(crate) inputs: Vec<Given>,
+    /// A variable of the pipeline; prefer inputs, which are checked and need no special permission
+    #[arg(
+        long = "variable",
+        value_name = "NAME=VALUE",
+        env = "TOWPATH_VARIABLES",
+        value_parser = crate::request::parse_variables,
+        hide_env_values = true
+    )]
+    pub(crate) variables: Vec<Given>,
+    /// The dotenv file of earlier jobs, from which inputs and variables without a value are taken
+    #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
+    pub(crate) handoff: Option<PathBuf>,
+    /// Follow the pipeline to its end: what happens unless --detach is given
+    #[arg(long, overrides_with = "detach")]
+    pub(crate) wait: bool,
+    /// Start the pipeline and leave
+    #[arg(long, env = "TOWPATH_DETACH", overrides_with = "wait", hide_env_values = true)]
+    pub(crate) detach: bool,
+    /// What tells one delivery from another [default: made of source project, commit, digest, target, ref and inputs]
+    #[arg(long, env = "TOWPATH_KEY", value_parser = crate::request::parse_key, hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// Carry the key in this input, and find it in the pipeline's name (workflow:name), not in the variable
+    /// TOWPATH_TRIGGER_KEY
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOWPATH_KEY_INPUT",
+        value_parser = crate::request::parse_name,
+        hide_env_values = true
+    )]
+    pub(crate) key_input: Option<String>,
+    /// Start a pipeline even when there is one with the same key
+    #[arg(long, env = "TOWPATH_AGAIN", hide_env_values = true)]
+    pub(crate) again: bool,
+    #[arg(long, env = "CI_PROJECT_PATH", hide = true, hide_env_values = true)]
+    pub(crate) source_project: Option<String>,
+    #[arg(long, env = "CI_COMMIT_SHA", hide = true, hide_env_values = true)]
+    pub(crate) source_commit: Option<String>,
+    #[arg(long, env = "IMAGE_DIGEST", hide = true, hide_env_values = true)]
+    pub(crate) digest: Option<String>,
+}
+
+/// Where it is, and what may be done there.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "GitLab")]
+pub(crate) struct GitLabArgs {
+    /// The API's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CI_API_V4_URL",
+        default_value = "https://gitlab.com/api/v4",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) gitlab_url: String,
+    /// The project whose pipeline it is: GROUP/PROJECT or its number
+    #[arg(long, env = "TOWPATH_PROJECT", global = true, hide_env_values = true)]
+    pub(crate) project: Option<Project>,
+    /// A file that holds an access token with the scope `api`
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOWPATH_GITLAB_TOKEN_FILE",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A PEM file with certificates to trust besides the system's
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CI_SERVER_TLS_CA_FILE",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Allow plain http beyond this machine
+    #[arg(long, env = "TOWPATH_PLAIN_HTTP", global = true, hide_env_values = true)]
+    pub(crate) plain_http: bool,
+    /// What a manual job that holds the pipeline up means: fail (exit 9), wait for a person, or ignore it
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_ON_MANUAL",
+        default_value_t,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) on_manual: OnManual,
+    /// Say what would be done, and do nothing
+    #[arg(long, env = "TOWPATH_DRY_RUN", global = true, hide_env_values = true)]
+    pub(crate) dry_run: bool,
+}
+
+impl GitLabArgs {
+    /// The project, which every subcommand needs.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when it is not given.
+    pub(crate) fn project(&self) -> Result<Project> {
+        self.project.clone().ok_or_else(|| {
+            Failure::usage("no project is given").hint("pass --project GROUP/PROJECT or set TOWPATH_PROJECT")
+        })
+    }
+
+    /// The API's address.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when it is no http(s) URL.
+    pub(crate) fn base(&self) -> Result<Url> {
+        http::parse_base_url("--gitlab-url (CI_API_V4_URL)", &self.gitlab_url)
+    }
+
+    /// How the client connects.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            ca_file: self.ca_file.clone(),
+            plain_http: if self.plain_http {
+                PlainHttp::Allowed
+            } else {
+                PlainHttp::LoopbackOnly
+            },
+            ..Settings::new("gitlab")
+        }
+    }
+}
+
+/// What to do about a manual job that the pipeline cannot go on without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnManual {
+    /// End with exit code 9, naming it.
+    #[default]
+    Fail,
+    /// Wait until somebody starts it.
+    Wait,
+    /// Judge the pipeline by what ran so far.
+    Ignore,
+}
+
+impl ValueEnum for OnManual {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[OnManual::Fail, OnManual::Wait, OnManual::Ignore]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            OnManual::Fail => "fail",
+            OnManual::Wait => "wait",
+            OnManual::Ignore => "ignore",
+        }))
+    }
+}

@@ -1,0 +1,298 @@
+//! Starting a pipeline once: find it by its key, or start it, and never start it on a guess.
+//!
+//! GitLab has no way to start a pipeline under a name that must be new. So the key travels with the pipeline, in a
+//! variable or in an input that shows in its name, and is looked for first. An access token can look; a job token or
+//! trigger token cannot, which the report says (`"once": "not checked"`).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use towpath::cli::{Run, effect};
+use towpath::failure::{Failure, Kind, Result};
+use towpath::gitlab::{Client, NotStarted, Pipeline, Project, Status};
+
+use crate::access::Access;
+use crate::follow::chance;
+use crate::pace::Pace;
+use crate::request::{KEY_VARIABLE, Request};
+
+/// How many of the newest pipelines on the ref are looked at.
+const NAMES_READ: u8 = 100;
+/// Of how many of them the variables are read, which takes a request each.
+const VARIABLES_READ: usize = 25;
+/// When to look after an answer was lost: GitLab may still be at it.
+const SECOND_LOOKS: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+/// What is known about there being only one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Once {
+    /// There was one with the key, and it is followed.
+    #[serde(rename = "found")]
+    Found,
+    /// There was none with the key.
+    #[serde(rename = "checked")]
+    Checked,
+    /// Nobody looked, or not everywhere.
+    #[serde(rename = "not checked")]
+    NotChecked,
+}
+
+/// What looking came to.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// The newest pipeline with the key, unless it was cancelled.
+    pub(crate) found: Option<Pipeline>,
+    /// Whether everything was looked at that had to be.
+    complete: bool,
+}
+
+impl Looked {
+    const NOT: Looked = Looked {
+        found: None,
+        complete: false,
+    };
+
+    pub(crate) fn once(&self) -> Once {
+        match (&self.found, self.complete) {
+            (Some(_), _) => Once::Found,
+            (None, true) => Once::Checked,
+            (None, false) => Once::NotChecked,
+        }
+    }
+}
+
+/// The pipeline to follow.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) once: Once,
+    /// Whether this run made it.
+    pub(crate) created: bool,
+}
+
+/// Looks for a pipeline with the key, where there is a key and a token that may look.
+///
+/// # Errors
+/// Whatever GitLab refuses; a project that is not there ends the run here.
+pub(crate) async fn look_first(access: &Access, request: &Request, again: bool) -> Result<Looked> {
+    let reason = match (access.full_reader(), &request.key) {
+        _ if again => "--again was given",
+        (_, None) => "nothing says what is delivered: no commit, no digest, no --key",
+        (None, Some(_)) => "only an access token may list pipelines (TOWPATH_GITLAB_TOKEN)",
+        (Some(reader), Some(key)) => return look(reader, access.project(), request, key).await,
+    };
+    tracing::info!(action = "look", object = %access.project(), outcome = "not checked", reason);
+    Ok(Looked::NOT)
+}
+
+async fn look(reader: &Client, project: &Project, request: &Request, key: &str) -> Result<Looked> {
+    let effect = effect("look", format!("{project} for a pipeline with key {key}"));
+    let newest = reader
+        .newest_pipelines(project, &request.new.reference, NAMES_READ)
+        .await?;
+    let mut complete = true;
+    let mut read = 0;
+    // A push or a schedule starts pipelines too, and none of them carries a key.
+    let by_request = |pipeline: &&Pipeline| {
+        let source = pipeline.source.as_deref();
+        source.is_none_or(|source| matches!(source, "api" | "trigger" | "pipeline"))
+    };
+    for pipeline in newest.iter().filter(by_request) {
+        let named = pipeline.name.as_ref().is_some_and(|name| name.contains(key));
+        let carries = if named {
+            true
+        } else if request.key_input.is_some() || read == VARIABLES_READ {
+            false
+        } else {
+            read += 1;
+            match reader.pipeline_variables(project, pipeline.id).await {
+                Ok(variables) => variables
+                    .iter()
+                    .any(|variable| variable.key == KEY_VARIABLE && variable.value.as_deref() == Some(key)),
+                // Somebody else's pipeline; it is not one that this token started.
+                Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
+                    tracing::debug!(
+                        action = "look",
+                        object = pipeline.id,
+                        outcome = "not readable",
+                        "{failure}"
+                    );
+                    complete = false;
+                    false
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        if carries {
+            // We cancel what we are interrupted in, and the next attempt has to start afresh.
+            let gone = matches!(pipeline.status, Status::Canceled | Status::Canceling);
+            effect.done(if gone { "found, but canceled" } else { "found" });
+            return Ok(Looked {
+                found: (!gone).then(|| pipeline.clone()),
+                complete,
+            });
+        }
+    }
+    effect.done("none");
+    Ok(Looked {
+        found: None,
+        complete,
+    })
+}
+
+/// Follows what was found, or starts a pipeline. An interruption waits for GitLab's answer, so that there is no
+/// pipeline that nobody knows of.
+///
+/// # Errors
+/// Denied, not found or input when GitLab refuses; unavailable (exit 7) when its limits do not let us in before the
+/// deadline, or when its answer was lost and no pipeline is to be seen.
+pub(crate) async fn start_once(
+    access: &Access,
+    request: &Request,
+    looked: Looked,
+    run: &Run,
+) -> Result<Started> {
+    let once = looked.once();
+    if let Some(pipeline) = looked.found {
+        tracing::info!(
+            action = "follow",
+            object = format!("pipeline {} of {}", pipeline.id, access.project()),
+            outcome = "found",
+            status = pipeline.status.as_str(),
+            url = pipeline.web_url.as_deref().unwrap_or_default(),
+            "not starting another one; --again would"
+        );
+        return Ok(Started {
+            pipeline,
+            once,
+            created: false,
+        });
+    }
+    let project = access.project();
+    let new = request.with_key(access.full_reader().is_some());
+    let mut refusals = 0;
+    loop {
+        let effect = effect("start", format!("pipeline on {} of {project}", new.reference));
+        match access.starter().start_pipeline(project, &new).await {
+            Ok(pipeline) => {
+                effect.done(&format!("pipeline {}", pipeline.id));
+                return Ok(Started {
+                    pipeline,
+                    once,
+                    created: true,
+                });
+            }
+            Err(NotStarted::Refused(failure)) => return Err(failure),
+            Err(NotStarted::Impossible(failure)) => return Err(explain(access, request, failure).await),
+            Err(NotStarted::Limited(failure)) => {
+                effect.done("turned away by a rate limit");
+                refusals += 1;
+                let pause = Pace::pause_after_trouble(refusals + 2, chance());
+                if pause >= run.deadline.remaining() {
+                    return Err(failure);
+                }
+                run.interruptible("waiting for GitLab's rate limit", async {
+                    tokio::time::sleep(pause).await;
+                    Ok::<(), Failure>(())
+                })
+                .await?;
+            }
+            Err(NotStarted::Unknown(failure)) => {
+                effect.done("no answer");
+                return after_a_lost_answer(access, request, failure).await;
+            }
+        }
+    }
+}
+
+/// Looks for the pipeline whose answer was lost. Asking again without having seen it could make a second one.
+async fn after_a_lost_answer(access: &Access, request: &Request, lost: Failure) -> Result<Started> {
+    let project = access.project();
+    if let (Some(reader), Some(key)) = (access.full_reader(), &request.key) {
+        for pause in SECOND_LOOKS {
+            tokio::time::sleep(pause).await;
+            match look(reader, project, request, key).await {
+                Ok(Looked {
+                    found: Some(pipeline),
+                    ..
+                }) => {
+                    return Ok(Started {
+                        pipeline,
+                        once: Once::Found,
+                        // There was none before we asked.
+                        created: true,
+                    });
+                }
+                Ok(_) => {}
+                Err(failure) => tracing::warn!(action = "look", outcome = "failed", "{failure}"),
+            }
+        }
+        return Err(Failure::unavailable(format!(
+            "the answer to the start of a pipeline of {project} was lost, and none with the key {key} is to be seen; \
+             one may still appear"
+        ))
+        .because(lost)
+        .hint("run it again in a minute: it looks for the key first"));
+    }
+    Err(Failure::unavailable(format!(
+        "the answer to the start of a pipeline of {project} was lost; a pipeline may exist"
+    ))
+    .because(lost)
+    .hint(format!(
+        "look at the pipelines of {project} before running it again; with an access token (TOWPATH_GITLAB_TOKEN) it \
+         looks by itself"
+    )))
+}
+
+/// GitLab answers 400 to a missing or ambiguous ref, to one that is out of bounds, and to inputs, variables or a
+/// configuration it does not like. Which of them it was is found out by looking at the refs.
+async fn explain(access: &Access, request: &Request, refused: Failure) -> Failure {
+    let project = access.project();
+    let name = &request.new.reference;
+    let client = access.reader().unwrap_or(access.starter());
+    let refs = match client.refs_named(project, name).await {
+        Ok(refs) => refs,
+        Err(failure) => {
+            tracing::debug!(action = "look", object = %name, outcome = "failed", "{failure}");
+            None
+        }
+    };
+    // Full names are never ambiguous, and no branch is called so.
+    let is_full = name.starts_with("refs/");
+    let knows_more = client.token().is_access();
+    match refs {
+        Some(refs) if refs.branch && refs.tag => {
+            Failure::not_found(format!("{name} of {project} is ambiguous: a branch and a tag have that name"))
+                .because(refused)
+                .hint("rename one of them, or name it in full (refs/heads/... or refs/tags/...) where this GitLab takes that")
+        }
+        Some(refs) if !refs.branch && !refs.tag && !is_full => {
+            Failure::not_found(format!("{project} has no branch or tag {name}"))
+                .because(refused)
+                .hint("check --ref (TOWPATH_REF)")
+        }
+        Some(refs) if refs.may_push == Some(false) => {
+            Failure::denied(format!("the token may not run pipelines on {name} of {project}"))
+                .because(refused)
+                .hint(format!(
+                    "give its user at least the Developer role, or, as {name} may be protected, the right to push or \
+                     merge to it (Settings > Repository > Protected branches of {project})"
+                ))
+        }
+        Some(_) if knows_more => refused.hint(format!(
+            "compare --input with `spec:inputs` in {project}, and check its CI configuration; where variables are \
+             refused, carry the key with --key-input"
+        )),
+        _ => Failure::denied(format!("no pipeline on {name} of {project} for this token"))
+            .because(refused)
+            .hint(format!(
+                "may the user who started this job run pipelines on {name} of {project}? Compare --input with \
+                 `spec:inputs` there; prefer inputs to variables, which need a permission of their own"
+            )),
+    }
+}

@@ -1,0 +1,10 @@
+//! `env-trigger` against a GitLab that answers by script: every refusal and fault that the real one can produce.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test runs the binary as a process and may panic anywhere"
+)]
+
+mod follow;
+mod start;
+mod support;

@@ -1,0 +1,409 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use towpath::cli::{Arguments, RunArgs};
+use towpath::failure::{Failure, Result};
+use towpath::git::check_path;
+use towpath::kustomize::{ImageSpec, Pin};
+
+const EXAMPLES: &str = "\
+Where:
+  With --repo the change is committed and pushed without a work tree. With --checkout files are edited in a folder and
+  committing is left to you (or --commit). With neither, a GitLab job works on its own project, and a person on the
+  current folder.
+
+Tokens:
+  TOWPATH_GIT_TOKEN (or --token-file) is used for --repo over https. Without it a job uses CI_JOB_TOKEN for
+  repositories on its own GitLab; GitLab starts no pipeline for such a push. By hand, git's own helpers and keys work.
+
+Examples:
+  kustomize-bump set app=registry.example.com/team/app:1.4.0@sha256:... --path overlays/prod \\
+      --repo https://gitlab.example.com/env/shop.git --branch main
+  kustomize-bump set --image app --path overlays/prod     (IMAGE_REPOSITORY, IMAGE_TAG and IMAGE_DIGEST from a handoff)
+  kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
+  kustomize-bump get --path overlays/prod
+  kustomize-bump history --path overlays/prod --image app
+  kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
+  kustomize-bump release --path overlays/prod --image app";
+
+/// Sets images in kustomizations of an environment repository, takes them back, and holds them there
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl Arguments for Args {
+    const NAME: &'static str = "kustomize-bump";
+
+    fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Set images, and commit
+    Set {
+        #[command(flatten)]
+        wish: WishArgs,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Show what `set` would change, and change nothing
+    Diff {
+        #[command(flatten)]
+        wish: WishArgs,
+    },
+    /// Show what the kustomizations say, and which images are held
+    Get {
+        /// The image: the `name` or `newName` of its entry; all when absent
+        #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
+        image: Option<String>,
+    },
+    /// Take an image back to what ran before, and hold it there
+    Rollback {
+        #[command(flatten)]
+        rollback: RollbackArgs,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Release the hold on an image
+    Release {
+        #[command(flatten)]
+        image: OneImageArgs,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Show which image was set when, by whom and by which pipeline, newest first
+    History {
+        #[command(flatten)]
+        image: OneImageArgs,
+        /// How many steps to show
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+        limit: u16,
+    },
+}
+
+/// Which image, for commands that act on one.
+#[derive(clap::Args, Debug)]
+pub(crate) struct OneImageArgs {
+    /// The image: the `name` or `newName` of its entry
+    #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
+    pub(crate) image: String,
+}
+
+/// Which images, and what they are to be.
+#[derive(clap::Args, Debug)]
+pub(crate) struct WishArgs {
+    /// Images as NAME[=NEWNAME][:TAG][@DIGEST]; NAME is the `name` or `newName` of an entry
+    #[arg(value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// One more image, whose new values come from --new-name, --tag and --digest
+    #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
+    pub(crate) image: Option<String>,
+    /// The repository that --image is taken from now on
+    #[arg(
+        long,
+        value_name = "REPOSITORY",
+        env = "IMAGE_REPOSITORY",
+        hide_env_values = true
+    )]
+    pub(crate) new_name: Option<String>,
+    /// The new tag of --image
+    #[arg(long, env = "IMAGE_TAG", hide_env_values = true)]
+    pub(crate) tag: Option<String>,
+    /// The new digest of --image
+    #[arg(long, env = "IMAGE_DIGEST", hide_env_values = true)]
+    pub(crate) digest: Option<String>,
+    /// What entries are pinned by. With `digest`, a tag that stands there follows, or goes when none is given
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_PIN",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub(crate) pin: PinChoice,
+    /// Add an entry where there is none
+    #[arg(long, env = "TOWPATH_ADD", hide_env_values = true)]
+    pub(crate) add: bool,
+    /// Refuse (exit 6) unless the images are at this digest now
+    #[arg(
+        long,
+        value_name = "DIGEST",
+        env = "TOWPATH_EXPECT_CURRENT",
+        hide_env_values = true
+    )]
+    pub(crate) expect_current: Option<String>,
+    /// The dotenv file to write for the next job: --image's new values, source and trace
+    #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
+    pub(crate) handoff: Option<PathBuf>,
+}
+
+impl WishArgs {
+    /// The images, parsed and checked against the pin.
+    ///
+    /// # Errors
+    /// Usage (exit 2) for none, a malformed or a repeated one.
+    pub(crate) fn specs(&self) -> Result<Vec<ImageSpec>> {
+        let mut specs: Vec<ImageSpec> = self
+            .images
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_>>()?;
+        if let Some(name) = &self.image {
+            specs.push(ImageSpec::new(
+                name,
+                self.new_name.as_deref(),
+                self.tag.as_deref(),
+                self.digest.as_deref(),
+            )?);
+        }
+        if specs.is_empty() {
+            return Err(Failure::usage("no image is given")
+                .hint("pass NAME[=NEWNAME][:TAG][@DIGEST], or --image NAME (TOWPATH_IMAGE) with --digest (IMAGE_DIGEST)"));
+        }
+        for (index, spec) in specs.iter().enumerate() {
+            spec.check(self.pin.into())?;
+            if specs[..index].iter().any(|earlier| earlier.name == spec.name) {
+                return Err(Failure::usage(format!("image {} is given twice", spec.name))
+                    .hint("is it in TOWPATH_IMAGE as well?"));
+            }
+        }
+        if let Some(digest) = &self.expect_current {
+            towpath::kustomize::check_digest(digest)?;
+        }
+        Ok(specs)
+    }
+}
+
+/// How far to take an image back, and why.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RollbackArgs {
+    #[command(flatten)]
+    pub(crate) image: OneImageArgs,
+    /// Where to: a digest, a commit from `history`, or how many deployments before the one that fails
+    #[arg(
+        long,
+        value_name = "DIGEST|COMMIT|N",
+        env = "TOWPATH_ROLLBACK_TO",
+        default_value = "1",
+        hide_env_values = true
+    )]
+    pub(crate) to: String,
+    /// Why, for those who find the hold
+    #[arg(
+        long,
+        env = "TOWPATH_REASON",
+        default_value = "no reason given",
+        hide_env_values = true
+    )]
+    pub(crate) reason: String,
+    /// Act without asking; a job acts without it
+    #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
+    pub(crate) yes: bool,
+    /// Whether this is a job, as GitLab says
+    #[arg(long, env = "CI", hide = true, hide_env_values = true)]
+    pub(crate) ci: bool,
+}
+
+/// How a change is committed.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Commit")]
+pub(crate) struct WriteArgs {
+    /// Stop after deciding, and show what would change
+    #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
+    pub(crate) dry_run: bool,
+    /// In a checkout: commit the changed files (pushing is left to you)
+    #[arg(long, env = "TOWPATH_COMMIT", hide_env_values = true)]
+    pub(crate) commit: bool,
+    /// Who commits [default: GITLAB_USER_NAME, else git's user.name]
+    #[arg(long, value_name = "NAME", env = "TOWPATH_GIT_AUTHOR", hide_env_values = true)]
+    pub(crate) author: Option<String>,
+    /// Their e-mail address [default: GITLAB_USER_EMAIL, else git's user.email]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "TOWPATH_GIT_AUTHOR_EMAIL",
+        hide_env_values = true
+    )]
+    pub(crate) author_email: Option<String>,
+    /// The project that the image was built from, for the commit message
+    #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", hide_env_values = true)]
+    pub(crate) source_project: Option<String>,
+    /// The commit that the image was built from, for the commit message
+    #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", hide_env_values = true)]
+    pub(crate) source_commit: Option<String>,
+    /// The pipeline that does this, for the commit message
+    #[arg(long, value_name = "URL", env = "CI_PIPELINE_URL", hide_env_values = true)]
+    pub(crate) pipeline: Option<String>,
+    /// Who started the job, as GitLab says
+    #[arg(long, env = "GITLAB_USER_NAME", hide = true, hide_env_values = true)]
+    pub(crate) gitlab_user_name: Option<String>,
+    /// Their e-mail address, as GitLab says
+    #[arg(long, env = "GITLAB_USER_EMAIL", hide = true, hide_env_values = true)]
+    pub(crate) gitlab_user_email: Option<String>,
+}
+
+/// Which kustomizations, in which repository, and how one gets in.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Place")]
+pub(crate) struct PlaceArgs {
+    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout
+    #[arg(
+        long = "path",
+        value_name = "DIR",
+        env = "TOWPATH_PATH",
+        value_delimiter = ',',
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) paths: Vec<String>,
+    /// The repository: https, ssh or an absolute path, without credentials
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TOWPATH_REPO",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) repo: Option<String>,
+    /// Its branch [default: the repository's own default]
+    #[arg(long, env = "TOWPATH_BRANCH", global = true, hide_env_values = true)]
+    pub(crate) branch: Option<String>,
+    /// A folder to work in instead
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TOWPATH_CHECKOUT",
+        conflicts_with = "repo",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) checkout: Option<PathBuf>,
+    /// A file with the token, instead of TOWPATH_GIT_TOKEN
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOWPATH_GIT_TOKEN_FILE",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The user that goes with the token
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOWPATH_GIT_USER",
+        default_value = "oauth2",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) git_user: String,
+    /// A PEM file with the certificates to trust
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CI_SERVER_TLS_CA_FILE",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Allow plain http beyond this machine
+    #[arg(long, env = "TOWPATH_PLAIN_HTTP", global = true, hide_env_values = true)]
+    pub(crate) plain_http: bool,
+    /// The job's own project, as GitLab says
+    #[arg(
+        long,
+        env = "CI_PROJECT_URL",
+        hide = true,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) project_url: Option<String>,
+    /// The default branch of the job's own project, as GitLab says
+    #[arg(
+        long,
+        env = "CI_DEFAULT_BRANCH",
+        hide = true,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) default_branch: Option<String>,
+    /// The job's own GitLab, as it says
+    #[arg(
+        long,
+        env = "CI_SERVER_URL",
+        hide = true,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) server_url: Option<String>,
+}
+
+impl PlaceArgs {
+    /// The paths, normalised.
+    ///
+    /// # Errors
+    /// Usage (exit 2) for none, or one that leads out of the repository.
+    pub(crate) fn paths(&self) -> Result<Vec<String>> {
+        if self.paths.is_empty() {
+            return Err(Failure::usage("no path is given")
+                .hint("pass --path DIR (TOWPATH_PATH), such as --path overlays/prod"));
+        }
+        let mut paths = Vec::new();
+        for path in &self.paths {
+            let path = check_path(path)?;
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
+    }
+
+    /// The one path, for commands that act on one.
+    ///
+    /// # Errors
+    /// Usage (exit 2) for none or several.
+    pub(crate) fn path(&self) -> Result<String> {
+        let mut paths = self.paths()?;
+        if paths.len() > 1 {
+            return Err(
+                Failure::usage(format!("{} paths are given where one is needed", paths.len()))
+                    .hint("give a single --path (TOWPATH_PATH)"),
+            );
+        }
+        Ok(paths.remove(0))
+    }
+}
+
+/// What entries are pinned by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PinChoice {
+    /// The digest
+    #[default]
+    Digest,
+    /// The tag alone
+    Tag,
+    /// Tag and digest
+    Both,
+}
+
+impl From<PinChoice> for Pin {
+    fn from(choice: PinChoice) -> Self {
+        match choice {
+            PinChoice::Digest => Pin::Digest,
+            PinChoice::Tag => Pin::Tag,
+            PinChoice::Both => Pin::Both,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The decisions: from the files that were read to the files that are to be written. Nothing here touches anything.
+
+use towpath::failure::{Failure, Result};
+use towpath::git::{Change, Files};
+use towpath::kustomize::{Hold, ImageSpec, ImageState, Kustomization, Pin, file_candidates, hold_path};
+
+use crate::report::FileChange;
+
+/// A kustomization that was found at a path.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its folder, from the root of the repository; `.` for the root.
+    pub(crate) folder: String,
+    /// The file.
+    pub(crate) file: String,
+    /// What it holds.
+    pub(crate) kustomization: Kustomization,
+}
+
+/// Finds the kustomization at `path` among files that were read.
+///
+/// # Errors
+/// Not found (exit 5) when there is none; input (exit 3) for several, or one that is malformed.
+pub(crate) fn find(files: &Files, path: &str) -> Result<Found> {
+    let candidates = file_candidates(path);
+    let mut found = candidates
+        .iter()
+        .filter_map(|file| Some((file, files.get(file)?)));
+    let (file, content) = found.next().ok_or_else(|| {
+        Failure::not_found(format!("there is no kustomization in {path}")).hint(format!(
+            "looked for {}; check --path (TOWPATH_PATH) and --branch",
+            candidates.join(", ")
+        ))
+    })?;
+    if let Some((other, _)) = found.next() {
+        return Err(Failure::input(format!("both {file} and {other} are there"))
+            .hint("kustomize refuses that too; remove one"));
+    }
+    let kustomization = Kustomization::parse(file, content)?;
+    let folder = file.rsplit_once('/').map_or(".", |(folder, _)| folder).to_owned();
+    Ok(Found {
+        folder,
+        file: file.clone(),
+        kustomization,
+    })
+}
+
+/// What `set` is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    /// The images.
+    pub(crate) specs: Vec<ImageSpec>,
+    /// What they are pinned by.
+    pub(crate) pin: Pin,
+    /// Whether missing ones are added.
+    pub(crate) add: bool,
+    /// The digest that each has to be at.
+    pub(crate) expect_current: Option<String>,
+}
+
+impl Wish {
+    /// The files with the holds that could stand against this wish.
+    pub(crate) fn hold_files(&self, found: &[Found]) -> Result<Vec<String>> {
+        let mut files = Vec::new();
+        for Found {
+            folder,
+            kustomization,
+            ..
+        } in found
+        {
+            for spec in &self.specs {
+                let name = kustomization
+                    .find(&spec.name)?
+                    .map_or(&spec.name, |entry| &entry.state.name);
+                files.push(hold_path(folder, name));
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// What `set` comes down to.
+#[derive(Debug)]
+pub(crate) struct SetPlan {
+    /// The files to write.
+    pub(crate) changes: Vec<Change>,
+    /// Each image in each file, changed or not.
+    pub(crate) files: Vec<FileChange>,
+    /// Each changed file before and after.
+    pub(crate) texts: Vec<(String, String, String)>,
+}
+
+/// Decides on `set`.
+///
+/// # Errors
+/// Denied (exit 4) for a held image; conflict (exit 6) for one that is not at the expected digest; whatever the edit
+/// refuses.
+pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) -> Result<SetPlan> {
+    let mut plan = SetPlan {
+        changes: Vec::new(),
+        files: Vec::new(),
+        texts: Vec::new(),
+    };
+    for Found {
+        folder,
+        file,
+        kustomization,
+    } in found
+    {
+        let before = String::from_utf8_lossy(files.get(file).unwrap_or_default()).into_owned();
+        let mut current = kustomization.clone();
+        let mut text = before.clone();
+        for spec in &wish.specs {
+            let edit = current.set(spec, wish.pin, wish.add)?;
+            if edit.changed() {
+                refuse_held(holds, folder, &edit.new.name)?;
+                refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_deref())?;
+                current = Kustomization::parse(file, edit.text.as_bytes())?;
+            }
+            text.clone_from(&edit.text);
+            plan.files.push(FileChange {
+                path: folder.clone(),
+                file: file.clone(),
+                image: edit.new.name.clone(),
+                changed: edit.changed(),
+                old: edit.old,
+                new: edit.new,
+            });
+        }
+        if text != before {
+            plan.changes.push(Change {
+                path: file.clone(),
+                content: Some(text.clone().into_bytes()),
+            });
+            plan.texts.push((file.clone(), before, text));
+        }
+    }
+    Ok(plan)
+}
+
+fn refuse_held(holds: &Files, folder: &str, image: &str) -> Result<()> {
+    let file = hold_path(folder, image);
+    match holds.get(&file) {
+        Some(content) => Err(Hold::parse(content, &file)?.refusal()),
+        None => Ok(()),
+    }
+}
+
+fn refuse_unexpected(
+    file: &str,
+    old: Option<&ImageState>,
+    new: &ImageState,
+    expected: Option<&str>,
+) -> Result<()> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let actual = old.and_then(|old| old.digest.as_deref());
+    if actual == Some(expected) {
+        return Ok(());
+    }
+    let actual = actual.unwrap_or("no digest");
+    Err(Failure::conflict(format!(
+        "{file}: image {} is at {actual}, not at {expected}",
+        new.name
+    ))
+    .hint("somebody changed it; look at `kustomize-bump history` and decide anew"))
+}

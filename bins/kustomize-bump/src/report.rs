@@ -1,0 +1,296 @@
+//! The reports.
+
+use serde::Serialize;
+use towpath::cli::Report;
+use towpath::kustomize::{Hold, ImageState};
+
+/// One image in one file.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FileChange {
+    /// The folder of the kustomization.
+    pub(crate) path: String,
+    /// The file.
+    pub(crate) file: String,
+    /// The `name` of the entry.
+    pub(crate) image: String,
+    /// Whether it changes.
+    pub(crate) changed: bool,
+    /// What it said; null when the entry is added.
+    pub(crate) old: Option<ImageState>,
+    /// What it says now.
+    pub(crate) new: ImageState,
+}
+
+/// Where a command worked.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Place {
+    /// The address of the repository, or the folder.
+    pub(crate) repository: String,
+    /// The branch; null in a checkout.
+    pub(crate) branch: Option<String>,
+}
+
+/// What `set` and `diff` did.
+#[derive(Debug, Serialize)]
+pub(crate) struct SetReport {
+    /// Whether anything changed.
+    pub(crate) changed: bool,
+    /// Whether it was only shown.
+    pub(crate) dry_run: bool,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// The commit that was made.
+    pub(crate) commit: Option<String>,
+    /// How many times it was decided, one more for each lost race.
+    pub(crate) attempts: u32,
+    /// Each image in each file.
+    pub(crate) files: Vec<FileChange>,
+    /// The change as a unified diff.
+    pub(crate) diff: String,
+}
+
+impl Report for SetReport {
+    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
+
+    fn text(&self) -> String {
+        if self.dry_run {
+            return if self.changed {
+                self.diff.trim_end().to_owned()
+            } else {
+                "nothing would change".to_owned()
+            };
+        }
+        let mut lines: Vec<String> = self
+            .files
+            .iter()
+            .map(|file| match &file.old {
+                Some(_) if !file.changed => format!("{}: {} (unchanged)", file.file, file.new),
+                Some(old) => format!("{}: {old} -> {}", file.file, file.new),
+                None => format!("{}: {} (added)", file.file, file.new),
+            })
+            .collect();
+        lines.extend(commit_line(self.commit.as_deref(), &self.place));
+        lines.join("\n")
+    }
+}
+
+/// What `get` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct GetReport {
+    /// Nothing is ever changed.
+    pub(crate) changed: bool,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// The images.
+    pub(crate) images: Vec<FoundImage>,
+}
+
+/// One image that `get` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct FoundImage {
+    /// The folder of the kustomization.
+    pub(crate) path: String,
+    /// The file.
+    pub(crate) file: String,
+    /// The line of the entry.
+    pub(crate) line: usize,
+    #[serde(flatten)]
+    pub(crate) state: ImageState,
+    /// The hold on it.
+    pub(crate) hold: Option<Hold>,
+}
+
+impl Report for GetReport {
+    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
+
+    fn text(&self) -> String {
+        let lines: Vec<String> = self
+            .images
+            .iter()
+            .map(|image| {
+                let hold = image.hold.as_ref().map_or(String::new(), |hold| {
+                    format!("\n  held by {} since {}: {}", hold.by, hold.since, hold.reason)
+                });
+                format!(
+                    "{}:{}: {} = {}{hold}",
+                    image.file, image.line, image.state.name, image.state
+                )
+            })
+            .collect();
+        if lines.is_empty() {
+            "no images".to_owned()
+        } else {
+            lines.join("\n")
+        }
+    }
+}
+
+/// What `rollback` did.
+#[derive(Debug, Serialize)]
+pub(crate) struct RollbackReport {
+    /// Whether anything changed.
+    pub(crate) changed: bool,
+    /// Whether it was only shown.
+    pub(crate) dry_run: bool,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// The commit that was made.
+    pub(crate) commit: Option<String>,
+    /// The folder of the kustomization.
+    pub(crate) path: String,
+    /// The file.
+    pub(crate) file: String,
+    /// The `name` of the entry.
+    pub(crate) image: String,
+    /// What it was.
+    pub(crate) from: ImageState,
+    /// What it is now.
+    pub(crate) to: ImageState,
+    /// The commit that made it so before; null for a digest that history does not know.
+    pub(crate) taken_from_commit: Option<String>,
+    /// The hold that stands now.
+    pub(crate) hold: Hold,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// The change as a unified diff, without the hold.
+    pub(crate) diff: String,
+}
+
+impl Report for RollbackReport {
+    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
+
+    fn text(&self) -> String {
+        let mut lines = vec![format!("{}: {} -> {}", self.file, self.from, self.to)];
+        if let Some(commit) = &self.taken_from_commit {
+            lines.push(format!("as it was after {commit}"));
+        }
+        if self.dry_run {
+            lines.push("nothing was changed".to_owned());
+            return lines.join("\n");
+        }
+        if self.changed {
+            lines.extend(commit_line(self.commit.as_deref(), &self.place));
+        } else {
+            lines.push("it is so already".to_owned());
+        }
+        lines.push(format!(
+            "held until: kustomize-bump release --path {} --image {}",
+            self.path, self.image
+        ));
+        lines.push(format!("took {:.1} s", self.seconds));
+        lines.join("\n")
+    }
+}
+
+/// What `release` did.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReleaseReport {
+    /// Whether there was a hold.
+    pub(crate) changed: bool,
+    /// Whether it was only shown.
+    pub(crate) dry_run: bool,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// The commit that was made.
+    pub(crate) commit: Option<String>,
+    /// The folder of the kustomization.
+    pub(crate) path: String,
+    /// The `name` of the entry.
+    pub(crate) image: String,
+    /// The hold that was released.
+    pub(crate) hold: Option<Hold>,
+}
+
+impl Report for ReleaseReport {
+    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
+
+    fn text(&self) -> String {
+        let Some(hold) = &self.hold else {
+            return format!("image {} in {} is not held", self.image, self.path);
+        };
+        let verb = if self.dry_run { "would release" } else { "released" };
+        let mut lines = vec![format!(
+            "{verb} the hold on {} in {} by {} since {}: {}",
+            self.image, self.path, hold.by, hold.since, hold.reason
+        )];
+        lines.extend(commit_line(self.commit.as_deref(), &self.place));
+        lines.join("\n")
+    }
+}
+
+/// What `history` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryReport {
+    /// Nothing is ever changed.
+    pub(crate) changed: bool,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// The folder of the kustomization.
+    pub(crate) path: String,
+    /// The `name` of the entry.
+    pub(crate) image: String,
+    /// What it was, newest first.
+    pub(crate) steps: Vec<HistoryStep>,
+}
+
+/// What an image was from one commit on.
+#[derive(Debug, Serialize)]
+pub(crate) struct HistoryStep {
+    /// The commit.
+    pub(crate) commit: String,
+    /// When: RFC 3339.
+    pub(crate) date: String,
+    /// Who: `Name <address>`.
+    pub(crate) by: String,
+    /// What it was; null where there was no such image.
+    pub(crate) image: Option<ImageState>,
+    /// `set` or `rollback`; null for commits that were not made by this tool.
+    pub(crate) action: Option<String>,
+    /// The pipeline that made the commit.
+    pub(crate) pipeline: Option<String>,
+    /// The project that the image was built from.
+    pub(crate) source_project: Option<String>,
+    /// The commit that the image was built from.
+    pub(crate) source_commit: Option<String>,
+}
+
+impl Report for HistoryReport {
+    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
+
+    fn text(&self) -> String {
+        let lines: Vec<String> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let image = step
+                    .image
+                    .as_ref()
+                    .map_or("not there".to_owned(), ToString::to_string);
+                let action = step.action.as_deref().unwrap_or("by hand");
+                let mut line = format!(
+                    "{} {} {image}\n  {action}, {}",
+                    &step.commit[..12],
+                    step.date,
+                    step.by
+                );
+                if let Some(pipeline) = &step.pipeline {
+                    line.push_str(&format!(", {pipeline}"));
+                }
+                line
+            })
+            .collect();
+        if lines.is_empty() {
+            format!("no history of {}", self.image)
+        } else {
+            lines.join("\n")
+        }
+    }
+}
+
+fn commit_line(commit: Option<&str>, place: &Place) -> Option<String> {
+    let commit = commit?;
+    Some(match &place.branch {
+        Some(branch) => format!("commit {commit} on {branch} of {}", place.repository),
+        None => format!("commit {commit} in {}", place.repository),
+    })
+}

@@ -1,0 +1,134 @@
+//! What the tool reports. `exec` reports to the log alone: standard output is the command's.
+
+use serde::Serialize;
+use towpath::cli::Report;
+use towpath::vault::{Reading, Revocation};
+
+use crate::args::SourceArgs;
+
+/// The result of a subcommand.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outcome {
+    /// The subcommand.
+    pub(crate) action: &'static str,
+    /// Whether anything is different from before.
+    pub(crate) changed: bool,
+    /// Whether this only tells what would have been done.
+    pub(crate) dry_run: bool,
+    /// The secret that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<SecretVersion>,
+    /// What became of the token: `revoked`, `gone`, `expires`, `kept`, or `unknown` when the server could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<&'static str>,
+    /// The names of the variables that the command gets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) variables: Vec<String>,
+    /// The files, each with what was done to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) files: Vec<FileOutcome>,
+    /// The checks of `doctor`, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) checks: Vec<Check>,
+}
+
+/// A secret and the version that was got.
+#[derive(Debug, Serialize)]
+pub(crate) struct SecretVersion {
+    /// Where it is.
+    pub(crate) path: String,
+    /// The version; none from an engine without versions.
+    pub(crate) version: Option<u64>,
+    /// Whether that version was asked for; else it is the latest.
+    pub(crate) pinned: bool,
+}
+
+/// A file and what was done to it.
+#[derive(Debug, Serialize)]
+pub(crate) struct FileOutcome {
+    /// Where it is.
+    pub(crate) path: String,
+    /// `written`, `unchanged`, `removed` or `absent`; `write` or `remove` in a dry run.
+    pub(crate) outcome: &'static str,
+}
+
+/// One check of `doctor`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Check {
+    /// What was checked.
+    pub(crate) check: &'static str,
+    /// `ok`, `failed`, or `skipped` after a failure that it depends on.
+    pub(crate) outcome: &'static str,
+    /// What was found.
+    pub(crate) detail: String,
+    /// What to do, after a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+}
+
+impl SecretVersion {
+    /// What was got for what was asked.
+    pub(crate) fn got(asked: &SourceArgs, reading: &Reading) -> Self {
+        SecretVersion {
+            path: asked.secret.to_string(),
+            version: reading.version,
+            pinned: asked.secret_version.is_some(),
+        }
+    }
+}
+
+impl Outcome {
+    /// A report on `action` in which nothing is said yet.
+    pub(crate) fn of(action: &'static str, dry_run: bool) -> Self {
+        Outcome {
+            action,
+            changed: false,
+            dry_run,
+            secret: None,
+            token: None,
+            variables: Vec::new(),
+            files: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// The word for what became of a token.
+pub(crate) fn token_word(token: Option<Revocation>) -> &'static str {
+    token.map_or("unknown", Revocation::name)
+}
+
+impl Report for Outcome {
+    const SCHEMA: &'static str = "towpath.vault-scw-creds/1";
+
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        if let Some(secret) = &self.secret {
+            let version = match (secret.version, secret.pinned) {
+                (None, _) => "without versions".to_owned(),
+                (Some(version), true) => format!("version {version}, as asked for"),
+                (Some(version), false) => format!("version {version}, the latest"),
+            };
+            lines.push(format!("secret     {} ({version})", secret.path));
+        }
+        if !self.variables.is_empty() {
+            lines.push(format!("variables  {}", self.variables.join(" ")));
+        }
+        for file in &self.files {
+            lines.push(format!("{:10} {}", file.outcome, file.path));
+        }
+        for check in &self.checks {
+            lines.push(format!("{:8} {:10} {}", check.outcome, check.check, check.detail));
+            if let Some(hint) = &check.hint {
+                lines.push(format!("         hint: {hint}"));
+            }
+        }
+        if let Some(token) = self.token {
+            lines.push(format!("token      {token}"));
+        }
+        if self.dry_run {
+            lines.push("dry run: nothing was changed".to_owned());
+        }
+        lines.join("\n")
+    }
+}

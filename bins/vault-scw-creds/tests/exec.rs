@@ -1,0 +1,344 @@
+//! `exec` hands credentials to one command, behaves like it, and leaves nothing behind.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules are for the tool; a test looks at it from outside"
+)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+
+mod world;
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use world::{ACCESS_KEY, PROJECT, Ran, SECRET_KEY, STRAY_TOKEN, World, entries, run, wait_for_lines};
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+/// Signals the tool itself, as a runner would.
+fn signal(child: &tokio::process::Child, signal: Signal) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+#[tokio::test]
+async fn the_command_gets_the_credentials_and_gives_its_code() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let before = world.audited().len();
+    let seen = world.path("seen");
+    let mut command = world.tool();
+    command
+        .env("TOWPATH_DRY_RUN", "true")
+        .env("SCALEWAY_TOKEN", "older-key-of-somebody")
+        .env("SCW_ACCESS_KEY", "SCWSTALE000000000000")
+        .env("AWS_SESSION_TOKEN", "stale-session")
+        .env("SEEN", &seen)
+        .args(["exec", "--aws", "--tf-var", "scw_project=project_id", "--", "sh", "-c"])
+        .arg("env > $SEEN/env; tr '\\0' ' ' < /proc/$$/cmdline > $SEEN/own; tr '\\0' ' ' < /proc/$PPID/cmdline > $SEEN/parent; echo out; echo err >&2; exit 42");
+    std::fs::create_dir(&seen).unwrap();
+    let ran = run(command).await;
+    assert_eq!(ran.code, 42, "{ran:?}");
+    assert_eq!(ran.stdout, "out\n");
+    assert!(lines(&ran.stderr).contains(&"err"), "{ran:?}");
+    ran.assert_discreet(&[SECRET_KEY, &world.jwt, STRAY_TOKEN]);
+
+    let environment = std::fs::read_to_string(seen.join("env")).unwrap();
+    let environment = lines(&environment);
+    for expected in [
+        format!("SCW_ACCESS_KEY={ACCESS_KEY}"),
+        format!("SCW_SECRET_KEY={SECRET_KEY}"),
+        format!("SCW_DEFAULT_PROJECT_ID={PROJECT}"),
+        "SCW_DEFAULT_REGION=fr-par".to_owned(),
+        // It is the command's, which is why it was run at all.
+        "TOWPATH_DRY_RUN=true".to_owned(),
+        format!("AWS_ACCESS_KEY_ID={ACCESS_KEY}"),
+        format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}"),
+        format!("TF_VAR_scw_project={PROJECT}"),
+    ] {
+        assert!(
+            environment.contains(&expected.as_str()),
+            "{expected} is not in {environment:?}"
+        );
+    }
+    for variable in [
+        "VAULT_TOKEN=",
+        "TOWPATH_JWT_FILE=",
+        "SCALEWAY_TOKEN=",
+        "AWS_SESSION_TOKEN=",
+        "DOCKER_CONFIG=",
+    ] {
+        assert!(
+            !environment.iter().any(|line| line.starts_with(variable)),
+            "{variable}"
+        );
+    }
+    for cmdline in ["own", "parent"] {
+        let cmdline = std::fs::read_to_string(seen.join(cmdline)).unwrap();
+        assert!(
+            !cmdline.contains(SECRET_KEY) && !cmdline.contains(&world.jwt),
+            "{cmdline}"
+        );
+    }
+
+    let audited = world.audited();
+    assert_eq!(
+        audited[before..],
+        [
+            "update auth/kubernetes/login",
+            "read sys/internal/ui/mounts/secret/ci/scw",
+            "read secret/data/ci/scw",
+            "update auth/token/revoke-self",
+        ]
+    );
+    assert_eq!(world.tokens().await, tokens, "a token is left");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let said = world.path("said");
+    let script = format!(
+        "trap 'echo term >> {0}' TERM; trap 'echo usr1 >> {0}' USR1; trap 'echo hup >> {0}; exit 9' HUP
+         echo ready >> {0}; while :; do sleep 0.02; done",
+        said.display()
+    );
+    let mut command = world.tool();
+    command
+        .args([
+            "exec",
+            "--registry-login",
+            "rg.fr-par.scw.cloud",
+            "--",
+            "sh",
+            "-c",
+            &script,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for_lines(&said, 1).await;
+    assert_eq!(
+        world.tokens().await,
+        tokens,
+        "nothing that the command has needs the token, yet it is still alive"
+    );
+    assert_eq!(entries(&world.tmp()).len(), 1, "the docker configuration");
+    for (sent, count) in [
+        (Signal::TERM, 2),
+        (Signal::TERM, 3),
+        (Signal::USR1, 4),
+        (Signal::HUP, 5),
+    ] {
+        signal(&child, sent);
+        wait_for_lines(&said, count).await;
+    }
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 9, "{ran:?}");
+    let said = std::fs::read_to_string(&said).unwrap();
+    assert_eq!(lines(&said), ["ready", "term", "term", "usr1", "hup"]);
+    assert_eq!(entries(&world.tmp()), [""; 0], "the docker configuration is left");
+    assert_eq!(world.tokens().await, tokens);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_fails_in_whatever_way_leaves_nothing() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let docker = ["--registry-login", "rg.fr-par.scw.cloud,127.0.0.1:5000"];
+    assert_eq!(world.exec(&docker, "kill -KILL $$").await.code, 137);
+    assert_eq!(world.exec(&docker, "kill -TERM $$").await.code, 143);
+    assert_eq!(
+        world.exec(&docker, "").await.code,
+        0,
+        "an empty word after -- is meant"
+    );
+    for (program, code) in [("/no/such/program", 127), ("/etc/passwd", 126)] {
+        let mut command = world.tool();
+        command.arg("exec").args(docker).args(["--", program]);
+        let ran = run(command).await;
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(
+            ran.stderr.contains(program.rsplit('/').next().unwrap()),
+            "{ran:?}"
+        );
+    }
+    let late = world
+        .exec(
+            &["--timeout", "1s", docker[0], docker[1]],
+            "trap '' HUP; sleep 1000",
+        )
+        .await;
+    assert_eq!(late.code, 9, "{late:?}");
+    assert_eq!(entries(&world.tmp()), [""; 0], "a docker configuration is left");
+    assert_eq!(world.tokens().await, tokens, "a token is left");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn docker_finds_a_private_login() {
+    let world = World::start().await;
+    let copy = world.path("copy");
+    let script = format!(
+        "cp -a $DOCKER_CONFIG {} && env | grep -c '^DOCKER_AUTH_CONFIG=' ; stat -c %a $DOCKER_CONFIG $DOCKER_CONFIG/config.json",
+        copy.display()
+    );
+    let mut command = world.tool();
+    command.env("DOCKER_AUTH_CONFIG", "{}").args([
+        "exec",
+        "--registry-login",
+        "rg.fr-par.scw.cloud",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    let ran = run(command).await;
+    assert_eq!(lines(&ran.stdout), ["0", "700", "600"], "{ran:?}");
+    ran.assert_discreet(&[SECRET_KEY]);
+    let config = std::fs::read_to_string(copy.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    // base64 of nologin:0badcafe-0000-4000-8000-00000000ca01
+    let expected = "bm9sb2dpbjowYmFkY2FmZS0wMDAwLTQwMDAtODAwMC0wMDAwMDAwMGNhMDE=";
+    assert_eq!(config["auths"]["rg.fr-par.scw.cloud"]["auth"], expected);
+
+    // Where artifacts are taken from, there is no place for it.
+    let mut command = world.tool();
+    command.env("CI_PROJECT_DIR", world.guardian.dir()).args([
+        "exec",
+        "--registry-login",
+        "rg.fr-par.scw.cloud",
+        "--",
+        "true",
+    ]);
+    let ran = run(command).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert_eq!(entries(&world.tmp()), [""; 0]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_names_the_variables_and_runs_nothing() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let mark = world.path("mark");
+    let script = format!("touch {}", mark.display());
+    let ran = world
+        .exec(&["--dry-run", "--registry-login", "rg.fr-par.scw.cloud"], &script)
+        .await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let report = ran.json();
+    assert_eq!(report["schema"], "towpath.vault-scw-creds/1");
+    assert_eq!(report["secret"]["version"], 2);
+    assert_eq!(report["secret"]["pinned"], false);
+    assert_eq!(report["token"], "revoked");
+    assert!(
+        report["variables"]
+            .as_array()
+            .unwrap()
+            .contains(&"DOCKER_CONFIG".into())
+    );
+    ran.assert_discreet(&[SECRET_KEY, &world.jwt]);
+    assert!(!mark.exists());
+    assert_eq!(world.tokens().await, tokens);
+    world.stop().await;
+}
+
+/// `script` gives the tool a terminal of its own; what is written to it is typed there.
+#[tokio::test]
+async fn the_terminal_is_the_commands_while_it_runs() {
+    use tokio::io::AsyncWriteExt as _;
+    let world = World::start().await;
+    let said = world.path("said");
+    let tool = env!("CARGO_BIN_EXE_vault-scw-creds");
+    let inner = world.path("inner.sh");
+    // Were its group not in the foreground, reading would stop it, and Ctrl-C would not reach it.
+    std::fs::write(
+        &inner,
+        format!(
+            "trap 'echo interrupted >> {0}; exit 5' INT; echo ready >> {0}; read line; echo \"read $line\" >> {0}; \
+             while :; do sleep 0.02; done\n",
+            said.display()
+        ),
+    )
+    .unwrap();
+    // The shell around it wants its terminal back afterwards.
+    let outer = format!(
+        "{tool} exec -- sh {}; echo code $? >> {1}; read line; echo \"then $line\" >> {1}",
+        inner.display(),
+        said.display()
+    );
+    let settings = world.tool();
+    let mut command = tokio::process::Command::new("script");
+    command.env_clear();
+    for (name, value) in settings.as_std().get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let mut child = command
+        .env("SHELL", "/bin/sh")
+        .args(["-qec", &outer, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("script, of util-linux, is there");
+    let mut keyboard = child.stdin.take().unwrap();
+    wait_for_lines(&said, 1).await;
+    keyboard.write_all(b"hello\n").await.unwrap();
+    wait_for_lines(&said, 2).await;
+    keyboard.write_all(b"\x03").await.unwrap();
+    wait_for_lines(&said, 4).await;
+    keyboard.write_all(b"bye\n").await.unwrap();
+    let text = wait_for_lines(&said, 5).await;
+    assert_eq!(
+        lines(&text),
+        ["ready", "read hello", "interrupted", "code 5", "then bye"]
+    );
+    drop(keyboard);
+    child.wait().await.unwrap();
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_signal_before_the_command_ends_the_run_without_it() {
+    // A server that takes the login and never answers.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let jwt = folder.path().join("jwt");
+    std::fs::write(&jwt, "e30.e30.c2ln").unwrap();
+    let mark = folder.path().join("mark");
+    let mut command = world::tool();
+    command
+        .args([
+            "exec",
+            "--role",
+            "ci",
+            "--secret",
+            "secret/ci/scw",
+            "--vault-addr",
+        ])
+        .arg(format!("http://{}", listener.local_addr().unwrap()))
+        .arg("--jwt-file")
+        .arg(&jwt)
+        .arg("--")
+        .arg("touch")
+        .arg(&mark)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let (_connection, _) = listener.accept().await.unwrap();
+    signal(&child, Signal::TERM);
+    signal(&child, Signal::INT);
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert!(matches!(ran.code, 143 | 130), "{ran:?}");
+    assert!(ran.stderr.contains("interrupted while logging in"), "{ran:?}");
+    assert!(!mark.exists());
+}

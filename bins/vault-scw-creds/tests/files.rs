@@ -1,0 +1,209 @@
+//! `env`, `write` and `revoke`: credentials that outlive a command, and their end.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules are for the tool; a test looks at it from outside"
+)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+
+mod world;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::json;
+use world::{ACCESS_KEY, SECRET_KEY, World, entries, run};
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn a_shell_evaluates_what_env_prints() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let data =
+        json!({"access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "note": "it's $(touch x) `y`\n\"z\""});
+    world
+        .server
+        .write_secret("secret", "ci/odd", &data)
+        .await
+        .unwrap();
+    let tool = env!("CARGO_BIN_EXE_vault-scw-creds");
+    let settings = world.tool();
+    let mut command = tokio::process::Command::new("sh");
+    command.env_clear();
+    for (name, value) in settings.as_std().get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let script = format!(
+        "eval \"$({tool} env --secret secret/ci/odd --tf-var note=note)\" && printf '%s|%s|%s' \"$SCW_SECRET_KEY\" \"$TF_VAR_note\" \"${{SCALEWAY_TOKEN-unset}}\""
+    );
+    let output = command
+        .env("SCALEWAY_TOKEN", "older-key")
+        .args(["-c", &script])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        format!("{SECRET_KEY}|it's $(touch x) `y`\n\"z\"|unset")
+    );
+    assert!(!String::from_utf8(output.stderr).unwrap().contains(SECRET_KEY));
+    assert_eq!(world.tokens().await, tokens);
+
+    let mut command = world.tool();
+    command.args(["env", "--format", "dotenv", "--aws"]);
+    let ran = run(command).await;
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], format!("SCW_ACCESS_KEY={ACCESS_KEY}"), "{ran:?}");
+    assert!(lines.contains(&format!("AWS_SECRET_ACCESS_KEY={SECRET_KEY}").as_str()));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_write_writes_revoke_removes() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let home = world.path("home");
+    std::fs::create_dir(&home).unwrap();
+    let (scw, docker, pull) = (
+        home.join(".config/scw/config.yaml"),
+        home.join("docker"),
+        home.join("pull.yaml"),
+    );
+    let files = |command: &mut tokio::process::Command| {
+        command
+            .arg("--scw-config")
+            .arg(&scw)
+            .arg("--docker-config")
+            .arg(&docker);
+        command.arg("--pull-secret").arg(&pull);
+    };
+    let write = async |flags: &[&str]| {
+        let mut command = world.tool();
+        command
+            .args(["write", "--registry-login", "rg.fr-par.scw.cloud"])
+            .args(flags);
+        files(&mut command);
+        run(command).await
+    };
+
+    let ran = write(&["--dry-run"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(entries(&home), [""; 0]);
+    let ran = write(&[]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ran.assert_discreet(&[SECRET_KEY, &world.jwt]);
+    let report = ran.json();
+    assert_eq!(
+        (&report["changed"], &report["token"]),
+        (&json!(true), &json!("revoked"))
+    );
+    for file in [&scw, &docker.join("config.json"), &pull] {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+    assert!(std::fs::read_to_string(&scw).unwrap().contains(SECRET_KEY));
+    let again = write(&[]).await.json();
+    assert_eq!(again["changed"], false, "{again}");
+    // Another version of the secret is another content: nothing is overwritten.
+    let other = write(&["--secret-version", "1"]).await;
+    assert_eq!(other.code, 6, "{other:?}");
+    assert!(std::fs::read_to_string(&scw).unwrap().contains(SECRET_KEY));
+
+    let revoke = async || {
+        let mut command = world::tool();
+        command.arg("revoke");
+        files(&mut command);
+        run(command).await
+    };
+    let ran = revoke().await;
+    assert_eq!((ran.code, &ran.json()["changed"]), (0, &json!(true)), "{ran:?}");
+    assert!(!scw.exists() && !docker.exists() && !pull.exists());
+    let ran = revoke().await;
+    assert_eq!((ran.code, &ran.json()["changed"]), (0, &json!(false)), "{ran:?}");
+    std::fs::write(&scw, "access_key: SCWPERSON00000000000\n").unwrap();
+    let ran = revoke().await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(scw.exists(), "a person's file is gone");
+    assert_eq!(world.tokens().await, tokens);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_where_artifacts_are_taken_from() {
+    let world = World::start().await;
+    let project = world.path("project");
+    std::fs::create_dir(&project).unwrap();
+    let before = world.audited().len();
+    let write = async |flags: &[&str]| {
+        let mut command = world.tool();
+        command
+            .env("CI_PROJECT_DIR", &project)
+            .args(["write", "--scw-config", "scw.yaml", "--scw-profile", "ci"])
+            .args(flags)
+            .current_dir(&project);
+        run(command).await
+    };
+    let ran = write(&[]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.contains("--force"), "{ran:?}");
+    assert_eq!(world.audited().len(), before, "it was refused after a login");
+    let ran = write(&["--force"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        std::fs::read_to_string(project.join("scw.yaml"))
+            .unwrap()
+            .contains("active_profile: \"ci\"")
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_from_a_file_is_revoked_once() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let body = json!({"policies": ["ci"], "ttl": "10m"});
+    let created = world.server.write("auth/token/create", &body).await.unwrap();
+    let token = created["auth"]["client_token"].as_str().unwrap();
+    let file = world.path("token");
+    std::fs::write(&file, token).unwrap();
+    assert_ne!(world.tokens().await, tokens);
+    let revoke = async || {
+        let mut command = world.tool();
+        command.env("VAULT_TOKEN_FILE", &file).arg("revoke");
+        run(command).await
+    };
+    let ran = revoke().await;
+    assert_eq!(
+        (ran.code, &ran.json()["token"]),
+        (0, &json!("revoked")),
+        "{ran:?}"
+    );
+    ran.assert_discreet(&[token]);
+    assert_eq!(world.tokens().await, tokens);
+    let ran = revoke().await;
+    assert_eq!((ran.code, &ran.json()["token"]), (0, &json!("gone")), "{ran:?}");
+
+    // Valid, but not allowed to revoke itself: the same 403, told apart.
+    let body = json!({"policies": ["ci"], "ttl": "10m", "no_default_policy": true});
+    world
+        .server
+        .write_policy(
+            "ci",
+            r#"path "auth/token/lookup-self" { capabilities = ["read"] }"#,
+        )
+        .await
+        .unwrap();
+    let created = world.server.write("auth/token/create", &body).await.unwrap();
+    std::fs::write(&file, created["auth"]["client_token"].as_str().unwrap()).unwrap();
+    let ran = revoke().await;
+    assert_eq!(
+        (ran.code, &ran.json()["token"]),
+        (4, &json!("unknown")),
+        "{ran:?}"
+    );
+    world.stop().await;
+}

@@ -1,0 +1,319 @@
+//! Changing one entry: one splice for each field, then the proof.
+
+use std::ops::Range;
+
+use yaml_edit::SyntaxKind;
+
+use super::document::{Edit, Images, Kustomization, Mark, Root};
+use super::entry::{DIGEST, Field, NAME, NEW_NAME, NEW_TAG, Shape, ValueKind, line_of};
+use super::image::ImageState;
+use super::proof;
+use super::scalar::{self, Quotes};
+use crate::failure::{Failure, Result};
+
+impl Kustomization {
+    /// Makes entry `index` say exactly what `target` says.
+    pub(super) fn replace(&self, index: usize, target: &ImageState) -> Result<Edit> {
+        let old = self.images()[index].state.clone();
+        if old == *target {
+            return Ok(Edit {
+                text: self.text.clone(),
+                old: Some(old),
+                new: target.clone(),
+            });
+        }
+        self.refuse_shared(index)?;
+        let wanted = [
+            (NEW_NAME, &target.new_name),
+            (NEW_TAG, &target.tag),
+            (DIGEST, &target.digest),
+        ];
+        // One splice, then the spans are read anew: simpler than keeping many splices from touching one another.
+        // Removals come last, so that the field after which another is inserted is still there.
+        let mut current = self.clone();
+        for removing in [false, true] {
+            for (key, value) in wanted {
+                if value.is_none() != removing {
+                    continue;
+                }
+                if let Some(text) = current.with_field(index, key, value.as_deref())? {
+                    current = Kustomization::parse(&self.file, text.as_bytes())
+                        .map_err(|failure| self.cannot_edit(index).because(failure))?;
+                }
+            }
+        }
+        proof::replaced(&self.value, &current.value, index, &old, target)
+            .map_err(|difference| self.cannot_edit(index).because(difference))?;
+        Ok(Edit {
+            text: current.text,
+            old: Some(old),
+            new: target.clone(),
+        })
+    }
+
+    /// The text with one field of one entry set or removed; none when there is nothing to do.
+    fn with_field(&self, index: usize, key: &str, value: Option<&str>) -> Result<Option<String>> {
+        let Shape::Mapping { flow, fields } = &self.images()[index].shape else {
+            return Err(self.cannot_edit(index));
+        };
+        let state = &self.images()[index].state;
+        let now = match key {
+            NEW_NAME => &state.new_name,
+            NEW_TAG => &state.tag,
+            _ => &state.digest,
+        };
+        if now.as_deref() == value {
+            return Ok(None);
+        }
+        let at = fields.iter().position(|field| field.key == key);
+        let text = match (at, value) {
+            (Some(at), Some(value)) => self.with_value(index, &fields[at], value, *flow)?,
+            (None, Some(value)) => {
+                let earlier: &[&str] = match key {
+                    NEW_NAME => &[NAME],
+                    NEW_TAG => &[NAME, NEW_NAME],
+                    _ => &[NAME, NEW_NAME, NEW_TAG],
+                };
+                let before = fields
+                    .iter()
+                    .rposition(|field| earlier.contains(&field.key.as_str()))
+                    .unwrap_or(fields.len() - 1);
+                self.with_field_after(fields, before, key, value, *flow)
+            }
+            (Some(at), None) => self.without_field(fields, at, *flow),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(text))
+    }
+
+    fn with_value(&self, index: usize, field: &Field, value: &str, flow: bool) -> Result<String> {
+        let line = line_of(&self.text, field.key_span.start);
+        let (_, quotes) = field.quotes(&self.text);
+        match field.kind {
+            ValueKind::Scalar => {
+                let written = scalar::write(
+                    value,
+                    quotes,
+                    self.usual_quotes(index),
+                    flow && !self.plain_colon(field),
+                );
+                Ok(self.spliced(field.value_span.clone(), &written))
+            }
+            ValueKind::Absent => {
+                let colon = self.text[field.key_span.end..]
+                    .find(':')
+                    .map_or(field.key_span.end, |at| field.key_span.end + at + 1);
+                let written = scalar::write(value, quotes, self.usual_quotes(index), flow);
+                Ok(self.spliced(colon..colon, &format!(" {written}")))
+            }
+            ValueKind::Block => {
+                let span = self.block_content(field).ok_or_else(|| {
+                    Failure::input(format!(
+                        "{}:{line}: {} has a value of several lines",
+                        self.file, field.key
+                    ))
+                    .hint("write the value on one line")
+                })?;
+                Ok(self.spliced(span, value))
+            }
+            ValueKind::Alias | ValueKind::Tagged | ValueKind::Collection => {
+                let what = match field.kind {
+                    ValueKind::Alias => "an alias",
+                    ValueKind::Tagged => "a value with a tag",
+                    _ => "a collection",
+                };
+                Err(
+                    Failure::input(format!("{}:{line}: {} is {what}", self.file, field.key))
+                        .hint("write the value itself in its place"),
+                )
+            }
+        }
+    }
+
+    /// Whether a colon stands in a plain scalar of a flow collection already, so that its readers can bear it.
+    fn plain_colon(&self, field: &Field) -> bool {
+        self.text[field.value_span.clone()].contains(':')
+    }
+
+    /// The one line of content of a block scalar.
+    fn block_content(&self, field: &Field) -> Option<Range<usize>> {
+        let raw = &self.text[field.value_span.clone()];
+        let body = raw.find('\n')? + 1;
+        let content = raw[body..].trim();
+        if content.is_empty() || content.contains('\n') {
+            return None;
+        }
+        let start = field.value_span.start + body + (raw[body..].len() - raw[body..].trim_start().len());
+        Some(start..start + content.len())
+    }
+
+    /// The quotes that the entry's other values have, for a value that cannot stand without.
+    fn usual_quotes(&self, index: usize) -> Quotes {
+        match &self.images()[index].shape {
+            Shape::Mapping { fields, .. } => fields
+                .iter()
+                .map(|field| field.quotes(&self.text).1)
+                .find(|quotes| *quotes != Quotes::None)
+                .unwrap_or(Quotes::Double),
+            Shape::Foreign => Quotes::Double,
+        }
+    }
+
+    /// A new field after field `before`, in the style of its neighbours.
+    fn with_field_after(
+        &self,
+        fields: &[Field],
+        before: usize,
+        key: &str,
+        value: &str,
+        flow: bool,
+    ) -> String {
+        let anchor = &fields[before];
+        let (key_quotes, anchor_quotes) = anchor.quotes(&self.text);
+        let all_quoted = fields
+            .iter()
+            .all(|field| field.quotes(&self.text).1 != Quotes::None);
+        let value_quotes = if all_quoted { anchor_quotes } else { Quotes::None };
+        let key = scalar::write(key, key_quotes, Quotes::Double, flow);
+        let value = scalar::write(value, value_quotes, Quotes::Double, flow);
+        if flow {
+            let separator = before
+                .checked_sub(1)
+                .map(|earlier| &self.text[fields[earlier].value_span.end..anchor.key_span.start])
+                .filter(|gap| gap.trim() == ",")
+                .unwrap_or(", ");
+            let gap = &self.text[anchor.key_span.end..anchor.value_span.start];
+            let colon = if gap.trim() == ":" && !gap.contains('\n') {
+                gap
+            } else {
+                ": "
+            };
+            let end = anchor.value_span.end;
+            return self.spliced(end..end, &format!("{separator}{key}{colon}{value}"));
+        }
+        let column = self.text[self.line_start(anchor.key_span.start)..anchor.key_span.start]
+            .chars()
+            .count();
+        self.with_line_after(
+            anchor.value_span.end,
+            &format!("{}{key}: {value}", " ".repeat(column)),
+        )
+    }
+
+    fn without_field(&self, fields: &[Field], at: usize, flow: bool) -> String {
+        let field = &fields[at];
+        let next = fields.get(at + 1);
+        if flow {
+            let span = match (at.checked_sub(1), next) {
+                (Some(earlier), _) => fields[earlier].value_span.end..field.value_span.end,
+                (None, Some(next)) => field.key_span.start..next.key_span.start,
+                (None, None) => field.key_span.start..field.value_span.end,
+            };
+            return self.spliced(span, "");
+        }
+        let end = self.line_end(field.value_span.end);
+        if at == 0 {
+            // The dash stays, and what follows moves up to it.
+            let rest = &self.text[end..];
+            let start_of_rest = end + (rest.len() - rest.trim_start().len());
+            return self.spliced(field.key_span.start..start_of_rest, "");
+        }
+        let start = self.line_start(field.key_span.start);
+        if end == self.text.len() && !self.text.ends_with('\n') {
+            // The file had no final line break, and still has none.
+            let kept = self.text[..start].trim_end_matches(['\r', '\n']).len();
+            return self.spliced(kept..end, "");
+        }
+        self.spliced(start..end, "")
+    }
+
+    /// The text with `line` after the line that `offset` is on.
+    pub(super) fn with_line_after(&self, offset: usize, line: &str) -> String {
+        let end = self.line_end(offset);
+        let eol = self.line_break();
+        if self.text[..end].ends_with('\n') {
+            self.spliced(end..end, &format!("{line}{eol}"))
+        } else {
+            self.spliced(end..end, &format!("{eol}{line}"))
+        }
+    }
+
+    fn cannot_edit(&self, index: usize) -> Failure {
+        Failure::input(format!(
+            "{}:{}: this entry cannot be edited without changing more than it",
+            self.file,
+            self.images()[index].line
+        ))
+        .hint("write the entry as a plain block mapping, then try again")
+    }
+
+    /// Refuses an entry whose change would show elsewhere, or whose content comes from elsewhere.
+    fn refuse_shared(&self, index: usize) -> Result<()> {
+        let Images::Sequence { items, span, .. } = &self.images else {
+            return Ok(());
+        };
+        let item = &items[index];
+        let refuse = |line: usize, what: &str| {
+            Err(Failure::input(format!("{}:{line}: {what}", self.file))
+                .hint("write the entry out in full, without anchors, aliases and merge keys"))
+        };
+        let inside: Vec<&Mark> = self.marks.iter().filter(|mark| item.contains(&mark.at)).collect();
+        for mark in &inside {
+            let line = line_of(&self.text, mark.at);
+            match mark.kind {
+                SyntaxKind::REFERENCE => {
+                    return refuse(line, &format!("the entry uses the alias {}", mark.name));
+                }
+                SyntaxKind::MERGE_KEY => return refuse(line, "the entry uses a merge key"),
+                _ => {}
+            }
+        }
+        // An anchor on the entry, on `images` or on the whole file stands before the entry's first field.
+        let before = index
+            .checked_sub(1)
+            .map_or(span.start, |earlier| items[earlier].end);
+        let containing = |mark: &Mark| {
+            let of_entry = (before..item.start).contains(&mark.at);
+            let of_images = self
+                .images_key()
+                .is_some_and(|key| (key.end..span.start).contains(&mark.at));
+            let of_root = self.first_key().is_some_and(|first| mark.at < first);
+            of_entry || of_images || of_root || item.contains(&mark.at)
+        };
+        for anchor in self
+            .marks
+            .iter()
+            .filter(|mark| mark.kind == SyntaxKind::ANCHOR && containing(mark))
+        {
+            let alias = self
+                .marks
+                .iter()
+                .find(|mark| mark.kind == SyntaxKind::REFERENCE && mark.name == anchor.name);
+            if let Some(alias) = alias {
+                let (line, used) = (line_of(&self.text, anchor.at), line_of(&self.text, alias.at));
+                return refuse(
+                    line,
+                    &format!("the anchor {} is used on line {used}", anchor.name),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn images_key(&self) -> Option<Range<usize>> {
+        let Root::Mapping { fields, .. } = &self.root else {
+            return None;
+        };
+        fields
+            .iter()
+            .find(|field| field.key == "images")
+            .map(|field| field.key_span.clone())
+    }
+
+    fn first_key(&self) -> Option<usize> {
+        let Root::Mapping { fields, .. } = &self.root else {
+            return None;
+        };
+        fields.first().map(|field| field.key_span.start)
+    }
+}

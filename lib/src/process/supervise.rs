@@ -1,0 +1,156 @@
+//! Running a command in our place: the user's own, which must not notice us.
+//!
+//! It has our standard streams, a process group of its own, the terminal if there is one, and every signal that we
+//! get. We stay beside it, rather than become it, because there is something to clean up once it ended.
+//!
+//! Deliberately absent: ending what the command left running in its group. A job may start a daemon on purpose, and
+//! no shell ends it either.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::signals::Signals;
+use super::spawn::Group;
+use super::terminal::Terminal;
+use super::{Command, GRACE, code_of, out_of_time};
+use crate::deadline::Deadline;
+use crate::failure::{Failure, Result};
+
+/// How a supervised command came out.
+#[derive(Debug)]
+pub enum Supervised {
+    /// It ran and ended with this code: its own, or 128+n for signal n.
+    Ended(u8),
+    /// It could not be started. The code is the one that shells give: 127 when there is no such program, 126 when it
+    /// may not be run or is no program.
+    NotStarted(u8, Failure),
+}
+
+impl Command {
+    /// Runs it with our standard streams until it ends, passing every signal on. When the deadline passes, its group
+    /// gets TERM and, after a grace period, KILL.
+    ///
+    /// # Errors
+    /// Deadline (exit 9) when it had to be stopped; internal when the system does not let us wait.
+    pub async fn supervise(&self, deadline: Deadline, signals: &mut Signals) -> Result<Supervised> {
+        let name = self.name();
+        let mut command = self.prepare();
+        command
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit());
+        let terminal = Terminal::ours();
+        if let Some(terminal) = &terminal {
+            terminal.lend_at_start(&mut command);
+        }
+        let mut changes = signal(SignalKind::child())
+            .map_err(|error| Failure::internal("cannot listen for signals").because(error))?;
+        let mut group = match Group::start(command) {
+            Ok(group) => group,
+            Err(error) => return Ok(not_started(&name, error)),
+        };
+        let status = loop {
+            tokio::select! {
+                status = group.wait(&name) => break status?,
+                signal = signals.next() => {
+                    if let (Signal::CONT, Some(terminal), Some(leader)) = (signal, &terminal, group.leader()) {
+                        terminal.lend(leader);
+                    }
+                    group.signal(signal);
+                }
+                Some(()) = changes.recv() => {
+                    if let (Some(terminal), Some(leader)) = (&terminal, group.leader()) {
+                        stop_with(leader, terminal);
+                    }
+                }
+                () = tokio::time::sleep(deadline.remaining()) => {
+                    group.end(GRACE).await;
+                    return Err(out_of_time(&name));
+                }
+            }
+        };
+        Ok(Supervised::Ended(exit_code(status)))
+    }
+}
+
+/// When the command was stopped (Ctrl-Z), stops us too, so that the shell gets its terminal back. It goes on together
+/// with us: CONT is a signal that is passed on.
+fn stop_with(leader: Pid, terminal: &Terminal) {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+    if matches!(waitid(WaitId::Pid(leader), options), Ok(Some(_))) {
+        terminal.take_back();
+        // It cannot fail: STOP to oneself is always allowed.
+        let _ = kill_process(getpid(), Signal::STOP);
+    }
+}
+
+fn not_started(name: &str, error: io::Error) -> Supervised {
+    let (code, failure) = if error.kind() == io::ErrorKind::NotFound {
+        let failure = Failure::usage(format!("the command {name} is not there"))
+            .hint("check its spelling and PATH; a script also needs the interpreter of its first line");
+        (127, failure)
+    } else {
+        let failure = Failure::usage(format!("the command {name} cannot be run"))
+            .hint("check that it is a program, built for this machine and executable for this user");
+        (126, failure)
+    };
+    Supervised::NotStarted(code, failure.because(error))
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    // Both parts fit: an exit code has eight bits, and no signal is above 64.
+    u8::try_from(code_of(status)).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::failure::Kind;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(20))
+    }
+
+    async fn code(command: Command) -> u8 {
+        let mut signals = Signals::listen().expect("signals");
+        match command
+            .supervise(soon(), &mut signals)
+            .await
+            .expect("it is supervised")
+        {
+            Supervised::Ended(code) | Supervised::NotStarted(code, _) => code,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_code_is_the_commands_own() {
+        let shell = |script: &str| Command::new("sh").arg("-c").arg(script);
+        assert_eq!(code(shell("exit 0")).await, 0);
+        assert_eq!(code(shell("exit 42")).await, 42);
+        assert_eq!(code(shell("kill -KILL $$")).await, 137);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_started_has_the_codes_of_a_shell() {
+        assert_eq!(code(Command::new("/no/such/program")).await, 127);
+        assert_eq!(code(Command::new("no-such-program-anywhere")).await, 127);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert_eq!(code(Command::new(file.path())).await, 126);
+        assert_eq!(code(Command::new("/")).await, 126);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_the_whole_group() {
+        let mut signals = Signals::listen().expect("signals");
+        let outcome = Command::new("sleep")
+            .arg("1000")
+            .supervise(Deadline::after(Duration::from_millis(50)), &mut signals)
+            .await;
+        assert_eq!(outcome.expect_err("it had to be stopped").kind(), Kind::Deadline);
+    }
+}

@@ -1,0 +1,304 @@
+//! Reading from a key/value engine of either version.
+//!
+//! Source: API reference, "KV secrets engine", versions 1 and 2, section "Read secret (version)";
+//! `sys/internal/ui/mounts`, which the servers' own command line asks as well, to learn the mount that a path belongs
+//! to and its version: a mount's name may hold slashes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use vaultrs::api::kv1::requests::GetSecretRequest;
+use vaultrs::api::kv2::requests::ReadSecretRequest;
+
+use super::Session;
+use super::refusal::Asked;
+use crate::failure::{Failure, Result};
+
+/// Where a secret is: `MOUNT/PATH`, as on the command line of the servers, without `data/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretPath(String);
+
+impl SecretPath {
+    /// The path as one text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for SecretPath {
+    type Err = Failure;
+
+    fn from_str(value: &str) -> Result<Self> {
+        let path = value.trim_matches('/');
+        let segments: Vec<&str> = path.split('/').collect();
+        let odd =
+            |segment: &&str| matches!(*segment, "" | "." | "..") || segment.chars().any(char::is_control);
+        if segments.len() < 2 || segments.iter().any(odd) {
+            return Err(Failure::usage(format!("malformed secret path {value:?}"))
+                .hint("it reads MOUNT/PATH, such as secret/ci/scaleway"));
+        }
+        Ok(SecretPath(path.to_owned()))
+    }
+}
+
+/// The version of a key/value engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvVersion {
+    /// One value a path.
+    One,
+    /// A path keeps several versions of its value.
+    Two,
+}
+
+impl fmt::Display for KvVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KvVersion::One => "v1",
+            KvVersion::Two => "v2",
+        })
+    }
+}
+
+/// A key/value engine, and what is left of a path below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Its path, without a slash at the end.
+    pub path: String,
+    /// Its version.
+    pub version: KvVersion,
+    /// The secret's path below it.
+    pub below: String,
+}
+
+/// A secret that was read. Its values are zeroed when dropped and shown nowhere.
+#[derive(Debug)]
+pub struct Reading {
+    /// The version that was got; none from an engine without versions.
+    pub version: Option<u64>,
+    fields: BTreeMap<String, SecretString>,
+}
+
+impl Reading {
+    /// A secret with these fields.
+    pub fn new<N: Into<String>, V: Into<String>>(
+        version: Option<u64>,
+        fields: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        Reading {
+            version,
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name.into(), SecretString::from(value.into())))
+                .collect(),
+        }
+    }
+
+    /// The value of a field: its text, or its JSON when it is not text.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(SecretString::expose_secret)
+    }
+
+    /// The names of all fields, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.keys().map(String::as_str)
+    }
+}
+
+#[derive(Deserialize)]
+struct MountAnswer {
+    path: String,
+    #[serde(rename = "type")]
+    engine: String,
+    #[serde(default)]
+    options: Option<MountOptions>,
+}
+
+#[derive(Deserialize)]
+struct MountOptions {
+    #[serde(default)]
+    version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct VersionedAnswer {
+    data: Map<String, Value>,
+    metadata: VersionMetadata,
+}
+
+#[derive(Deserialize)]
+struct VersionMetadata {
+    version: u64,
+}
+
+impl Session {
+    /// Finds the engine that `secret` is in.
+    ///
+    /// # Errors
+    /// Denied (exit 4) when the token has no rights below the path or there is no such mount, which the server does
+    /// not tell apart; usage (exit 2) when the engine is not a key/value one.
+    pub async fn mount_of(&self, secret: &SecretPath) -> Result<Mount> {
+        let path = format!("sys/internal/ui/mounts/{secret}");
+        let answer = self.vault().get(&path, Some(self.token())).await?;
+        let asked = Asked::Mount {
+            secret,
+            policies: self.policies(),
+        };
+        let found: MountAnswer = answer
+            .read(&asked)?
+            .data
+            .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
+        split(secret, found)
+    }
+
+    /// Reads a secret: the given version, or the latest.
+    ///
+    /// # Errors
+    /// Not found (exit 5) when there is no such secret or version, or it is deleted or destroyed, told apart; denied
+    /// (exit 4) when the token may not read it; usage (exit 2) when a version is asked of an engine without versions.
+    pub async fn read(&self, mount: &Mount, version: Option<u64>) -> Result<Reading> {
+        let asked = Asked::Read {
+            mount,
+            version,
+            policies: self.policies(),
+        };
+        match mount.version {
+            KvVersion::Two => {
+                let request = ReadSecretRequest {
+                    mount: mount.path.clone(),
+                    path: mount.below.clone(),
+                    version,
+                };
+                let answer = self.vault().call(request, Some(self.token())).await?;
+                let found: VersionedAnswer = answer
+                    .read(&asked)?
+                    .data
+                    .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
+                Ok(Reading::new(Some(found.metadata.version), texts(found.data)))
+            }
+            KvVersion::One => {
+                if let Some(version) = version {
+                    return Err(Failure::usage(format!(
+                        "{} has no version {version}: its engine keeps no versions",
+                        mount.path
+                    ))
+                    .hint("leave --secret-version (TOWPATH_SECRET_VERSION) out, or use a KV v2 mount"));
+                }
+                let request = GetSecretRequest {
+                    mount: mount.path.clone(),
+                    path: mount.below.clone(),
+                };
+                let answer = self.vault().call(request, Some(self.token())).await?;
+                let found: Map<String, Value> = answer
+                    .read(&asked)?
+                    .data
+                    .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
+                Ok(Reading::new(None, texts(found)))
+            }
+        }
+    }
+}
+
+fn split(secret: &SecretPath, found: MountAnswer) -> Result<Mount> {
+    let mount = found.path.trim_matches('/');
+    let below = secret
+        .as_str()
+        .strip_prefix(mount)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .filter(|rest| !rest.is_empty())
+        .ok_or_else(|| {
+            Failure::usage(format!("{secret} names the mount {mount} alone"))
+                .hint("add the path of the secret below the mount: MOUNT/PATH")
+        })?;
+    if !matches!(found.engine.as_str(), "kv" | "generic") {
+        return Err(Failure::usage(format!(
+            "the engine at {mount} is of type {}, not kv",
+            found.engine
+        ))
+        .hint("give a secret of a key/value engine"));
+    }
+    let version = match found.options.and_then(|options| options.version).as_deref() {
+        Some("2") => KvVersion::Two,
+        _ => KvVersion::One,
+    };
+    Ok(Mount {
+        path: mount.to_owned(),
+        version,
+        below: below.to_owned(),
+    })
+}
+
+fn texts(data: Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    data.into_iter().map(|(name, value)| match value {
+        Value::String(text) => (name, text),
+        other => (name, other.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Kind;
+
+    fn mount(secret: &str, path: &str, engine: &str, version: Option<&str>) -> Result<Mount> {
+        let answer = MountAnswer {
+            path: path.to_owned(),
+            engine: engine.to_owned(),
+            options: version.map(|version| MountOptions {
+                version: Some(version.to_owned()),
+            }),
+        };
+        split(&secret.parse()?, answer)
+    }
+
+    #[test]
+    fn a_mount_may_hold_slashes() {
+        let found = mount("team/kv/ci/scw", "team/kv/", "kv", Some("2")).unwrap();
+        assert_eq!(
+            (found.path.as_str(), found.below.as_str(), found.version),
+            ("team/kv", "ci/scw", KvVersion::Two)
+        );
+        let found = mount("kv/scw", "kv/", "kv", None).unwrap();
+        assert_eq!(found.version, KvVersion::One);
+    }
+
+    #[test]
+    fn a_mount_alone_or_of_another_engine_is_refused() {
+        for refused in [
+            mount("team/kv", "team/kv/", "kv", Some("2")),
+            mount("db/creds", "db/", "database", None),
+        ] {
+            assert_eq!(refused.expect_err("refused").kind(), Kind::Usage);
+        }
+    }
+
+    #[test]
+    fn paths_name_a_mount_and_a_secret_and_do_not_climb() {
+        assert_eq!(
+            "/secret/app/".parse::<SecretPath>().unwrap().as_str(),
+            "secret/app"
+        );
+        for wrong in [
+            "",
+            "secret",
+            "secret/",
+            "secret//app",
+            "secret/../sys",
+            "secret/./a",
+            "a/b\nc",
+        ] {
+            assert!(wrong.parse::<SecretPath>().is_err(), "{wrong:?}");
+        }
+    }
+}

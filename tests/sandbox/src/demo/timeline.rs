@@ -1,0 +1,150 @@
+//! What happened and how long it took, for a person on standard output and for machines as JSON.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// The timeline of one run.
+pub(super) struct Timeline {
+    started: Instant,
+    builder: &'static str,
+    steps: Vec<Step>,
+    first: Option<String>,
+    second: Option<String>,
+    running: Option<String>,
+    rollback: Option<Duration>,
+    printed: String,
+}
+
+struct Step {
+    name: String,
+    repository: String,
+    took: Duration,
+    digest: Option<String>,
+    ok: bool,
+}
+
+impl Timeline {
+    pub(super) fn start() -> Self {
+        Timeline {
+            started: Instant::now(),
+            builder: "",
+            steps: Vec::new(),
+            first: None,
+            second: None,
+            running: None,
+            rollback: None,
+            printed: String::new(),
+        }
+    }
+
+    pub(super) fn builder(&mut self, name: &'static str) {
+        self.builder = name;
+    }
+
+    pub(super) fn first(&mut self, digest: &str) {
+        self.first = Some(digest.to_owned());
+        self.running = Some(digest.to_owned());
+    }
+
+    pub(super) fn second(&mut self, digest: &str) {
+        self.second = Some(digest.to_owned());
+        self.running = Some(digest.to_owned());
+    }
+
+    pub(super) fn rolled_back(&mut self, digest: &str, took: Duration) {
+        self.running = Some(digest.to_owned());
+        self.rollback = Some(took);
+    }
+
+    /// A part of the story.
+    pub(super) fn chapter(&mut self, title: &str) {
+        self.line(&format!("\n{title}"));
+    }
+
+    /// Something worth knowing that is no step.
+    pub(super) fn note(&mut self, text: &str) {
+        self.line(&format!("{:8}  {text}", ""));
+    }
+
+    /// A step that was done and checked. `repository` is empty for what happens in none.
+    pub(super) fn step(&mut self, name: &str, repository: &str, took: Duration, digest: Option<&str>) {
+        self.record(name, repository, took, digest, true);
+    }
+
+    /// The step that ended the run.
+    pub(super) fn failed(&mut self, why: &str) {
+        self.line(&format!("\nFAILED: {why}"));
+    }
+
+    /// A step that came to a bad end.
+    pub(super) fn failed_step(&mut self, name: &str, repository: &str, took: Duration) {
+        self.record(name, repository, took, None, false);
+    }
+
+    fn record(&mut self, name: &str, repository: &str, took: Duration, digest: Option<&str>, ok: bool) {
+        let shown = digest.map_or_else(String::new, |digest| digest.chars().take(19).collect());
+        let mark = if ok { "" } else { "  FAILED" };
+        self.line(&format!(
+            "{:>6.1} s  {repository:11} {name:42} {:>5.1} s  {shown}{mark}",
+            self.started.elapsed().as_secs_f64(),
+            took.as_secs_f64()
+        ));
+        self.steps.push(Step {
+            name: name.to_owned(),
+            repository: repository.to_owned(),
+            took,
+            digest: digest.map(str::to_owned),
+            ok,
+        });
+    }
+
+    pub(super) fn end(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let steps = self.steps.len();
+        self.line(&format!(
+            "\n{steps} steps, every one checked, in {seconds:.1} s; nothing is left behind"
+        ));
+    }
+
+    /// Everything that was printed so far.
+    pub(super) fn printed(&self) -> &str {
+        &self.printed
+    }
+
+    /// The machine's version.
+    pub(super) fn report(&self) -> Value {
+        let steps: Vec<Value> = self
+            .steps
+            .iter()
+            .map(|step| {
+                json!({
+                    "name": step.name,
+                    "repository": step.repository,
+                    "seconds": rounded(step.took),
+                    "digest": step.digest,
+                    "ok": step.ok,
+                })
+            })
+            .collect();
+        json!({
+            "schema": "towpath.demo/1",
+            "builder": self.builder,
+            "steps": steps,
+            "digests": {"first": self.first, "second": self.second},
+            "running": self.running,
+            "rollback_seconds": self.rollback.map(rounded),
+        })
+    }
+
+    #[expect(clippy::print_stdout, reason = "the timeline is what the demo prints")]
+    fn line(&mut self, text: &str) {
+        println!("{text}");
+        self.printed.push_str(text);
+        self.printed.push('\n');
+    }
+}
+
+fn rounded(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,137 @@
+//! The pages say what the tools say: help texts, exit codes, links.
+//!
+//! `TOWPATH_UPDATE=1 cargo test -p towpath-tidy --test pages` writes the help texts into the pages.
+
+use std::path::Path;
+use std::process::Command;
+
+use towpath_sandbox::towpath_binaries;
+use towpath_tidy::{files, read, repository};
+
+const OPEN: &str = "<!-- help: ";
+const CLOSE: &str = "<!-- /help -->";
+
+/// The help of a tool or subcommand as it is printed where no terminal is.
+fn help(bin: &Path, words: &str) -> String {
+    let mut words = words.split_whitespace();
+    let tool = words.next().expect("a tool's name");
+    let output = Command::new(bin.join(tool))
+        .args(words)
+        .arg("--help")
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .unwrap_or_else(|error| panic!("{tool}: {error}"));
+    assert!(
+        output.status.success(),
+        "{tool} --help: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("help is text");
+    text.lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+/// The page with its help texts as they should be, and how many it holds.
+fn filled(bin: &Path, page: &str) -> (String, usize) {
+    let mut text = String::new();
+    let mut rest = page;
+    let mut blocks = 0;
+    while let Some(at) = rest.find(OPEN) {
+        let (before, after) = rest.split_at(at);
+        let (words, after) = after[OPEN.len()..].split_once(" -->").expect("the comment ends");
+        let (_old, after) = after
+            .split_once(CLOSE)
+            .unwrap_or_else(|| panic!("no {CLOSE} after {words}"));
+        text.push_str(before);
+        text.push_str(&format!(
+            "{OPEN}{words} -->\n```text\n{}```\n{CLOSE}",
+            help(bin, words)
+        ));
+        rest = after;
+        blocks += 1;
+    }
+    text.push_str(rest);
+    (text, blocks)
+}
+
+#[test]
+fn help_texts_are_the_tools_own() {
+    let bin = towpath_binaries::build().expect("the binaries build");
+    let update = std::env::var_os("TOWPATH_UPDATE").is_some();
+    for tool in towpath_binaries::NAMES {
+        let file = format!("bins/{tool}/README.md");
+        let page = read(&file);
+        let (expected, blocks) = filled(&bin, &page);
+        assert!(blocks > 0, "{file} shows no help text");
+        if update {
+            std::fs::write(repository().join(&file), &expected).expect("the page is written");
+        } else {
+            assert!(
+                page == expected,
+                "{file} shows an old help text; run this test with TOWPATH_UPDATE=1"
+            );
+        }
+    }
+}
+
+#[test]
+fn exit_codes_are_those_of_the_library() {
+    let architecture = read("ARCHITECTURE.md");
+    for (code, meaning) in towpath::failure::EXIT_CODES {
+        let row = format!("| {code} | {meaning} |");
+        assert!(architecture.contains(&row), "ARCHITECTURE.md lacks the row {row}");
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for file in files().into_iter().filter(|file| file.ends_with(".md")) {
+        let text = read(&file);
+        let folder = Path::new(&file)
+            .parent()
+            .expect("a file is in a folder")
+            .to_owned();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap_or_default();
+            let path = target.split('#').next().unwrap_or_default();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            assert!(
+                repository().join(&folder).join(path).exists(),
+                "{file} links to {path}, which is not there"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_template_is_on_the_templates_page() {
+    let page = read("ci-templates/README.md");
+    for file in files() {
+        let Some(name) = file
+            .strip_prefix("ci-templates/")
+            .filter(|name| name.ends_with(".yml") && !name.contains('/'))
+        else {
+            continue;
+        };
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "ci-templates/README.md does not mention {name}"
+        );
+        let text = read(&file);
+        let header: serde_norway::Value =
+            serde_norway::from_str(text.split("\n---\n").next().unwrap_or_default()).expect("a header");
+        let inputs = header["spec"]["inputs"].as_mapping().expect("inputs");
+        if ["image.yml", "env.yml", "infra.yml", "rollback.yml"].contains(&name) {
+            for input in inputs.keys().filter_map(|key| key.as_str()) {
+                assert!(
+                    page.contains(&format!("`{input}`")),
+                    "ci-templates/README.md does not mention {input}"
+                );
+            }
+        }
+    }
+}
