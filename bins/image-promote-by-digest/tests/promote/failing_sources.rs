@@ -1,1 +1,218 @@
-//! Sources that break. Placeholder until the scripted registry is there.
+//! Sources that break: the image arrives whole all the same, or the target's tag is not touched.
+
+use std::process::Stdio;
+
+use tokio::io::AsyncReadExt as _;
+use towpath::oci::Digest;
+
+use crate::image::Image;
+use crate::scripted::{Fault, Script, Scripted};
+use crate::world::{World, assert_holds, logged, open_uploads, tagged};
+
+const GIVEN_BACK: &str = "\"DELETE /v2/";
+
+fn script(fault: Fault, times: u32) -> Script {
+    Script {
+        blobs: Some((fault, times)),
+        ..Script::default()
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_breaks_off_or_comes_wrong_is_begun_again() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let image = Image::of_three_platforms("1");
+    for (repository, fault, times) in [("broken", Fault::BreaksOff, 2), ("wrong", Fault::WrongBytes, 1)] {
+        let source = Scripted::start(script(fault, times)).await;
+        source.hold("app", "1", &image);
+        let target = format!("{}/{repository}", production.host());
+        let report = world
+            .promote(&[&format!("{}/app:1", source.host), &target])
+            .await
+            .succeeded();
+        assert_eq!(report["targets"][0]["copied"], 13);
+        assert_holds(production.host(), None, repository, &image).await;
+        assert_eq!(
+            logged(&production, &format!("{GIVEN_BACK}{repository}/")),
+            u64::from(times) * 13
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_never_comes_right_leaves_the_tag_alone() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let (old, new) = (
+        Image::of_one_layer(b"the old layer"),
+        Image::of_one_layer(b"the new layer"),
+    );
+    let target = format!("{}/app:1", production.host());
+    world.promote(&[&world.layout(&old), &target]).await.succeeded();
+    for fault in [Fault::BreaksOff, Fault::WrongBytes] {
+        let source = Scripted::start(script(fault, u32::MAX)).await;
+        source.hold("app", "1", &new);
+        let reference = format!("{}/app:1", source.host);
+        let run = world
+            .promote(&["--move-tag-from", "any", &reference, &target])
+            .await;
+        let error = run.failed_with(7);
+        assert!(error.contains("sha256:"), "{error}");
+        assert_eq!(run.report["targets"][0]["changed"], false);
+        assert!(run.report["targets"][0]["failure"].is_string());
+        assert_eq!(
+            tagged(production.host(), None, "app", "1").await,
+            Some(old.root.clone())
+        );
+    }
+    assert!(
+        logged(&production, GIVEN_BACK) >= 2 * 4,
+        "each attempt was given back"
+    );
+}
+
+#[tokio::test]
+async fn manifests_that_are_not_what_their_digest_names_are_refused() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let source = Scripted::start(Script {
+        wrong_manifests: true,
+        ..Script::default()
+    })
+    .await;
+    let image = Image::of_one_layer(b"layer");
+    source.hold("app", "1", &image);
+    for pointer in [":1".to_owned(), format!("@{}", image.root)] {
+        let reference = format!("{}/app{pointer}", source.host);
+        let target = format!("{}/app:1", production.host());
+        let error = world.promote(&[&reference, &target]).await.failed_with(6);
+        assert!(error.contains(&image.root), "{error}");
+    }
+    assert_eq!(tagged(production.host(), None, "app", "1").await, None);
+}
+
+#[tokio::test]
+async fn another_host_that_has_the_blobs_gets_no_credentials() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let storage = Scripted::start(Script::default()).await;
+    let source = Scripted::start(Script {
+        bearer: true,
+        ..script(Fault::IsElsewhere(storage.host.clone()), u32::MAX)
+    })
+    .await;
+    let (user, password) = crate::scripted::LOGIN;
+    world.log_in(&[(&source.host, user, password)]);
+    let image = Image::of_three_platforms("1");
+    source.hold("app", "1", &image);
+    storage.hold("app", "1", &image);
+    let target = format!("{}/app", production.host());
+    world
+        .promote(&[&format!("{}/app:1", source.host), &target])
+        .await
+        .succeeded();
+    assert_holds(production.host(), None, "app", &image).await;
+    assert_eq!(storage.log().len(), 13);
+    assert!(
+        storage.log().iter().all(|line| !line.authorized),
+        "{:?}",
+        storage.log()
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_to_wait_is_waited_for() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let source = Scripted::start(Script {
+        busy: 2,
+        ..Script::default()
+    })
+    .await;
+    let image = Image::of_one_layer(b"layer");
+    source.hold("app", "1", &image);
+    let report = world
+        .promote(&[
+            &format!("{}/app:1", source.host),
+            &format!("{}/app", production.host()),
+        ])
+        .await
+        .succeeded();
+    assert!(report["seconds"].as_f64().unwrap() >= 2.0, "{report}");
+}
+
+#[tokio::test]
+async fn an_interrupted_run_gives_its_uploads_back_and_the_next_one_finishes() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let source = Scripted::start(script(Fault::Stalls, 1)).await;
+    let image = Image::of_three_platforms("1");
+    source.hold("app", "1", &image);
+    let arguments = [
+        format!("{}/app:1", source.host),
+        format!("{}/app", production.host()),
+    ];
+    let arguments = [arguments[0].as_str(), arguments[1].as_str()];
+    let mut run = world
+        .command(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Wait until every blob is on its way and stuck.
+    let stuck = async {
+        while source
+            .log()
+            .iter()
+            .filter(|line| line.uri.contains("/blobs/"))
+            .count()
+            < 13
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), stuck)
+        .await
+        .unwrap();
+    let id = run.id().unwrap().to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-TERM", &id])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let mut log = String::new();
+    run.stderr.take().unwrap().read_to_string(&mut log).await.unwrap();
+    assert_eq!(run.wait().await.unwrap().code(), Some(143), "{log}");
+    assert!(log.contains("interrupted while copying"), "{log}");
+    assert_eq!(logged(&production, GIVEN_BACK), 13);
+    assert_eq!(tagged(production.host(), None, "app", "1").await, None);
+
+    world.promote(&arguments).await.succeeded();
+    assert_holds(production.host(), None, "app", &image).await;
+    assert_eq!(
+        tagged(production.host(), None, "app", "1").await,
+        Some(image.root)
+    );
+}
+
+#[tokio::test]
+async fn an_incomplete_layout_is_not_pushed_in_part() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let image = Image::of_one_layer(b"layer");
+    let source = world.layout(&image);
+    let folder = source.strip_prefix("oci:").unwrap();
+    let layer = Digest::of(b"layer");
+    let file = std::path::Path::new(folder)
+        .join("blobs/sha256")
+        .join(layer.hex());
+    let target = format!("{}/app:1", registry.host());
+    std::fs::write(&file, b"laYer").unwrap();
+    world.promote(&[&source, &target]).await.failed_with(7);
+    std::fs::remove_file(&file).unwrap();
+    let error = world.promote(&[&source, &target]).await.failed_with(5);
+    assert!(error.contains(layer.hex()), "{error}");
+    assert_eq!(tagged(registry.host(), None, "app", "1").await, None);
+    assert_eq!(open_uploads(&registry, "app"), 0);
+}

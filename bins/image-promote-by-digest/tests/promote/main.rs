@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod image;
+mod scripted;
 mod world;
 
 mod failing_sources;
@@ -12,4 +13,5 @@ mod guarded_tags;
 mod logins;
 mod moving;
 mod odd_images;
+mod peculiar_targets;
 mod request_counts;

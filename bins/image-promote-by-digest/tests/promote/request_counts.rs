@@ -1,7 +1,7 @@
 //! The requests a promotion takes, as the binary counts them and as the registries logged them.
 
 use crate::image::Image;
-use crate::world::{STAGING, World, logged_requests};
+use crate::world::{STAGING, World, logged};
 
 /// What the design aims at, for three platforms with 13 blobs and 4 manifests.
 const SAME_REGISTRY: u64 = 24;
@@ -16,7 +16,7 @@ async fn three_platforms_take_as_few_requests_as_the_design_says() {
     let source = format!("{}/dev/app:1", staging.host());
     let image = Image::of_three_platforms("1");
     world.promote(&[&world.layout(&image), &source]).await.succeeded();
-    let logged = || logged_requests(&staging) + logged_requests(&production);
+    let count = || logged(&staging, " /v2/") + logged(&production, " /v2/");
 
     let by_digest = format!("{}/dev/app@{}", staging.host(), image.root);
     let across = format!("{}/prod/app:1", production.host());
@@ -29,14 +29,20 @@ async fn three_platforms_take_as_few_requests_as_the_design_says() {
         (&source, &across, NOTHING_TO_DO),
         (&by_digest, &across, NOTHING_TO_DO),
     ] {
-        let before = logged();
+        let before = count();
         let report = world.promote(&[source, target]).await.succeeded();
         let requests = report["requests"].as_u64().unwrap();
         assert!(
             requests <= limit,
             "{source} to {target}: {requests} requests, not {limit}"
         );
-        assert_eq!(logged() - before, requests, "{source} to {target}");
+        // The question to the source is dropped, maybe before it arrives, when the target has all of it.
+        let dropped = u64::from(limit == NOTHING_TO_DO && source == &by_digest);
+        let arrived = count() - before;
+        assert!(
+            (requests - dropped..=requests).contains(&arrived),
+            "{source} to {target}: {arrived} of {requests}"
+        );
     }
 }
 

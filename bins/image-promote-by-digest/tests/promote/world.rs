@@ -120,13 +120,12 @@ impl Run {
     #[track_caller]
     pub(crate) fn failed_with(&self, code: i32) -> String {
         assert_eq!(self.code, code, "{}\n{}", self.report, self.log);
-        let lines = self
+        let mut lines = self
             .log
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
         let error: Value = lines
-            .filter(|line: &Value| line["exit_code"] == code)
-            .last()
+            .rfind(|line: &Value| line["exit_code"] == code)
             .unwrap_or_else(|| panic!("no error in the log: {}", self.log));
         error.to_string()
     }
@@ -184,22 +183,27 @@ pub(crate) async fn assert_holds(host: &str, login: Option<(&str, &str)>, reposi
     }
 }
 
-/// How many requests a registry has logged.
-pub(crate) fn logged_requests(registry: &Registry) -> u64 {
+/// How many requests a registry has logged whose line in the access log has this in it.
+pub(crate) fn logged(registry: &Registry, part: &str) -> u64 {
     let log = fs::read_to_string(registry.log()).unwrap();
     // The line of the access log, not those of the application log beside it.
-    let is_request = |line: &&str| line.contains(" HTTP/1.1\" ") && line.contains(" /v2/");
+    let is_request = |line: &&str| line.contains(" HTTP/1.1\" ") && line.contains(part);
     log.lines().filter(is_request).count() as u64
 }
 
-/// Upload sessions that were neither finished nor given back.
+/// How many uploads a registry opened that were neither finished nor given back. What was given back after half a
+/// blob went into it is among those: docker-registry does not let go of an upload at an offset that only it knows.
 pub(crate) fn open_uploads(registry: &Registry, repository: &str) -> usize {
     let folder = registry
         .storage()
         .join("docker/registry/v2/repositories")
         .join(repository)
         .join("_uploads");
-    fs::read_dir(folder).map_or(0, Iterator::count)
+    // It leaves empty folders behind.
+    let is_open = |entry: &fs::DirEntry| entry.path().join("startedat").exists();
+    fs::read_dir(folder).map_or(0, |entries| {
+        entries.filter(|entry| is_open(entry.as_ref().unwrap())).count()
+    })
 }
 
 /// Writes a file and gives back its path as an argument.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::source::Source;
@@ -52,6 +52,14 @@ impl Lanes {
             large: Semaphore::new((concurrency / 4).max(1)),
         }
     }
+
+    /// Waits for its turn to send requests, which ends when what this gives back is dropped.
+    pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>> {
+        self.requests
+            .acquire()
+            .await
+            .map_err(|error| Failure::internal("the lanes of a copy were closed").because(error))
+    }
 }
 
 /// Brings blobs from one source to one repository.
@@ -75,9 +83,7 @@ pub(super) fn stopped() -> Failure {
 impl Mover<'_> {
     pub(super) async fn bring(&self, blob: &Descriptor) -> Result<Moved> {
         let _lane = tokio::select! {
-            lane = self.lanes.requests.acquire() => {
-                lane.map_err(|error| Failure::internal("the lanes of a copy were closed").because(error))?
-            }
+            lane = self.lanes.enter() => lane?,
             () = self.stop.cancelled() => return Err(stopped()),
         };
         let effect = effect(

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::challenge::{self, Challenge};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::http::{Client, Request, Response, StatusCode, Url, authority, header, is_loopback};
 use crate::oci::Credential;
 use crate::secret::Secret;
@@ -293,8 +293,12 @@ impl Session {
         let wide = expected.and(needed);
         match self.request_token(realm, service, &wide).await {
             // Some token servers refuse the whole when they refuse a part.
-            Err(failure) if failure.kind() == crate::failure::Kind::Denied && wide != *needed => {
-                self.request_token(realm, service, needed).await
+            Err(refused) if refused.kind() == Kind::Denied && wide != *needed => {
+                match self.request_token(realm, service, needed).await {
+                    // The part was not to blame, and the whole says more about what the run needs.
+                    Err(again) if again.kind() == Kind::Denied => Err(refused),
+                    other => other,
+                }
             }
             other => other,
         }

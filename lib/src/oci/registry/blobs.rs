@@ -44,9 +44,11 @@ impl Repository {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{digest}"))?;
         let response = self
+            .place
             .session
             .send(&scopes, || {
-                self.client
+                self.place
+                    .client
                     .request(Method::HEAD, url.clone())
                     .answered_elsewhere()
             })
@@ -66,9 +68,10 @@ impl Repository {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{}", blob.digest))?;
         let response = self
+            .place
             .session
             .send(&scopes, || {
-                self.client.get(url.clone()).answered_elsewhere().streams()
+                self.place.client.get(url.clone()).answered_elsewhere().streams()
             })
             .await?;
         if response.status() != StatusCode::OK {
@@ -94,8 +97,11 @@ impl Repository {
         }
         // A session opened twice is one session too many, which expires; nothing is written.
         let response = self
+            .place
             .session
-            .send(&scopes, || self.client.post(url.clone()).repeat(Repeat::Safe))
+            .send(&scopes, || {
+                self.place.client.post(url.clone()).repeat(Repeat::Safe)
+            })
             .await?;
         match response.status() {
             StatusCode::CREATED if mount_from.is_some() => Ok(Begun::Mounted),
@@ -115,12 +121,14 @@ impl Repository {
             ))
         };
         let location = response.header(&header::LOCATION).ok_or_else(broken)?;
-        let mut location = self.base.join(location).map_err(|_| broken())?;
+        let mut location = self.place.base.join(location).map_err(|_| broken())?;
         // A registry behind a TLS proxy often does not know that it is.
-        if self.base.scheme() == "https" && location.scheme() == "http" && location.host() == self.base.host()
+        if self.place.base.scheme() == "https"
+            && location.scheme() == "http"
+            && location.host() == self.place.base.host()
         {
             location = Url::parse(&location.as_str().replacen("http", "https", 1)).map_err(|_| broken())?;
-            let _ = location.set_port(self.base.port());
+            let _ = location.set_port(self.place.base.port());
         }
         Ok(location)
     }
@@ -154,6 +162,7 @@ impl Upload {
         let mut url = self.location.clone();
         url.query_pairs_mut().append_pair("digest", digest.as_str());
         let mut request = repository
+            .place
             .client
             .put(url)
             .header(header::CONTENT_TYPE, "application/octet-stream")
@@ -161,15 +170,15 @@ impl Upload {
             .body(body);
         let at_home = self.is_at_home();
         if at_home {
-            request = repository.session.proof(&scopes).await?.on(request);
+            request = repository.place.session.proof(&scopes).await?.on(request);
         }
         let response = request.send().await?;
         match response.status() {
             status if status.is_success() => Ok(()),
             // The token may have run out while the upload waited; the next attempt asks for another.
             StatusCode::UNAUTHORIZED if at_home => {
-                let proof = repository.session.proof(&scopes).await?;
-                if repository.session.reconsider(&proof, &response).await? {
+                let proof = repository.place.session.proof(&scopes).await?;
+                if repository.place.session.reconsider(&proof, &response).await? {
                     return Err(Failure::unavailable(format!(
                         "{} let our token run out before the blob {digest} was there",
                         repository.reference().endpoint()
@@ -185,17 +194,19 @@ impl Upload {
         }
     }
 
-    /// Gives the upload back, so that the registry need not keep its beginnings. Best effort: it would expire too.
+    /// Gives the upload back, so that the registry need not keep its beginnings. Best effort: it would expire too, and
+    /// docker-registry refuses once half a blob went in, at an offset whose signature it never got to hand out.
     pub async fn abandon(self) {
         let repository = &self.repository;
         let scopes = repository.scopes(Access::Push);
         let work = async {
             let mut request = repository
+                .place
                 .client
                 .request(Method::DELETE, self.location.clone())
                 .timeout(ABANDON_LIMIT);
             if self.is_at_home() {
-                request = repository.session.proof(&scopes).await?.on(request);
+                request = repository.place.session.proof(&scopes).await?.on(request);
             }
             request.send().await
         };
@@ -211,6 +222,6 @@ impl Upload {
 
     /// Whether the upload goes to the registry itself: no other host gets our credentials.
     fn is_at_home(&self) -> bool {
-        self.location.origin() == self.repository.base.origin()
+        self.location.origin() == self.repository.place.base.origin()
     }
 }

@@ -111,9 +111,11 @@ impl Repository {
         let url = self.url(&format!("manifests/{pointer}"))?;
         let scopes = self.scopes(Access::Push);
         let response = self
+            .place
             .session
             .send(&scopes, || {
-                self.client
+                self.place
+                    .client
                     .put(url.clone())
                     .header(header::CONTENT_TYPE, manifest.media_type())
                     .body(Body::Bytes(manifest.bytes().clone()))
@@ -155,8 +157,9 @@ impl Repository {
         let mut tags = Vec::new();
         for _ in 0..PAGES {
             let response = self
+                .place
                 .session
-                .send(&scopes, || self.client.get(url.clone()))
+                .send(&scopes, || self.place.client.get(url.clone()))
                 .await?;
             if !response.status().is_success() {
                 let tried = Tried {
@@ -181,7 +184,7 @@ impl Repository {
                 return Ok(tags);
             };
             // Credentials go along, so the next page must be on the same host.
-            if next.origin() != self.base.origin() {
+            if next.origin() != self.place.base.origin() {
                 return Err(Failure::denied(format!(
                     "{} continues its list of tags on another host",
                     self.reference()
@@ -199,9 +202,11 @@ impl Repository {
     async fn ask(&self, method: Method, pointer: &Pointer, extra: &[&str]) -> Result<Response> {
         let url = self.url(&format!("manifests/{pointer}"))?;
         let accepted = [&ACCEPTED[..], extra].concat().join(", ");
-        self.session
+        self.place
+            .session
             .send(&self.scopes(Access::Pull), || {
                 let request = self
+                    .place
                     .client
                     .request(method.clone(), url.clone())
                     .header(header::ACCEPT, &accepted);

@@ -99,11 +99,14 @@ impl Registries {
             sessions.push(session.clone());
             session
         });
-        Ok(Repository {
+        let place = Place {
             client: self.client.clone(),
             session,
             reference: reference.clone().with_tag(None).with_digest(None),
             base,
+        };
+        Ok(Repository {
+            place: Arc::new(place),
         })
     }
 
@@ -117,6 +120,11 @@ impl Registries {
 /// One repository, with the login that belongs to it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Repository {
+    place: Arc<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
     client: Client,
     session: Arc<Session>,
     reference: Reference,
@@ -127,49 +135,50 @@ impl Repository {
     /// Its name, without tag and digest.
     #[must_use]
     pub fn reference(&self) -> &Reference {
-        &self.reference
+        &self.place.reference
     }
 
     /// The run's deadline.
     #[must_use]
     pub fn deadline(&self) -> Deadline {
-        self.client.deadline()
+        self.place.client.deadline()
     }
 
     /// Whether both are at one registry, so that blobs may be mounted from one to the other.
     #[must_use]
     pub fn shares_registry_with(&self, other: &Repository) -> bool {
-        self.reference.endpoint() == other.reference.endpoint()
+        self.place.reference.endpoint() == other.place.reference.endpoint()
     }
 
     /// Whether they are the same repository.
     #[must_use]
     pub fn is_same_as(&self, other: &Repository) -> bool {
-        self.reference == other.reference
+        self.place.reference == other.place.reference
     }
 
     /// Says what is going to be done here, so that one token can be asked for that serves all of it.
     pub fn expect(&self, access: Access) {
-        self.session.expect(&self.scopes(access));
+        self.place.session.expect(&self.scopes(access));
     }
 
     /// Says that blobs are going to be mounted from `other` at the same registry.
     pub fn expect_mounts_from(&self, other: &Repository) {
-        self.session.expect(&other.scopes(Access::Pull));
+        self.place.session.expect(&other.scopes(Access::Pull));
     }
 
     fn has_credential(&self) -> bool {
-        self.session.has_credential()
+        self.place.session.has_credential()
     }
 
     fn scopes(&self, access: Access) -> Scopes {
-        Scopes::of(self.reference.repository(), access)
+        Scopes::of(self.place.reference.repository(), access)
     }
 
     /// The address of something in this repository, such as `tags/list`.
     fn url(&self, path: &str) -> Result<Url> {
         // A digest's colon would make a path that begins with it an absolute URL, so it never does.
-        self.base
+        self.place
+            .base
             .join(path)
             .map_err(|error| Failure::internal(format!("{path} makes no URL")).because(error))
     }
