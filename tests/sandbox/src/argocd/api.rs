@@ -147,19 +147,14 @@ async fn one(
     headers: HeaderMap,
 ) -> Result<Json<Application>, Refusal> {
     let entry = server.find_for(&headers, &name, &wanted)?;
-    if let Some(kind) = &wanted.refresh {
-        let (done, finished) = oneshot::channel();
-        ask(
-            entry,
-            Request::Refresh {
-                hard: kind == "hard",
-                done,
-            },
-            finished,
-        )
-        .await?;
-    }
-    Ok(Json(entry.snapshot().application.clone()))
+    let Some(kind) = &wanted.refresh else {
+        return Ok(Json(entry.snapshot().application.clone()));
+    };
+    let (answer, answered) = oneshot::channel();
+    let hard = kind == "hard";
+    ask(entry, Request::Refresh { hard, answer }, answered)
+        .await
+        .map(Json)
 }
 
 async fn resource_tree(

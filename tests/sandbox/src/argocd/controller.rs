@@ -27,8 +27,11 @@ const HISTORY_LIMIT: usize = 10;
 
 /// What the API asks a controller to do. Whoever asked may have gone when the answer is sent, which is no failure.
 pub(super) enum Request {
-    /// Compare with the repository as it is now. `hard` renders even what is known.
-    Refresh { hard: bool, done: oneshot::Sender<()> },
+    /// Compare with the repository as it is now; the answer is what that showed. `hard` renders even what is known.
+    Refresh {
+        hard: bool,
+        answer: oneshot::Sender<Application>,
+    },
     /// The manifests at a revision, without touching anything.
     Manifests {
         revision: Option<String>,
@@ -103,9 +106,9 @@ impl Controller {
 
     async fn answer(&mut self, request: Request) {
         match request {
-            Request::Refresh { hard, done } => {
+            Request::Refresh { hard, answer } => {
                 self.refresh(hard).await;
-                let _ = done.send(());
+                let _ = answer.send(self.application.clone());
             }
             Request::Manifests { revision, answer } => {
                 let revision =

@@ -47,9 +47,9 @@ pub(super) async fn receive(
     }
     for entry in server.store.all() {
         if concerns(&payload, &entry.snapshot().application.spec.source) {
-            let (done, _) = oneshot::channel();
+            let (answer, _) = oneshot::channel();
             // A controller that has ended refreshes nothing any more.
-            let _ = entry.requests.send(Request::Refresh { hard: false, done });
+            let _ = entry.requests.send(Request::Refresh { hard: false, answer });
         }
     }
     (StatusCode::OK, String::new())
