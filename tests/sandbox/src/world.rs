@@ -178,7 +178,13 @@ impl World {
     /// When a process outlasts KILL or a file cannot be removed.
     pub async fn stop(self) -> Result<()> {
         self.gitlab.shutdown().await;
-        drop((self.argocd, self.openbao, self.staging, self.production, self.person));
+        drop((
+            self.argocd,
+            self.openbao,
+            self.staging,
+            self.production,
+            self.person,
+        ));
         // Tasks of the stand-ins that were told to end let go of the guardian once the runtime comes to them.
         let mut guardian = self.guardian;
         for _ in 0..500 {

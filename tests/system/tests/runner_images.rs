@@ -1,5 +1,7 @@
 //! Builds the runner images of `docker/Dockerfile` from a base image made on the spot, and looks into them.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
