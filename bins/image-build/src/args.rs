@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 use jiff::Timestamp;
 use towpath::cli::{Arguments, RunArgs};
 use towpath::kaniko::Isolation;
+use towpath::oci::{Reference, RegistryArgs, Tag};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +29,7 @@ Examples:
 pub(crate) struct Args {
     /// The repository to push to, without a tag
     #[arg(long, env = "TOWPATH_REPOSITORY", hide_env_values = true)]
-    pub(crate) repository: String,
+    pub(crate) repository: Reference,
 
     /// The folder that COPY and ADD read from
     #[arg(long, env = "TOWPATH_CONTEXT", default_value = ".", hide_env_values = true)]
@@ -58,7 +59,7 @@ pub(crate) struct Args {
         value_delimiter = '\n',
         hide_env_values = true
     )]
-    pub(crate) tags: Vec<String>,
+    pub(crate) tags: Vec<Tag>,
 
     /// A label for the image. Repeat it; one a line in the variable
     #[arg(long = "label", value_name = "NAME=VALUE", env = "TOWPATH_LABELS", value_delimiter = '\n', value_parser = parse_pair, hide_env_values = true)]
@@ -92,20 +93,6 @@ pub(crate) struct Args {
     #[arg(long, env = "TOWPATH_ISOLATION", value_enum, hide_env_values = true)]
     pub(crate) isolation: Option<IsolationChoice>,
 
-    /// The folder with the config.json that holds registry credentials
-    #[arg(long, env = "DOCKER_CONFIG", hide_env_values = true)]
-    pub(crate) docker_config: Option<PathBuf>,
-
-    /// A registry host that speaks plain http; loopback hosts are known to. Repeat it, or separate by commas
-    #[arg(
-        long,
-        value_name = "HOST",
-        env = "TOWPATH_PLAIN_HTTP_HOSTS",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub(crate) plain_http: Vec<String>,
-
     /// The dotenv file to write for the next job
     #[arg(long, value_name = "FILE", env = "TOWPATH_HANDOFF", hide_env_values = true)]
     pub(crate) handoff: Option<PathBuf>,
@@ -113,6 +100,9 @@ pub(crate) struct Args {
     /// Say what would be built and pushed, and do nothing
     #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
     pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 
     #[command(flatten)]
     run: RunArgs,

@@ -11,8 +11,10 @@ use args::Args;
 use plan::Plan;
 use report::BuildReport;
 use towpath::cli::{Outcome, Run, effect, note, search_path};
+use towpath::failure::{Failure, Result};
 use towpath::handoff::Handoff;
 use towpath::kaniko::{self, dockerfile};
+use towpath::oci::{Digest, Pointer, Registries, RegistrySettings};
 
 fn main() -> ExitCode {
     towpath::cli::run(work)
@@ -37,13 +39,38 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let pushing = effect("build", plan.recipe.destinations.join(" "));
     let building = builder.build(&plan.recipe, run.deadline, tell);
     let built = run.interruptible("building", building).await?;
-    pushing.done(&built.digest);
+    let digest: Digest = built.digest.parse()?;
+    pushing.done(digest.as_str());
+    run.interruptible("asking the registry", confirm(&args, &plan, &digest, &run))
+        .await?;
 
     if let Some(path) = &args.handoff {
-        hand_over(&plan, &built.digest, &run)?.write(path)?;
+        hand_over(&plan, &digest, &run)?.write(path)?;
     }
-    let report = BuildReport::built(&plan, builder.name(), &built.digest, started.elapsed());
+    let report = BuildReport::built(&plan, builder.name(), &digest, started.elapsed());
     Ok(Outcome::report(&report)?)
+}
+
+/// Asks the registry what each tag names now: the builder's word alone is not proof of a push.
+async fn confirm(args: &Args, plan: &Plan, digest: &Digest, run: &Run) -> Result<()> {
+    let settings = RegistrySettings {
+        plain_http_hosts: plan.recipe.plain_http.clone(),
+        ..args.registry.settings()
+    };
+    let registries = Registries::new(settings, args.registry.credentials()?, run.deadline)?;
+    let repository = registries.repository(&plan.repository).await?;
+    for tag in &plan.tags {
+        let found = repository.resolve(&Pointer::Tag(tag.clone())).await?;
+        if found.as_ref() != Some(digest) {
+            let found = found.map_or_else(|| "nothing".to_owned(), |found| found.to_string());
+            return Err(Failure::conflict(format!(
+                "{}:{tag} names {found} in the registry, and the builder pushed {digest}",
+                plan.repository.name()
+            ))
+            .hint("another build of this tag may run at the same time: give tags to one pipeline each"));
+        }
+    }
+    Ok(())
 }
 
 /// Passes on what the builder says.
@@ -53,15 +80,16 @@ fn tell(line: &str) {
     }
 }
 
-fn hand_over(plan: &Plan, digest: &str, run: &Run) -> towpath::failure::Result<Handoff> {
+fn hand_over(plan: &Plan, digest: &Digest, run: &Run) -> Result<Handoff> {
     use towpath::handoff::{
         IMAGE_DIGEST, IMAGE_REF, IMAGE_REPOSITORY, IMAGE_TAG, SOURCE_COMMIT, SOURCE_PROJECT, TRACEPARENT,
     };
     let mut handoff = Handoff::new();
-    handoff.set(IMAGE_REPOSITORY, &plan.repository)?;
-    handoff.set(IMAGE_TAG, &plan.tags[0])?;
-    handoff.set(IMAGE_DIGEST, digest)?;
-    handoff.set(IMAGE_REF, &format!("{}@{digest}", plan.repository))?;
+    let name = plan.repository.name();
+    handoff.set(IMAGE_REPOSITORY, &name)?;
+    handoff.set(IMAGE_TAG, plan.tags[0].as_str())?;
+    handoff.set(IMAGE_DIGEST, digest.as_str())?;
+    handoff.set(IMAGE_REF, &format!("{name}@{digest}"))?;
     if let Some(project) = &plan.source_project {
         handoff.set(SOURCE_PROJECT, project)?;
     }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use towpath::failure::{Failure, Result};
-use towpath::http::is_loopback_host;
 use towpath::kaniko::Recipe;
 use towpath::kaniko::dockerfile::{Base, Stage};
+use towpath::oci::{Reference, Tag};
 
 use crate::args::Args;
 
 /// The decision.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) repository: String,
+    /// Without tag and digest.
+    pub(crate) repository: Reference,
     /// At least one; the first stands in the handoff.
-    pub(crate) tags: Vec<String>,
+    pub(crate) tags: Vec<Tag>,
     pub(crate) bases: Vec<String>,
     pub(crate) source_project: Option<String>,
     pub(crate) revision: Option<String>,
@@ -23,14 +24,12 @@ pub(crate) struct Plan {
 
 /// Decides tags, labels and which registries speak plain http.
 pub(crate) fn decide(args: &Args, stages: &[Stage]) -> Result<Plan> {
-    let repository = check_repository(&args.repository)?;
+    let repository = bare(&args.repository)?;
     let mut tags = Vec::new();
     if let Some(git_tag) = &args.git_tag {
         tags.push(version_of(git_tag)?);
     }
-    for tag in &args.tags {
-        tags.push(check_tag(tag)?);
-    }
+    tags.extend(args.tags.iter().cloned());
     if tags.is_empty() {
         return Err(Failure::usage("the image would have no tag")
             .hint("run this for a git tag (CI_COMMIT_TAG), or pass --tag (TOWPATH_TAGS)"));
@@ -46,13 +45,16 @@ pub(crate) fn decide(args: &Args, stages: &[Stage]) -> Result<Plan> {
     let recipe = Recipe {
         context: args.context.clone(),
         dockerfile: args.dockerfile(),
-        destinations: tags.iter().map(|tag| format!("{repository}:{tag}")).collect(),
-        labels: labels(args, &tags[0]),
+        destinations: tags
+            .iter()
+            .map(|tag| repository.clone().with_tag(Some(tag.clone())).to_string())
+            .collect(),
+        labels: labels(args, tags[0].as_str()),
         build_args: args.build_args.iter().cloned().collect(),
         target: args.target.clone(),
         created: args.created,
         plain_http: plain_http(args, &repository, &bases),
-        docker_config: args.docker_config.clone(),
+        docker_config: args.registry.docker_config.clone(),
     };
     Ok(Plan {
         repository,
@@ -81,70 +83,31 @@ fn labels(args: &Args, version: &str) -> BTreeMap<String, String> {
 }
 
 /// The hosts named by hand, and those on this machine that the build speaks to.
-fn plain_http(args: &Args, repository: &str, bases: &[String]) -> Vec<String> {
-    let mut hosts = args.plain_http.clone();
-    let images = bases.iter().map(String::as_str).chain([repository]);
+fn plain_http(args: &Args, repository: &Reference, bases: &[String]) -> Vec<String> {
+    // A short name of Docker Hub is no reference to us, and never on this machine.
+    let bases = bases.iter().filter_map(|base| base.parse::<Reference>().ok());
+    let mut hosts = args.registry.plain_http.clone();
     hosts.extend(
-        images
-            .filter_map(registry_host)
-            .filter(|host| is_loopback_host(without_port(host)))
-            .map(str::to_owned),
+        bases
+            .chain([repository.clone()])
+            .filter(Reference::is_on_loopback)
+            .map(|reference| reference.registry().to_owned()),
     );
     hosts.sort();
     hosts.dedup();
     hosts
 }
 
-/// The registry host of an image name; none for the short names of Docker Hub.
-fn registry_host(image: &str) -> Option<&str> {
-    let (host, _) = image.split_once('/')?;
-    (host.contains(['.', ':']) || host == "localhost").then_some(host)
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
+fn bare(repository: &Reference) -> Result<Reference> {
+    if repository.tag().is_some() || repository.digest().is_some() {
+        return Err(Failure::usage(format!("the repository {repository} carries a tag or digest"))
+            .hint("pass --repository (TOWPATH_REPOSITORY) as HOST/PATH; the tag comes from the git tag or --tag"));
     }
-}
-
-fn check_repository(repository: &str) -> Result<String> {
-    let hint = "pass --repository (TOWPATH_REPOSITORY) as HOST/PATH without a tag, such as registry.example.com/team/app";
-    let wrong = |why: &str| Err(Failure::usage(format!("the repository {repository:?} {why}")).hint(hint));
-    let Some(host) = registry_host(repository) else {
-        return wrong("names no registry host");
-    };
-    let path = &repository[host.len() + 1..];
-    if path.contains(['@', ':']) {
-        return wrong("carries a tag or digest");
-    }
-    let part_is_plain = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
-            && part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.ends_with(|c: char| c.is_ascii_alphanumeric())
-    };
-    if !path.split('/').all(part_is_plain) || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return wrong("is not a repository name");
-    }
-    Ok(repository.to_owned())
-}
-
-/// Source: OCI distribution specification, "Pulling manifests": `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
-fn check_tag(tag: &str) -> Result<String> {
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let starts_well = tag.bytes().next().is_some_and(word);
-    if !starts_well || tag.len() > 128 || !tag.bytes().all(|b| word(b) || b == b'.' || b == b'-') {
-        return Err(Failure::usage(format!("{tag:?} cannot be an image tag"))
-            .hint("tags hold letters, digits, _ . and -, begin with a letter, digit or _, and have at most 128 of them"));
-    }
-    Ok(tag.to_owned())
+    Ok(repository.clone())
 }
 
 /// The image tag for a git tag that is a semantic version, with or without a leading `v`.
-fn version_of(git_tag: &str) -> Result<String> {
+fn version_of(git_tag: &str) -> Result<Tag> {
     let wrong = || {
         Failure::usage(format!("the git tag {git_tag:?} is not a version"))
             .hint("tag a release as v1.2.3 or 1.2.3, with -rc.1 and the like behind it; build metadata (+) has no place in an image tag")
@@ -168,7 +131,7 @@ fn version_of(git_tag: &str) -> Result<String> {
     if pre_release.is_some_and(|pre_release| !pre_release.split('.').all(identifier)) {
         return Err(wrong());
     }
-    check_tag(version)
+    version.parse().map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -182,7 +145,7 @@ mod tests {
             ("1.2.3", "1.2.3"),
             ("v0.10.0-rc.1", "0.10.0-rc.1"),
         ] {
-            assert_eq!(version_of(git_tag).unwrap(), tag);
+            assert_eq!(version_of(git_tag).unwrap().as_str(), tag);
         }
         for wrong in [
             "",
@@ -202,43 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn repositories_name_a_host_and_no_tag() {
-        for right in [
-            "registry.example.com/team/app",
-            "localhost/app",
-            "127.0.0.1:5000/app",
-        ] {
-            check_repository(right).unwrap();
-        }
-        for wrong in [
-            "",
-            "app",
-            "team/app",
-            "r.example.com/app:1",
-            "r.example.com/app@sha256:0",
-            "r.example.com/",
-            "r.example.com/App",
-            "r.example.com/a//b",
-            "r.example.com/a b",
-        ] {
-            assert!(check_repository(wrong).is_err(), "{wrong:?} was accepted");
-        }
-    }
-
-    #[test]
-    fn registry_hosts_on_this_machine_are_known() {
-        assert_eq!(registry_host("debian:12"), None);
-        assert_eq!(registry_host("library/debian"), None);
-        assert_eq!(registry_host("127.0.0.1:5000/base:1"), Some("127.0.0.1:5000"));
-        assert_eq!(without_port("127.0.0.1:5000"), "127.0.0.1");
-        assert_eq!(without_port("localhost"), "localhost");
-    }
-
-    #[test]
-    fn tags_follow_the_grammar() {
-        check_tag("latest").unwrap();
-        for wrong in ["", ".a", "-a", "a b", "a/b", "a$b", "ä"] {
-            assert!(check_tag(wrong).is_err(), "{wrong:?} was accepted");
+    fn a_repository_carries_neither_tag_nor_digest() {
+        let digest = format!("r.example.com/app@sha256:{}", "0".repeat(64));
+        bare(&"registry.example.com/team/app".parse().unwrap()).unwrap();
+        for wrong in ["r.example.com/app:1", digest.as_str()] {
+            assert!(bare(&wrong.parse().unwrap()).is_err(), "{wrong:?} was accepted");
         }
     }
 }

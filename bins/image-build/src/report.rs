@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use towpath::cli::Report;
+use towpath::oci::{Digest, Tag};
 
 use crate::plan::Plan;
 
@@ -30,8 +31,8 @@ impl BuildReport {
             changed: false,
             dry_run: true,
             builder,
-            repository: plan.repository.clone(),
-            tags: plan.tags.clone(),
+            repository: plan.repository.name(),
+            tags: plan.tags.iter().map(Tag::to_string).collect(),
             digest: None,
             reference: None,
             bases: plan.bases.clone(),
@@ -41,12 +42,12 @@ impl BuildReport {
     }
 
     /// What was built.
-    pub(crate) fn built(plan: &Plan, builder: &'static str, digest: &str, took: Duration) -> Self {
+    pub(crate) fn built(plan: &Plan, builder: &'static str, digest: &Digest, took: Duration) -> Self {
         BuildReport {
             changed: true,
             dry_run: false,
-            digest: Some(digest.to_owned()),
-            reference: Some(format!("{}@{digest}", plan.repository)),
+            digest: Some(digest.to_string()),
+            reference: Some(format!("{}@{digest}", plan.repository.name())),
             seconds: (took.as_secs_f64() * 1000.0).round() / 1000.0,
             ..Self::planned(plan, builder)
         }

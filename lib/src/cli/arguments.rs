@@ -7,10 +7,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
+use clap::builder::{BoolishValueParser, PossibleValue};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, ValueEnum};
+use clap::{ArgAction, ArgMatches, Command, ValueEnum};
 
 use super::logs;
 use crate::failure::{EXIT_CODES, Kind};
@@ -192,7 +192,20 @@ pub(super) fn command<A: Arguments>() -> Command {
         .get_after_long_help()
         .map(|help| format!("{help}\n\n"))
         .unwrap_or_default();
-    command.after_long_help(format!("{examples}{table}"))
+    lenient_switches(command.after_long_help(format!("{examples}{table}")))
+}
+
+/// Lets `1`, `yes` and `on` turn a switch on from its variable, as they do in CI settings; clap alone takes `true`.
+fn lenient_switches(command: Command) -> Command {
+    command
+        .mut_args(|argument| {
+            if matches!(argument.get_action(), ArgAction::SetTrue) {
+                argument.value_parser(BoolishValueParser::new())
+            } else {
+                argument
+            }
+        })
+        .mut_subcommands(lenient_switches)
 }
 
 /// `--completions SHELL` and `--man-page` work without any of the arguments that are otherwise required.
@@ -306,6 +319,30 @@ fn usage_error(complaint: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn switches_take_what_ci_settings_hold() {
+        let switch = || {
+            clap::Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+        };
+        let command = lenient_switches(
+            Command::new("tool")
+                .arg(switch().env("TOWPATH_TEST_SWITCH"))
+                .subcommand(Command::new("sub").arg(switch())),
+        );
+        command.clone().debug_assert();
+        assert!(
+            command
+                .clone()
+                .get_matches_from(["tool", "--dry-run"])
+                .get_flag("dry-run")
+        );
+        let matches = command.get_matches_from(["tool", "sub", "--dry-run"]);
+        assert!(matches.subcommand_matches("sub").unwrap().get_flag("dry-run"));
+        assert!(!matches.get_flag("dry-run"));
+    }
 
     #[test]
     fn durations_need_a_unit() {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::oci::{Digest, Tag};
+use crate::oci::digest::Digest;
+use crate::oci::reference::Tag;
 
 /// What an entry of `images` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -13,11 +13,11 @@
 mod arguments;
 pub mod copy;
 pub mod credentials;
-mod digest;
+pub mod digest;
 mod graph;
 mod layout;
 mod manifest;
-mod reference;
+pub mod reference;
 mod registry;
 
 pub use arguments::RegistryArgs;

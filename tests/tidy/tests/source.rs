@@ -40,7 +40,7 @@ fn nothing_is_left_unfinished() {
         ["to", "do!("],
         ["unimple", "mented!("],
         ["FIX", "ME"],
-        ["#[ig", "nore"],
+        ["#[ig", "nore]"],
     ]
     .map(|mark| mark.concat());
     for file in sources() {

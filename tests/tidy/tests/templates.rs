@@ -170,9 +170,8 @@ fn flags_and_variables_are_the_tools_own() {
                 }
             }
             for line in script(definition) {
-                let mut words = line.split_whitespace().peekable();
                 let mut tool = None;
-                while let Some(word) = words.next() {
+                for word in line.split_whitespace() {
                     if let Some((name, text)) = help.get_key_value(word) {
                         tool = Some((*name, text));
                     }

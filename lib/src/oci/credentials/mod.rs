@@ -6,7 +6,7 @@
 //! What was given for a repository directly comes before any file, and earlier files before later ones.
 
 mod document;
-mod helper;
+mod program;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ impl Credentials {
                 match found {
                     Found::Credential(credential) => return Ok(Some(credential)),
                     Found::Helper { program, server } => {
-                        if let Some(credential) = helper::get(&program, &server, deadline).await? {
+                        if let Some(credential) = program::get(&program, &server, deadline).await? {
                             return Ok(Some(credential));
                         }
                     }
@@ -286,7 +286,7 @@ mod tests {
             *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let get = async |server: &str| helper::get(&program, server, soon()).await;
+        let get = async |server: &str| program::get(&program, server, soon()).await;
         let known = get("known.example.com").await.unwrap();
         assert!(matches!(known, Some(Credential::Password { user, .. }) if user == "helped"));
         assert!(matches!(
@@ -300,7 +300,7 @@ mod tests {
         let odd = get("odd.example.com").await.expect_err("odd");
         assert_eq!(odd.kind(), Kind::Input);
         assert!(!format!("{odd:?}").contains("canary"), "{odd:?}");
-        let absent = helper::get(&folder.path().join("docker-credential-absent"), "x", soon()).await;
+        let absent = program::get(&folder.path().join("docker-credential-absent"), "x", soon()).await;
         assert_eq!(absent.expect_err("absent").kind(), Kind::Usage);
     }
 
