@@ -36,9 +36,9 @@ pub fn build() -> anyhow::Result<PathBuf> {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
         .arg("--target-dir")
         .arg(target);
-    for name in NAMES {
-        command.args(["--package", name]);
-    }
+    // The whole workspace, as `cargo demo` and `cargo test` take it: naming packages would select other features of the
+    // dependencies, and build half of them anew.
+    command.args(["--workspace", "--bins"]);
     if folder.ends_with("release") {
         command.arg("--release");
     }
