@@ -39,6 +39,25 @@ pub fn build() -> anyhow::Result<PathBuf> {
     // The whole workspace, as `cargo demo` and `cargo test` take it: naming packages would select other features of the
     // dependencies, and build half of them anew.
     command.args(["--workspace", "--bins"]);
+    // What cargo tells the program it runs about that program's package: to the cargo below, changed variables mean that
+    // build scripts which watch them (ring's does) are out of date, and everything on top of them with it.
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_str().is_some_and(|name| {
+            [
+                "CARGO_MANIFEST_",
+                "CARGO_PKG_",
+                "CARGO_BIN_",
+                "CARGO_CRATE_",
+                "CARGO_PRIMARY_",
+                "CARGO_TARGET_TMPDIR",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        });
+        if told {
+            command.env_remove(name);
+        }
+    }
     if folder.ends_with("release") {
         command.arg("--release");
     }
