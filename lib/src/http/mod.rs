@@ -6,7 +6,7 @@
 //! outside loopback unless allowed. Errors and logs show method, host and path, never a query, header or body.
 //!
 //! Deliberately absent: what a status means. Each system's module knows that, and turns it into a
-//! [`Failure`](crate::failure::Failure).
+//! [`Failure`].
 
 mod request;
 mod response;
