@@ -7,15 +7,19 @@ use tokio::time::Instant;
 
 use crate::failure::{Failure, Result};
 
+/// As far as a deadline may lie ahead. Clocks cannot count to all that a duration can hold, and whoever gives more means
+/// "never".
+const FARTHEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// The moment a run has to be over. Cheap to copy; every client holds one.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// A deadline this long from now.
+    /// A deadline this long from now, ten years at most.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Deadline(Instant::now() + duration)
+        Deadline(Instant::now() + duration.min(FARTHEST))
     }
 
     /// The time that is left; zero when the deadline has passed.
@@ -33,7 +37,7 @@ impl Deadline {
     /// The earlier of this deadline and one that lies `duration` from now: the limit of one call within the run.
     #[must_use]
     pub fn within(self, duration: Duration) -> Self {
-        Deadline(self.0.min(Instant::now() + duration))
+        Deadline(self.0.min(Self::after(duration).0))
     }
 
     /// Runs `work` until it is done or the deadline passes.
@@ -46,5 +50,17 @@ impl Deadline {
             Err(_elapsed) => Err(Failure::deadline(format!("the deadline passed while {what}"))
                 .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_duration_is_too_long() {
+        let deadline = Deadline::after(Duration::MAX);
+        assert!(!deadline.passed());
+        assert!(!deadline.within(Duration::MAX).passed());
     }
 }

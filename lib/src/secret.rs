@@ -1,10 +1,11 @@
 //! Values that never print.
 //!
 //! A [`Secret`] is zeroed when dropped, shows `****` wherever it is formatted, and remembers itself in a process-wide
-//! list, so that [`redact`] can take it out of any text that came from elsewhere (a child's output, a server's error)
-//! before that text reaches a log, a report or an error.
+//! list, which lasts as long as the process, so that [`redact`] can take it out of any text that came from elsewhere (a
+//! child's output, a server's error) before that text reaches a log, a report or an error.
 
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{PoisonError, RwLock};
@@ -49,24 +50,21 @@ impl Secret {
         const LIMIT: u64 = 64 * 1024;
         let shown = path.display();
         let hint = format!("point it to a readable file that holds nothing but the {what}");
-        let size = std::fs::metadata(path)
+        // What a file says of its size need not hold while it is read, and a pipe or device says nothing.
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text))
             .map_err(|error| {
                 Failure::usage(format!("cannot read the {what} in {shown}"))
                     .because(error)
                     .hint(&hint)
-            })?
-            .len();
-        if size > LIMIT {
+            })?;
+        if text.len() as u64 > LIMIT {
             return Err(Failure::usage(format!(
-                "the file {shown} is too large for a {what}: {size} bytes"
+                "the file {shown} is too large for a {what}: more than {LIMIT} bytes"
             ))
             .hint(hint));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::usage(format!("cannot read the {what} in {shown}"))
-                .because(error)
-                .hint(&hint)
-        })?;
         if text.trim().is_empty() {
             return Err(Failure::usage(format!("the {what} in {shown} is empty")).hint(hint));
         }
@@ -126,7 +124,7 @@ fn remember(value: &str) {
     }
 }
 
-/// Replaces every known secret in `text`, raw, URL-encoded or in base64, by `****`.
+/// Replaces every known secret in `text`, raw, URL-encoded, escaped as in JSON or in base64, by `****`.
 #[must_use]
 pub fn redact(text: &str) -> String {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
@@ -145,8 +143,11 @@ pub fn redact(text: &str) -> String {
 fn forms(value: &str) -> Vec<String> {
     let mut forms = vec![value.to_owned()];
     let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+    let quoted = serde_json::Value::from(value).to_string();
     for form in [
         encoded,
+        // Log lines and reports are redacted as they are written, when quotes and backslashes are escaped already.
+        quoted[1..quoted.len() - 1].to_owned(),
         STANDARD.encode(value),
         STANDARD_NO_PAD.encode(value),
         URL_SAFE.encode(value),
@@ -181,6 +182,20 @@ mod tests {
             STANDARD.encode("canary/of+the redaction=test"),
         );
         assert_eq!(redact(&text), "raw **** base64 **** url ****");
+    }
+
+    #[test]
+    fn redaction_finds_a_secret_inside_a_json_document() {
+        let _secret = Secret::new(r#"canary"with\quotes of the json test"#);
+        let document = serde_json::json!({"said": r#"no: canary"with\quotes of the json test!"#}).to_string();
+        assert_eq!(redact(&document), r#"{"said":"no: ****!"}"#);
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_read_no_further_than_a_secret_can_be_long() {
+        let failure = Secret::from_file(Path::new("/dev/zero"), "git token").expect_err("endless");
+        assert_eq!(failure.kind(), crate::failure::Kind::Usage);
+        assert!(failure.message().contains("too large"), "{failure}");
     }
 
     #[test]

@@ -49,12 +49,15 @@ pub(crate) struct Looked {
     pub(crate) found: Option<Pipeline>,
     /// Whether everything was looked at that had to be.
     complete: bool,
+    /// Whether a pipeline with the key that is seen later is a new one: not so where nobody looked before.
+    baseline: bool,
 }
 
 impl Looked {
     const NOT: Looked = Looked {
         found: None,
         complete: false,
+        baseline: false,
     };
 
     pub(crate) fn once(&self) -> Once {
@@ -135,6 +138,7 @@ async fn look(reader: &Client, project: &Project, request: &Request, key: &str) 
             return Ok(Looked {
                 found: (!gone).then(|| pipeline.clone()),
                 complete,
+                baseline: true,
             });
         }
     }
@@ -142,6 +146,7 @@ async fn look(reader: &Client, project: &Project, request: &Request, key: &str) 
     Ok(Looked {
         found: None,
         complete,
+        baseline: true,
     })
 }
 
@@ -159,6 +164,7 @@ pub(crate) async fn start_once(
     run: &Run,
 ) -> Result<Started> {
     let once = looked.once();
+    let baseline = looked.baseline;
     if let Some(pipeline) = looked.found {
         tracing::info!(
             action = "follow",
@@ -205,16 +211,22 @@ pub(crate) async fn start_once(
             }
             Err(NotStarted::Unknown(failure)) => {
                 effect.done("no answer");
-                return after_a_lost_answer(access, request, failure).await;
+                return after_a_lost_answer(access, request, baseline, failure).await;
             }
         }
     }
 }
 
 /// Looks for the pipeline whose answer was lost. Asking again without having seen it could make a second one.
-async fn after_a_lost_answer(access: &Access, request: &Request, lost: Failure) -> Result<Started> {
+/// With --again there may be an older one with the same key, which must not be taken for ours.
+async fn after_a_lost_answer(
+    access: &Access,
+    request: &Request,
+    baseline: bool,
+    lost: Failure,
+) -> Result<Started> {
     let project = access.project();
-    if let (Some(reader), Some(key)) = (access.full_reader(), &request.key) {
+    if let (Some(reader), Some(key), true) = (access.full_reader(), &request.key, baseline) {
         for pause in SECOND_LOOKS {
             tokio::time::sleep(pause).await;
             match look(reader, project, request, key).await {
@@ -246,8 +258,8 @@ async fn after_a_lost_answer(access: &Access, request: &Request, lost: Failure) 
     ))
     .because(lost)
     .hint(format!(
-        "look at the pipelines of {project} before running it again; with an access token (TOWPATH_GITLAB_TOKEN) it \
-         looks by itself"
+        "look at the pipelines of {project} before running it again; with an access token (TOWPATH_GITLAB_TOKEN), \
+         and without --again, it looks by itself"
     )))
 }
 

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
 }
 
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
+    // A RUN step in the same container must not read the job's variables from this process.
+    towpath::process::keep_memory_private();
     let build_args = args.build_args.iter().cloned().collect();
     let stages = dockerfile::read(&args.dockerfile(), &build_args)?;
     let plan = plan::decide(&args, &stages)?;

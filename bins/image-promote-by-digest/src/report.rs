@@ -105,7 +105,10 @@ impl PromotionReport {
     }
 
     fn sum_up(&mut self) {
-        self.bytes = self.targets.iter().map(|target| target.bytes).sum();
+        self.bytes = self
+            .targets
+            .iter()
+            .fold(0, |sum, target| sum.saturating_add(target.bytes));
         self.changed = !self.dry_run && self.targets.iter().any(|target| target.changed);
     }
 }

@@ -11,7 +11,7 @@ use crate::plan;
 use crate::report::{self, Check, SecretVersion, token_word};
 
 /// More than this many seconds between the clocks makes tokens expire early or not count yet.
-const SKEW: i64 = 60;
+const SKEW: u64 = 60;
 
 /// The steps, in the order in which each needs the ones before.
 const STEPS: [&str; 7] = ["address", "server", "login", "token", "mount", "secret", "fields"];
@@ -76,8 +76,8 @@ async fn prepare(
             return Err(Failure::unavailable(format!("{} is {state}", vault.shown()))
                 .hint("ask whoever runs the server to unseal it"));
         }
-        let skew = health.server_time_utc - seconds_since_epoch();
-        if skew.abs() > SKEW {
+        let skew = health.server_time_utc.saturating_sub(seconds_since_epoch());
+        if skew.unsigned_abs() > SKEW {
             return Err(Failure::unavailable(format!(
                 "the clock of {} is {skew} s away from ours",
                 vault.shown()

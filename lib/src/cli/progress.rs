@@ -68,7 +68,7 @@ impl Progress {
     /// More work turned up.
     pub fn grow(&self, by: u64) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.total += by;
+        lines.total = lines.total.saturating_add(by);
         if let Some(bar) = &self.bar {
             bar.set_length(lines.total);
         }
@@ -77,7 +77,7 @@ impl Progress {
     /// Some of the work is done.
     pub fn advance(&self, by: u64) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.done += by;
+        lines.done = lines.done.saturating_add(by);
         if let Some(bar) = &self.bar {
             bar.inc(by);
         } else if lines.said.elapsed() >= EVERY {

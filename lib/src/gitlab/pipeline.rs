@@ -1,7 +1,6 @@
 //! Pipelines: starting, finding, reading and cancelling them.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,8 +10,8 @@ use super::client::{Client, Token};
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
-use crate::failure::{Failure, Kind, Result};
-use crate::http::{Method, Repeat, StatusCode};
+use crate::failure::{Failure, Result};
+use crate::http::{Method, Reached, Repeat, StatusCode};
 
 /// GitLab reads a configuration with all its includes before it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -191,18 +190,10 @@ impl Client {
 
 /// Sorts a failure to get any answer by whether the request can have arrived.
 fn not_answered(failure: Failure) -> NotStarted {
-    if failure.kind() != Kind::Unavailable {
-        return NotStarted::Refused(failure);
-    }
-    let transport = failure
-        .source()
-        .and_then(|source| source.downcast_ref::<reqwest::Error>())
-        .map(reqwest::Error::is_connect);
-    match transport {
-        Some(true) => NotStarted::Refused(failure),
-        Some(false) => NotStarted::Unknown(failure),
-        // Without an error underneath it was answered: by a limit that asks for more patience than one request has.
-        None => NotStarted::Limited(failure),
+    match Reached::by(&failure) {
+        Reached::Nothing => NotStarted::Refused(failure),
+        Reached::Perhaps => NotStarted::Unknown(failure),
+        Reached::AnAnswer => NotStarted::Limited(failure),
     }
 }
 

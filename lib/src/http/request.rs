@@ -1,5 +1,6 @@
 //! One request, with what may be repeated and where its answer may come from.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Client, Response, authority};
 use crate::deadline::Deadline;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 /// How many times a request is repeated at most.
@@ -29,6 +30,38 @@ pub enum Repeat {
     /// Sending it twice might act twice. It is only sent again when it surely did not arrive, or was turned away
     /// by a rate limit.
     Unsafe,
+}
+
+/// How far a request got that [`Request::send`] failed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// It was never sent, or no connection came about.
+    Nothing,
+    /// It was sent, and no answer came: it may have been acted on.
+    Perhaps,
+    /// It was turned away by an answer, whose wish to be asked again later does not fit into the run.
+    AnAnswer,
+}
+
+impl Reached {
+    /// Reads it off the failure.
+    #[must_use]
+    pub fn by(failure: &Failure) -> Self {
+        if failure.kind() != Kind::Unavailable {
+            return Reached::Nothing;
+        }
+        let broke_off = failure.source().map(|source| {
+            source
+                .downcast_ref::<reqwest::Error>()
+                .is_some_and(reqwest::Error::is_connect)
+        });
+        match broke_off {
+            Some(true) => Reached::Nothing,
+            // Whatever else broke it off, time running out among it.
+            Some(false) => Reached::Perhaps,
+            None => Reached::AnAnswer,
+        }
+    }
 }
 
 /// What a request carries.
@@ -131,7 +164,9 @@ impl<'client> Request<'client> {
     pub fn basic(self, user: &str, password: &Secret) -> Self {
         use base64::Engine as _;
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose()));
-        self.sensitive(header::AUTHORIZATION, &format!("Basic {pair}"))
+        // As good as the password, and nothing that a search for the password alone would find.
+        let pair = Secret::new(pair);
+        self.sensitive(header::AUTHORIZATION, &format!("Basic {}", pair.expose()))
     }
 
     /// Adds a query parameter. Never a secret: queries end up in servers' access logs.
@@ -406,7 +441,8 @@ impl<'client> Request<'client> {
         let shown = self.shown();
         let late = || Failure::unavailable(format!("{shown} did not answer in time"));
         let failure = match error {
-            None => late(),
+            // The source tells it from an answer, see `Reached`.
+            None => late().because(std::io::Error::from(std::io::ErrorKind::TimedOut)),
             Some(error) if error.is_timeout() => late().because(error),
             Some(error) => Failure::unavailable(format!("cannot reach {shown}")).because(error),
         };
@@ -474,6 +510,17 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(Duration::ZERO));
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
         assert_eq!(retry_after(&headers), None);
+    }
+
+    #[test]
+    fn what_may_have_arrived_is_never_taken_for_an_answer() {
+        let late = Failure::unavailable("it did not answer in time");
+        let out_of_time = late.because(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        assert_eq!(Reached::by(&out_of_time), Reached::Perhaps);
+        let patience = Failure::unavailable("it asks to come back in 300 s");
+        assert_eq!(Reached::by(&patience), Reached::AnAnswer);
+        let before = Failure::deadline("the deadline passed before it was sent");
+        assert_eq!(Reached::by(&before), Reached::Nothing);
     }
 
     #[test]

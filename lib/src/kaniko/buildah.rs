@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Built, Recipe, ended_badly, read_digest};
+use super::{Built, Recipe, ended_badly, read_digest, without_secrets};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
@@ -32,9 +32,8 @@ pub(super) async fn build(
             .arg(at("run"))
             .arg(subcommand)
             .env("CONTAINERS_REGISTRIES_CONF", &registries)
-            .env("TMPDIR", scratch.path())
-            // It would take precedence over config.json, and runners often set it to something else.
-            .env_remove("DOCKER_AUTH_CONFIG");
+            .env("TMPDIR", scratch.path());
+        command = without_secrets(command);
         if let Some(config) = recipe
             .docker_config
             .as_ref()

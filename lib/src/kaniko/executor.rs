@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Built, Recipe, ended_badly, read_digest};
+use super::{Built, Recipe, ended_badly, read_digest, without_secrets};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
@@ -82,10 +82,7 @@ pub(super) async fn build(
         dockerfile: &dockerfile,
         digest_file: &digest_file,
     };
-    let mut command = Command::new(executor)
-        .args(arguments(recipe, &places))
-        // It would take precedence over config.json, and runners often set it to something else.
-        .env_remove("DOCKER_AUTH_CONFIG");
+    let mut command = without_secrets(Command::new(executor).args(arguments(recipe, &places)));
     if let Some(folder) = &recipe.docker_config {
         command = command.env("DOCKER_CONFIG", folder);
     }

@@ -20,7 +20,31 @@ use jiff::Timestamp;
 
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::process::Ended;
+use crate::process::{Command, Ended};
+
+/// Variables of a job that hold secrets and that no builder needs, since it logs in by `config.json`. A RUN step is no
+/// child of ours, but in a container of its own it can read the environment of the builder in `/proc`. The last one
+/// would also take precedence over `config.json`, and runners often set it to something else.
+const JOB_SECRETS: [&str; 18] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "CI_DEPENDENCY_PROXY_PASSWORD",
+    "CI_DEPLOY_PASSWORD",
+    "CI_JOB_TOKEN",
+    "CI_REGISTRY_PASSWORD",
+    "CI_REPOSITORY_URL",
+    "SCW_ACCESS_KEY",
+    "SCW_SECRET_KEY",
+    "TOWPATH_GITLAB_TOKEN",
+    "TOWPATH_GIT_TOKEN",
+    "TOWPATH_SOURCE_PASSWORD",
+    "TOWPATH_TARGET_PASSWORD",
+    "TOWPATH_TRIGGER_TOKEN",
+    "VAULT_ID_TOKEN",
+    "VAULT_TOKEN",
+    "DOCKER_AUTH_CONFIG",
+];
 
 /// How many of a builder's last lines stand in its failure.
 const LAST_LINES: usize = 5;
@@ -134,8 +158,8 @@ impl Recipe {
     }
 }
 
-/// Finds the builder to use: the one asked for, else the first that is there of `kaniko` (given path, PATH,
-/// `/kaniko/executor`) and buildah on PATH. The second value says in a sentence which one and why.
+/// Finds the builder to use: the one asked for, else the first that is there of kaniko (the given path,
+/// `/kaniko/executor`, `executor` on PATH) and buildah on PATH. The second value says in a sentence which one and why.
 ///
 /// # Errors
 /// Usage (exit 2) when none, or not the one asked for, is there.
@@ -197,6 +221,13 @@ pub fn find(
             Ok((Builder::Buildah { program }, format!("buildah: {why}")))
         }
     }
+}
+
+/// Takes what is secret in a job out of a builder's environment.
+fn without_secrets(command: Command) -> Command {
+    JOB_SECRETS
+        .into_iter()
+        .fold(command, |command, name| command.env_remove(name))
 }
 
 /// Turns a builder's bad end into a failure that says what it was.

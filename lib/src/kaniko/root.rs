@@ -74,7 +74,7 @@ pub(super) async fn build(
         // It looks for signs of a container, and this root has none.
         .arg("--force")
         .args(arguments(recipe, &places))
-        // RUN steps inherit the executor's environment: nothing of the job's may reach them.
+        // RUN steps are root and read the executor's environment in /proc: nothing of the job's may be there.
         .env_clear()
         .env(
             "PATH",

@@ -383,6 +383,15 @@ mod tests {
         Deadline::after(Duration::from_secs(20))
     }
 
+    /// Whether a process ends within two seconds.
+    fn is_gone(pid: &str) -> bool {
+        (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            // A killed process may stay a zombie until its parent, init, notices.
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"))
+        })
+    }
+
     fn shell(script: &str) -> Command {
         Command::new("sh").arg("-c").arg(script)
     }
@@ -438,14 +447,47 @@ mod tests {
             .expect_err("it does not end by itself");
         assert_eq!(failure.kind(), Kind::Deadline);
         if let Ok(pid) = std::fs::read_to_string(&pid_file) {
-            let gone = (0..200).any(|_| {
-                std::thread::sleep(Duration::from_millis(10));
-                // A killed process may stay a zombie until its parent, init, notices.
-                std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
-                    .map_or(true, |stat| stat.contains(") Z"))
-            });
-            assert!(gone, "the grandchild {} is still there", pid.trim());
+            assert!(
+                is_gone(pid.trim()),
+                "the grandchild {} is still there",
+                pid.trim()
+            );
         }
+    }
+
+    #[tokio::test]
+    async fn what_an_ended_child_left_behind_ends_when_nobody_waits_any_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        // The shell ends at once; what it started holds on to its output.
+        let command = shell(&format!(
+            "echo $$ > {0}; sleep 1000 & echo $! > {1}",
+            at("shell").display(),
+            at("pid").display()
+        ));
+        {
+            let mut work = std::pin::pin!(command.capture(soon()));
+            let ended = async {
+                loop {
+                    let shell = std::fs::read_to_string(at("shell")).unwrap_or_default();
+                    let stat = std::fs::read_to_string(format!("/proc/{}/stat", shell.trim()));
+                    if stat.is_ok_and(|stat| stat.contains(") Z")) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                _ = &mut work => panic!("its output is open"),
+                () = ended => {}
+            }
+        }
+        let pid = std::fs::read_to_string(at("pid")).expect("a number");
+        assert!(
+            is_gone(pid.trim()),
+            "the grandchild {} is still there",
+            pid.trim()
+        );
     }
 
     #[tokio::test]

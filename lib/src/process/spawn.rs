@@ -97,10 +97,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The kernel does not reuse the number of a group while it has members, and an empty group gets no signal.
-        // Only a leader that was waited for and whose group is empty could have its number reused; then there is
-        // nothing to kill, so the leader's own state decides.
-        if matches!(self.child.try_wait(), Ok(None)) {
+        // The kernel does not reuse the number of a group while it has members, and a leader that nobody waited for is
+        // one even when it ended: what it started may still run. Once it was waited for the number may be another's.
+        if self.child.id().is_some() {
             self.signal(Signal::KILL);
         }
     }

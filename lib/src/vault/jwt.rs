@@ -45,8 +45,8 @@ impl Claims {
         };
         let expiry = match self.exp {
             None => "no expiry".to_owned(),
-            Some(exp) if exp <= now => format!("expired {} s ago", now - exp),
-            Some(exp) => format!("valid for another {} s", exp - now),
+            Some(exp) if exp <= now => format!("expired {} s ago", now.saturating_sub(exp)),
+            Some(exp) => format!("valid for another {} s", exp.saturating_sub(now)),
         };
         format!("{subject}, {audience}, {expiry}, from {issuer}")
     }

@@ -102,16 +102,19 @@ fn no_client_imports_another() {
         };
         for (number, line) in read(file).lines().enumerate() {
             for other in SYSTEMS.into_iter().filter(|other| *other != own) {
-                let path = format!("crate::{other}::");
-                let imported = line
-                    .match_indices(&path)
-                    .map(|(at, _)| &line[at + "crate::".len()..]);
-                for import in imported {
-                    if !line.trim_start().starts_with("//")
-                        && !SHARED.iter().any(|pure| import.starts_with(pure))
-                    {
-                        wrong.push(format!("{file}:{}: {}", number + 1, line.trim()));
-                    }
+                let is_code = !line.trim_start().starts_with("//");
+                let imported = ["crate::", "super::"].into_iter().flat_map(|from| {
+                    line.match_indices(&format!("{from}{other}::"))
+                        .map(move |(at, _)| &line[at + from.len()..])
+                        .collect::<Vec<_>>()
+                });
+                // A list in braces could hide one.
+                let hidden = line.contains("crate::{");
+                let named = imported
+                    .into_iter()
+                    .any(|import| !SHARED.iter().any(|pure| import.starts_with(pure)));
+                if is_code && (named || hidden) {
+                    wrong.push(format!("{file}:{}: {}", number + 1, line.trim()));
                 }
             }
         }
@@ -121,4 +124,28 @@ fn no_client_imports_another() {
         "a client of one system imports another's:\n{}",
         wrong.join("\n")
     );
+}
+
+/// What one module of the library does for all others, by the words that give it away.
+const KEPT_TO_ONE: [(&str, &str); 5] = [
+    ("env::var", "lib/src/cli/"),
+    ("env::args", "lib/src/cli/"),
+    ("reqwest::", "lib/src/http/"),
+    ("process::Command::new", "lib/src/process/"),
+    ("unsafe {", "lib/src/process/"),
+];
+
+#[test]
+fn what_one_module_is_for_no_other_does() {
+    for file in sources().iter().filter(|file| file.starts_with("lib/src/")) {
+        for (number, line) in read(file).lines().enumerate() {
+            for (word, module) in KEPT_TO_ONE {
+                assert!(
+                    file.starts_with(module) || line.trim_start().starts_with("//") || !line.contains(word),
+                    "{file}:{}: {word} belongs into {module}",
+                    number + 1
+                );
+            }
+        }
+    }
 }

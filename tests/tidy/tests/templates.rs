@@ -44,6 +44,17 @@ fn templates() -> Vec<Template> {
     templates
 }
 
+/// The files of a user's repositories, each with its text.
+fn examples() -> Vec<(String, String)> {
+    let examples: Vec<(String, String)> = files()
+        .into_iter()
+        .filter(|file| file.starts_with("ci-templates/examples/") && file.ends_with(".gitlab-ci.yml"))
+        .map(|file| (file.clone(), read(&file)))
+        .collect();
+    assert!(examples.len() >= 3, "one for each repository");
+    examples
+}
+
 fn interpolated(text: &str) -> BTreeSet<&str> {
     text.match_indices("$[[ inputs.")
         .map(|(at, start)| {
@@ -118,6 +129,86 @@ fn inputs_are_declared_described_and_bounded() {
                 }
             }
         }
+    }
+}
+
+/// Whoever may start a pipeline chooses the inputs of the file that includes a template, and GitLab fills them in
+/// before it reads the YAML: what is not bounded there could add jobs of its own.
+#[test]
+fn the_examples_bound_their_inputs_too() {
+    let mut bounded = 0;
+    for (file, text) in examples() {
+        let Some((header, body)) = text.split_once("\n---\n") else {
+            continue;
+        };
+        let header: Value = serde_norway::from_str(header).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for name in interpolated(body) {
+            let regex = header["spec"]["inputs"][name]["regex"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{file}: the input {name} takes any text"));
+            let regex = regex::Regex::new(regex).unwrap_or_else(|error| panic!("{file}: {name}: {error}"));
+            for hostile in ["a\nb", "a\"b", "a b", "a\\b", "$(id)"] {
+                assert!(
+                    !regex.is_match(hostile),
+                    "{file}: {name} lets {hostile:?} through"
+                );
+            }
+            bounded += 1;
+        }
+    }
+    assert!(bounded >= 12, "env and infra take six inputs each");
+}
+
+/// GitLab fills inputs in before it reads the YAML. Out of quotes, an empty one would be null and a version a number.
+#[test]
+fn what_is_text_stays_text() {
+    let bodies = templates()
+        .into_iter()
+        .map(|template| (template.file, template.body))
+        .chain(examples().into_iter().map(|(file, text)| {
+            let body = text.split_once("\n---\n").map_or("", |(_, body)| body).to_owned();
+            (file, body)
+        }));
+    for (file, body) in bodies {
+        for value in ["", "1.10", "010", "no", "2026-11-21"] {
+            let mut filled = body.clone();
+            for name in interpolated(&body) {
+                filled = filled.replace(&format!("$[[ inputs.{name} ]]"), value);
+            }
+            let parse = |text: &str| {
+                serde_norway::from_str::<Value>(text).unwrap_or_else(|error| panic!("{file}: {error}"))
+            };
+            compare(&file, &parse(&body), &parse(&filled), value);
+        }
+    }
+}
+
+/// Every text with an input in it has to be the same text with the value in its place.
+fn compare(file: &str, template: &Value, filled: &Value, value: &str) {
+    match (template, filled) {
+        (Value::String(text), _) if text.contains("$[[") => {
+            let mut expected = text.clone();
+            for name in interpolated(text) {
+                expected = expected.replace(&format!("$[[ inputs.{name} ]]"), value);
+            }
+            assert_eq!(
+                filled.as_str().map(str::trim),
+                Some(expected.trim()),
+                "{file}: {text} with {value:?} is not text; put it in quotes"
+            );
+        }
+        (Value::Sequence(template), Value::Sequence(filled)) => {
+            for (template, filled) in template.iter().zip(filled) {
+                compare(file, template, filled, value);
+            }
+        }
+        (Value::Mapping(template), Value::Mapping(filled)) => {
+            // Keys may hold inputs too; the order is the same.
+            for ((_, template), (_, filled)) in template.iter().zip(filled) {
+                compare(file, template, filled, value);
+            }
+        }
+        _ => {}
     }
 }
 

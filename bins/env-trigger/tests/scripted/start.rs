@@ -257,6 +257,12 @@ async fn a_lost_answer_is_looked_for_and_never_asked_for_again() {
         );
         assert_eq!(gitlab.asked_for(START).len(), 1);
 
+        // The one with the key that is there by now may be the one that was to be had again.
+        let again = [&arguments[..], &["--again"]].concat();
+        let ran = gitlab.tool(&again).with_access_token().run().await;
+        assert_eq!(ran.code, 9, "{ran}");
+        assert_eq!(gitlab.asked_for(START).len(), 2);
+
         let ran = gitlab.tool(&arguments).with_job_token().run().await;
         // A job token cannot look, so a person has to: a template that repeats 7 must not start a second one.
         assert_eq!(ran.code, 9, "{ran}");

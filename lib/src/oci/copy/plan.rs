@@ -83,7 +83,8 @@ pub struct Amount {
 impl Amount {
     pub(super) fn add(&mut self, blob: &Descriptor) {
         self.blobs += 1;
-        self.bytes += blob.size;
+        // A manifest may claim any length; what is really sent is counted byte by byte.
+        self.bytes = self.bytes.saturating_add(blob.size);
     }
 }
 

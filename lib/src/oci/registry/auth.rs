@@ -22,6 +22,8 @@ use crate::secret::Secret;
 
 /// What the specification says a token lasts when its server does not.
 const DEFAULT_EXPIRY: u64 = 60;
+/// No run is longer, so no token is kept for longer, whatever its server says.
+const LONGEST_EXPIRY: u64 = 24 * 60 * 60;
 /// A token server's answer is a few KiB.
 const ANSWER_LIMIT: usize = 1024 * 1024;
 const CLIENT_ID: &str = "towpath";
@@ -273,7 +275,9 @@ impl Session {
             ))
             .because(error)
         })?;
-        if url.scheme() == "http" && !is_loopback(&url) && !self.plain_http {
+        // What listens on this machine's loopback is no business of a registry elsewhere.
+        let stays_here = is_loopback(&url) && self.is_on_loopback();
+        if url.scheme() == "http" && !stays_here && !self.plain_http {
             return Err(Failure::denied(format!(
                 "the registry {} names a token server without TLS, {}",
                 self.endpoint,
@@ -282,6 +286,10 @@ impl Session {
             .hint("ask the registry's operator to serve tokens over https"));
         }
         Ok(url)
+    }
+
+    fn is_on_loopback(&self) -> bool {
+        Url::parse(&format!("http://{}/", self.endpoint)).is_ok_and(|url| is_loopback(&url))
     }
 
     async fn fetch_token(&self, realm: &Url, service: Option<&str>, needed: &Scopes) -> Result<Token> {
@@ -356,7 +364,7 @@ impl Session {
                     self.endpoint
                 ))
             })?;
-        let expires_in = answer.expires_in.unwrap_or(DEFAULT_EXPIRY);
+        let expires_in = answer.expires_in.unwrap_or(DEFAULT_EXPIRY).min(LONGEST_EXPIRY);
         // A tenth of its time is left for the request that it goes along with.
         let lasts = Duration::from_secs(expires_in).mul_f64(0.9);
         Ok(Token {
