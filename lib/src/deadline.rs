@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use crate::failure::{Failure, Result};
 
+/// Longer than any run lasts, and short enough for every clock.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The moment a run has to be over. Cheap to copy; every client holds one.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
@@ -15,7 +18,8 @@ impl Deadline {
     /// A deadline this long from now.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Deadline(Instant::now() + duration)
+        // The clock cannot hold every duration that can be asked for; a year stands for "never".
+        Deadline(Instant::now() + duration.min(NEVER))
     }
 
     /// The time that is left; zero when the deadline has passed.
@@ -33,7 +37,7 @@ impl Deadline {
     /// The earlier of this deadline and one that lies `duration` from now: the limit of one call within the run.
     #[must_use]
     pub fn within(self, duration: Duration) -> Self {
-        Deadline(self.0.min(Instant::now() + duration))
+        Deadline(self.0.min(Deadline::after(duration).0))
     }
 
     /// Runs `work` until it is done or the deadline passes.
@@ -46,5 +50,15 @@ impl Deadline {
             Err(_elapsed) => Err(Failure::deadline(format!("the deadline passed while {what}"))
                 .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_duration_is_too_long_for_the_clock() {
+        assert!(!Deadline::after(Duration::MAX).within(Duration::MAX).passed());
     }
 }
