@@ -12,7 +12,7 @@ use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
 use crate::failure::{Failure, Kind, Result};
-use crate::http::{Method, Repeat, StatusCode};
+use crate::http::{Method, Repeat, StatusCode, Unanswered};
 
 /// GitLab reads a configuration with all its includes before it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -191,18 +191,16 @@ impl Client {
 
 /// Sorts a failure to get any answer by whether the request can have arrived.
 fn not_answered(failure: Failure) -> NotStarted {
-    if failure.kind() != Kind::Unavailable {
-        return NotStarted::Refused(failure);
-    }
-    let transport = failure
+    let unanswered = failure
         .source()
-        .and_then(|source| source.downcast_ref::<reqwest::Error>())
-        .map(reqwest::Error::is_connect);
-    match transport {
+        .and_then(|source| source.downcast_ref::<Unanswered>())
+        .map(Unanswered::never_arrived);
+    match unanswered {
         Some(true) => NotStarted::Refused(failure),
         Some(false) => NotStarted::Unknown(failure),
-        // Without an error underneath it was answered: by a limit that asks for more patience than one request has.
-        None => NotStarted::Limited(failure),
+        // It was answered: by a limit that asks for more patience than one request has.
+        None if failure.kind() == Kind::Unavailable => NotStarted::Limited(failure),
+        None => NotStarted::Refused(failure),
     }
 }
 

@@ -11,7 +11,7 @@
 mod request;
 mod response;
 
-pub use request::{Body, Repeat, Request};
+pub use request::{Body, Repeat, Request, Unanswered};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
 pub use reqwest::{Method, StatusCode, Url, header};
 pub use response::Response;

@@ -1,5 +1,7 @@
 //! One request, with what may be repeated and where its answer may come from.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -11,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Client, Response, authority};
 use crate::deadline::Deadline;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 /// How many times a request is repeated at most.
@@ -47,7 +49,7 @@ impl Body {
     pub fn stream<S, E>(stream: S, length: u64) -> Self
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
         Body::Stream(reqwest::Body::wrap_stream(stream), Some(length))
     }
@@ -275,9 +277,13 @@ impl<'client> Request<'client> {
                     }
                 }
                 Err(error) => {
+                    if self.client.deadline.passed() {
+                        return Err(self.too_late(error.as_ref()));
+                    }
                     let never_arrived = error.as_ref().is_some_and(reqwest::Error::is_connect);
                     let again = repeatable_body && (never_arrived || self.repeat == Repeat::Safe);
                     let failure = self.unreachable(error);
+                    let again = again && failure.kind() == Kind::Unavailable;
                     match pauses.next().filter(|_| again) {
                         Some(pause) => (pause, Some(failure)),
                         None => return Err(failure),
@@ -290,10 +296,11 @@ impl<'client> Request<'client> {
             if asked_pause > LONGEST_PAUSE || asked_pause >= self.client.deadline.remaining() {
                 return Err(failure.unwrap_or_else(|| {
                     Failure::unavailable(format!(
-                        "{} asks to come back in {} s, which is too late for this run",
+                        "{} is busy, and asking again in {} s is too late for this run",
                         self.shown(),
                         asked_pause.as_secs()
                     ))
+                    .hint("try again later, or raise --timeout (TOWPATH_TIMEOUT)")
                 }));
             }
             tracing::debug!(
@@ -355,7 +362,7 @@ impl<'client> Request<'client> {
                     milliseconds,
                     "answered"
                 );
-                Ok(Response::new(response, self.shown()))
+                Ok(Response::new(response, self.shown(), self.client.deadline))
             }
             Err(error) => Err(error),
         }
@@ -402,18 +409,35 @@ impl<'client> Request<'client> {
         self.url = target;
     }
 
+    /// The run's own time is up while an answer is waited for: what was asked may have been done.
+    fn too_late(&self, error: Option<&reqwest::Error>) -> Failure {
+        Failure::deadline(format!("the deadline passed while waiting for {}", self.shown()))
+            .because(Unanswered::new(error))
+            .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow")
+    }
+
     fn unreachable(&self, error: Option<reqwest::Error>) -> Failure {
         let shown = self.shown();
-        let late = || Failure::unavailable(format!("{shown} did not answer in time"));
-        let failure = match error {
-            None => late(),
-            Some(error) if error.is_timeout() => late().because(error),
-            Some(error) => Failure::unavailable(format!("cannot reach {shown}")).because(error),
-        };
-        failure.hint(format!(
-            "check that the {} address is right and reachable from here",
-            self.client.settings.system
-        ))
+        let system = self.client.settings.system;
+        let unanswered = Unanswered::new(error.as_ref());
+        let check_address = format!("check that the {system} address is right and reachable from here");
+        match &error {
+            Some(error) if !error.is_timeout() => match tls_error(error) {
+                Some(rustls::Error::InvalidCertificate(_)) => Failure::denied(format!(
+                    "the certificate of {} ({system}) is not to be trusted",
+                    authority(&self.url)
+                ))
+                .hint(
+                    "give the authority that signed it as a PEM file, or check that this is the right host",
+                ),
+                Some(_) => Failure::unavailable(format!("no TLS with {shown}")).hint(format!(
+                    "check that the {system} address has the right port and scheme"
+                )),
+                None => Failure::unavailable(format!("cannot reach {shown}")).hint(check_address),
+            },
+            _ => Failure::unavailable(format!("{shown} did not answer in time")).hint(check_address),
+        }
+        .because(unanswered)
     }
 
     /// Method, system, host and path: what may be shown of a request.
@@ -436,6 +460,61 @@ impl<'client> Request<'client> {
             .hint("check the token or value for line breaks"),
         );
     }
+}
+
+/// Why a request has no answer: the source of its [`Failure`], and what the transport underneath knows for sure.
+#[derive(Debug)]
+pub struct Unanswered {
+    reason: String,
+    never_arrived: bool,
+}
+
+impl Unanswered {
+    /// None stands for headers that did not come in time.
+    pub(super) fn new(error: Option<&reqwest::Error>) -> Self {
+        Unanswered {
+            reason: error.map_or_else(
+                || "it took too long".to_owned(),
+                // The layers above the cause say in their own words that a request was being sent.
+                |error| chain(error).last().unwrap_or(error).to_string(),
+            ),
+            never_arrived: error.is_some_and(reqwest::Error::is_connect),
+        }
+    }
+
+    /// Whether the request surely did not arrive, so that it can be sent again whatever it asks for.
+    #[must_use]
+    pub fn never_arrived(&self) -> bool {
+        self.never_arrived
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Error for Unanswered {}
+
+fn chain<'error>(
+    error: &'error (dyn Error + 'static),
+) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// What TLS says, where it was TLS that failed. It travels inside I/O errors, which do not count it as their source.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    chain(error).find_map(|error| {
+        let mut error = error;
+        while let Some(inner) = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
+            error = inner;
+        }
+        error.downcast_ref()
+    })
 }
 
 fn same_origin(one: &Url, other: &Url) -> bool {
