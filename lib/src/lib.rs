@@ -24,6 +24,7 @@
 //! Deliberately absent: no client of one system imports another's, no trait without two real implementations, and no
 //! reading of environment variables outside [`cli`]: a caller hands in what it got from its arguments.
 
+mod bounded;
 pub mod cli;
 pub mod deadline;
 pub mod failure;

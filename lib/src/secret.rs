@@ -5,7 +5,6 @@
 //! child's output, a server's error) before that text reaches a log, a report or an error.
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{PoisonError, RwLock};
@@ -14,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::bounded;
 use crate::failure::{Failure, Result};
 
 /// What stands wherever a secret would have been printed.
@@ -50,21 +50,11 @@ impl Secret {
         const LIMIT: u64 = 64 * 1024;
         let shown = path.display();
         let hint = format!("point it to a readable file that holds nothing but the {what}");
-        // What a file says of its size need not hold while it is read, and a pipe or device says nothing.
-        let mut text = String::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(LIMIT + 1).read_to_string(&mut text))
-            .map_err(|error| {
-                Failure::usage(format!("cannot read the {what} in {shown}"))
-                    .because(error)
-                    .hint(&hint)
-            })?;
-        if text.len() as u64 > LIMIT {
-            return Err(Failure::usage(format!(
-                "the file {shown} is too large for a {what}: more than {LIMIT} bytes"
-            ))
-            .hint(hint));
-        }
+        let text = bounded::read_text(path, LIMIT).map_err(|error| {
+            Failure::usage(format!("cannot read the {what} in {shown}"))
+                .because(error)
+                .hint(&hint)
+        })?;
         if text.trim().is_empty() {
             return Err(Failure::usage(format!("the {what} in {shown} is empty")).hint(hint));
         }
@@ -124,11 +114,12 @@ fn remember(value: &str) {
     }
 }
 
-/// Replaces every known secret in `text`, raw, URL-encoded, escaped as in JSON or in base64, by `****`.
+/// Replaces every known secret in `text`, raw, URL-encoded, escaped as in JSON or in base64, and every password in a URL,
+/// known or not, by `****`.
 #[must_use]
 pub fn redact(text: &str) -> String {
+    let mut clean = without_url_passwords(text);
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    let mut clean = text.to_owned();
     for secret in known.iter() {
         let value = secret.expose_secret();
         for form in forms(value) {
@@ -137,6 +128,33 @@ pub fn redact(text: &str) -> String {
             }
         }
     }
+    clean
+}
+
+/// A wrong argument is repeated when it is refused, and URLs that are handed around, such as `CI_REPOSITORY_URL`, carry
+/// passwords.
+fn without_url_passwords(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        clean.push_str(before);
+        let authority = after
+            .find(|c: char| c.is_whitespace() || "/?#\"'<>\\".contains(c))
+            .map_or(after, |end| &after[..end]);
+        rest = after;
+        let Some((login, _host)) = authority.rsplit_once('@') else {
+            continue;
+        };
+        match login.split_once(':') {
+            Some((user, _password)) => clean.push_str(&format!("{user}:{MASK}")),
+            // A name alone is one for ssh, and a token for http.
+            None if before.ends_with("http://") || before.ends_with("https://") => clean.push_str(MASK),
+            None => clean.push_str(login),
+        }
+        rest = &after[login.len()..];
+    }
+    clean.push_str(rest);
     clean
 }
 
@@ -196,6 +214,22 @@ mod tests {
         let failure = Secret::from_file(Path::new("/dev/zero"), "git token").expect_err("endless");
         assert_eq!(failure.kind(), crate::failure::Kind::Usage);
         assert!(failure.message().contains("too large"), "{failure}");
+    }
+
+    #[test]
+    fn passwords_in_urls_are_masked_without_being_known() {
+        assert_eq!(
+            redact("invalid 'https://ci:canary@pw@git.example.com/a@b' for ssh://git@host:22/x"),
+            "invalid 'https://ci:****@git.example.com/a@b' for ssh://git@host:22/x"
+        );
+        assert_eq!(
+            redact("https://canary@git.example.com"),
+            "https://****@git.example.com"
+        );
+        assert_eq!(
+            redact("http://127.0.0.1:5000/app@sha256:00"),
+            "http://127.0.0.1:5000/app@sha256:00"
+        );
     }
 
     #[test]

@@ -103,7 +103,9 @@ impl<'a> Follower<'a> {
                 Err(failure) if self.may_pass(&failure) => {
                     troubles += 1;
                     tracing::warn!(action = "look", object = self.id, outcome = "failed", "{failure}");
-                    self.last_trouble = Some(failure.to_string());
+                    if failure.kind() == Kind::Unavailable {
+                        self.last_trouble = Some(failure.to_string());
+                    }
                     Pace::pause_after_trouble(troubles, chance())
                 }
                 Err(failure) => return Err(failure),
@@ -176,7 +178,8 @@ impl<'a> Follower<'a> {
     /// Whether a failure to look may be gone at the next look.
     fn may_pass(&self, failure: &Failure) -> bool {
         match failure.kind() {
-            Kind::Unavailable => true,
+            // Whoever follows ends at the deadline by itself, and says more than a single look can.
+            Kind::Unavailable | Kind::Deadline => true,
             Kind::NotFound | Kind::Denied => self.fresh && self.started.elapsed() < SETTLING,
             _ => false,
         }

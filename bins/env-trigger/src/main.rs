@@ -51,7 +51,7 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
         }
         Some(Command::Cancel { pipeline }) => {
             report.pipeline(*pipeline);
-            cancel(&access, args.gitlab.dry_run, *pipeline, &mut report).await?
+            cancel(&access, &run, args.gitlab.dry_run, *pipeline, &mut report).await?
         }
     };
     report.seconds = report::rounded(began.elapsed().as_secs_f64());
@@ -183,10 +183,19 @@ fn still_there(failure: Failure, id: u64) -> Failure {
 }
 
 /// `env-trigger cancel`.
-async fn cancel(access: &Access, dry_run: bool, id: u64, report: &mut Triggered) -> Result<Option<Failure>> {
+async fn cancel(
+    access: &Access,
+    run: &Run,
+    dry_run: bool,
+    id: u64,
+    report: &mut Triggered,
+) -> Result<Option<Failure>> {
     let reader = access.reader()?;
     access.canceller()?;
-    let before = reader.pipeline(access.project(), id).await?;
+    let looking = format!("looking at pipeline {id} of {}", access.project());
+    let before = run
+        .interruptible(&looking, reader.pipeline(access.project(), id))
+        .await?;
     report.status_of(&before);
     if dry_run || before.status.has_ended() {
         return Ok(None);

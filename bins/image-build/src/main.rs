@@ -40,11 +40,19 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let pushing = effect("build", plan.recipe.destinations.join(" "));
     let building = builder.build(&plan.recipe, run.deadline, tell);
-    let built = run.interruptible("building", building).await?;
+    let built = run
+        .interruptible(
+            &format!("building {}", plan.recipe.destinations.join(" ")),
+            building,
+        )
+        .await?;
     let digest: Digest = built.digest.parse()?;
     pushing.done(digest.as_str());
-    run.interruptible("asking the registry", confirm(&args, &plan, &digest, &run))
-        .await?;
+    run.interruptible(
+        "asking the registry what was pushed",
+        confirm(&args, &plan, &digest, &run),
+    )
+    .await?;
 
     if let Some(path) = &args.handoff {
         hand_over(&plan, &digest, &run)?.write(path)?;

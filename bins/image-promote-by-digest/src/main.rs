@@ -34,12 +34,13 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
             Copier::new(&args.source, &wanted.references(), &registries, settings),
         )
         .await?;
-    let look = run.interruptible("looking", copier.look()).await?;
+    let looking = format!("looking at {} and its targets", args.source);
+    let look = run.interruptible(&looking, copier.look()).await?;
     wanted.check(look.digest())?;
 
     let mut report = PromotionReport::new(&args.source, &wanted, &look);
     if args.dry_run {
-        let foreseen = run.interruptible("looking", copier.foresee(look)).await?;
+        let foreseen = run.interruptible(&looking, copier.foresee(look)).await?;
         report.foresee(&foreseen);
         report.count(registries.requests_sent(), started.elapsed());
         return Ok(Outcome::report(&report)?);

@@ -3,6 +3,7 @@
 //! Each argument has an environment variable, so that a template sets variables and a person types flags. An empty
 //! value is always a mistake (most often a CI variable that is not set), and the refusal names flag and variable.
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValue};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Command, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum};
 
 use super::logs;
-use crate::failure::{EXIT_CODES, Kind};
+use crate::failure::{EXIT_CODES, Failure, Kind};
 use crate::trace::TraceParent;
 
 /// The arguments of a binary.
@@ -245,27 +246,117 @@ fn refuse(command: &Command, error: clap::Error) -> ExitCode {
             Err(_) => ExitCode::from(Kind::Internal.exit_code()),
         };
     }
-    let value = error.get(ContextKind::InvalidValue);
-    let argument = error.get(ContextKind::InvalidArg);
-    if let (Some(ContextValue::String(value)), Some(ContextValue::String(argument))) = (value, argument)
-        && value.is_empty()
-    {
-        let flag = argument.split([' ', '=']).next().unwrap_or(argument);
-        let variable = variable_of(command, flag.trim_start_matches('-'));
-        return usage_error(&empty_complaint(flag, variable.as_deref(), None));
+    let mut command = command.clone();
+    command.build();
+    let command = &command;
+    match error.kind() {
+        ErrorKind::MissingRequiredArgument => {
+            if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) {
+                return usage_error(&missing_complaint(command, missing));
+            }
+        }
+        ErrorKind::InvalidUtf8 => return usage_error(&not_text_complaint(command)),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            if let Some(complaint) = value_complaint(command, &error) {
+                return usage_error(&complaint);
+            }
+        }
+        _ => {}
     }
     logs::to_stderr(&error.render().to_string());
     ExitCode::from(Kind::Usage.exit_code())
 }
 
-/// The environment variable behind a long flag, searched through all subcommands.
-fn variable_of(command: &Command, long: &str) -> Option<String> {
+/// Names flag and variable of each argument that is missing.
+fn missing_complaint(command: &Command, missing: &[String]) -> String {
+    let named: Vec<String> = missing.iter().map(|shown| name(command, shown)).collect();
+    format!(
+        "missing: {}\nhint: pass it, or set the variable; --help tells more",
+        named.join(", ")
+    )
+}
+
+/// Says what is wrong with a value in the words of whoever refused it, with flag, variable and hint.
+fn value_complaint(command: &Command, error: &clap::Error) -> Option<String> {
+    let (Some(ContextValue::String(value)), Some(ContextValue::String(shown))) = (
+        error.get(ContextKind::InvalidValue),
+        error.get(ContextKind::InvalidArg),
+    ) else {
+        return None;
+    };
+    let flag = shown.split([' ', '=']).next().unwrap_or(shown);
+    if value.trim().is_empty() {
+        let variable = find(command, shown).and_then(variable_of);
+        return Some(empty_complaint(flag, variable.as_deref(), None));
+    }
+    let named = name(command, shown);
+    if let Some(ContextValue::Strings(possible)) = error.get(ContextKind::ValidValue)
+        && !possible.is_empty()
+    {
+        return Some(format!(
+            "{named} cannot be {value:?}\nhint: it takes {}",
+            possible.join(", ")
+        ));
+    }
+    let why = error.source()?;
+    let hint = why
+        .downcast_ref::<Failure>()
+        .and_then(Failure::next_action)
+        .map(|hint| format!("\nhint: {hint}"))
+        .unwrap_or_default();
+    let why = why.to_string();
+    // Our own parsers name the value; those for numbers and switches do not.
+    let value = if why.contains(value.as_str()) || why.contains(&format!("{value:?}")) {
+        String::new()
+    } else {
+        format!(" is {value:?}")
+    };
+    Some(format!("{named}{value}: {why}{hint}"))
+}
+
+/// Finds what it is that is not UTF-8: clap does not tell.
+fn not_text_complaint(command: &Command) -> String {
+    let hint = "hint: give it as UTF-8 text";
+    if let Some(at) = std::env::args_os().position(|word| word.to_str().is_none()) {
+        return format!("argument {at} of the command line is not text\n{hint}");
+    }
+    let mut commands = vec![command];
+    while let Some(command) = commands.pop() {
+        let broken = command
+            .get_arguments()
+            .filter_map(variable_of)
+            .find(|variable| std::env::var_os(variable).is_some_and(|value| value.to_str().is_none()));
+        if let Some(variable) = broken {
+            return format!("the variable {variable} is not text\n{hint}");
+        }
+        commands.extend(command.get_subcommands());
+    }
+    format!("an argument is not text\n{hint}")
+}
+
+/// The argument that clap shows as `shown` (`--flag <VALUE>`, `<VALUE>`), searched through all subcommands.
+fn find<'command>(command: &'command Command, shown: &str) -> Option<&'command Arg> {
     command
         .get_arguments()
-        .find(|argument| argument.get_long() == Some(long))
-        .and_then(|argument| argument.get_env())
-        .map(|name| name.to_string_lossy().into_owned())
-        .or_else(|| command.get_subcommands().find_map(|sub| variable_of(sub, long)))
+        .find(|argument| argument.to_string() == shown)
+        .or_else(|| command.get_subcommands().find_map(|sub| find(sub, shown)))
+}
+
+fn variable_of(argument: &Arg) -> Option<String> {
+    argument.get_env().map(|name| name.to_string_lossy().into_owned())
+}
+
+/// An argument and its variable, as messages name them.
+fn name(command: &Command, shown: &str) -> String {
+    let argument = find(command, shown);
+    let flag = match argument.and_then(Arg::get_long) {
+        Some(long) => format!("--{long}"),
+        None => shown.to_owned(),
+    };
+    match argument.and_then(variable_of) {
+        Some(variable) => format!("{flag} ({variable})"),
+        None => flag,
+    }
 }
 
 /// Looks for a value that is empty, wherever it came from.
@@ -280,14 +371,14 @@ fn empty_value(command: &Command, matches: &ArgMatches) -> Option<String> {
         if argument.is_last_set() {
             continue;
         }
-        let empty = matches
-            .get_raw(id)
-            .is_some_and(|mut values| values.any(|value| value.is_empty()));
+        let empty = matches.get_raw(id).is_some_and(|mut values| {
+            values.any(|value| value.to_str().is_some_and(|text| text.trim().is_empty()))
+        });
         if empty {
             let flag = argument
                 .get_long()
                 .map_or_else(|| id.to_uppercase(), |long| format!("--{long}"));
-            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            let variable = variable_of(argument);
             return Some(empty_complaint(
                 &flag,
                 variable.as_deref(),
@@ -322,11 +413,7 @@ mod tests {
 
     #[test]
     fn switches_take_what_ci_settings_hold() {
-        let switch = || {
-            clap::Arg::new("dry-run")
-                .long("dry-run")
-                .action(ArgAction::SetTrue)
-        };
+        let switch = || Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue);
         let command = lenient_switches(
             Command::new("tool")
                 .arg(switch().env("TOWPATH_TEST_SWITCH"))
@@ -342,6 +429,48 @@ mod tests {
         let matches = command.get_matches_from(["tool", "sub", "--dry-run"]);
         assert!(matches.subcommand_matches("sub").unwrap().get_flag("dry-run"));
         assert!(!matches.get_flag("dry-run"));
+    }
+
+    #[test]
+    fn a_refusal_names_flag_variable_reason_and_next_action() {
+        let digest = |text: &str| {
+            Err::<String, _>(
+                Failure::usage(format!("malformed digest {text:?}")).hint("copy it from the registry"),
+            )
+        };
+        let command = || {
+            let argument = Arg::new("digest").value_name("DIGEST").value_parser(digest);
+            let flag = argument.clone().long("digest").env("TOWPATH_TEST_DIGEST");
+            let mut command = Command::new("tool")
+                .arg(
+                    Arg::new("source")
+                        .value_name("SOURCE")
+                        .env("TOWPATH_TEST_SOURCE")
+                        .required(true),
+                )
+                .subcommand(Command::new("sub").arg(flag));
+            command.build();
+            command
+        };
+        let refused = |words: &[&str]| command().try_get_matches_from(words).unwrap_err();
+        let error = refused(&["tool", "x", "sub", "--digest", "abc"]);
+        assert_eq!(
+            value_complaint(&command(), &error).unwrap(),
+            "--digest (TOWPATH_TEST_DIGEST): malformed digest \"abc\"\nhint: copy it from the registry"
+        );
+        let error = refused(&["tool", "x", "sub", "--digest", " "]);
+        assert!(
+            value_complaint(&command(), &error)
+                .unwrap()
+                .starts_with("--digest is empty")
+        );
+        let error = refused(&["tool"]);
+        let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+            panic!("{error:?}");
+        };
+        assert!(
+            missing_complaint(&command(), missing).starts_with("missing: <SOURCE> (TOWPATH_TEST_SOURCE)")
+        );
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Lines {
             }
         }
         if !fields.message.is_empty() {
-            push(&mut line, format_args!(" {}", fields.message));
+            push(&mut line, format_args!(" {}", indented(&fields.message)));
         }
         let hint = field("hint");
         for (name, value) in &fields.others {
@@ -209,14 +209,34 @@ impl Lines {
     }
 }
 
+/// What other systems say may hold anything, also commands to the terminal. Line breaks and tabs stay; other control
+/// characters are shown as what they are.
+pub(super) fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => clean.push(character),
+            '\r' => {}
+            control if control.is_control() => clean.extend(control.escape_default()),
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
 fn push(line: &mut String, text: fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = line.write_fmt(text);
 }
 
+/// The same for a value within a line: what follows a line break cannot pass for a line of ours.
+fn indented(text: &str) -> String {
+    printable(text.trim_end()).replace('\n', "\n         ")
+}
+
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => indented(text),
         other => other.to_string(),
     }
 }
@@ -257,5 +277,32 @@ impl Visit for Fields {
         } else {
             self.insert(field, text.into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_neither_commands_the_terminal_nor_passes_for_our_line() {
+        let lines = Lines {
+            tool: "tool",
+            trace_id: "4bf92f35".into(),
+            format: LogFormat::Text,
+            target: LogTarget::Stderr,
+            own_target: "tool".into(),
+        };
+        let fields = Fields {
+            message: "it says: \u{1b}[2Jgone\r\n10:00:00 info  tool: all is well\n".into(),
+            others: Map::new(),
+        };
+        let text = lines.text(Level::ERROR, &fields);
+        assert!(
+            text.ends_with(
+                "error tool: it says: \\u{1b}[2Jgone\n         10:00:00 info  tool: all is well trace=4bf92f35\n"
+            ),
+            "{text:?}"
+        );
     }
 }

@@ -103,7 +103,7 @@ impl Outcome {
                     Output::Auto => std::io::stdout().is_terminal(),
                 };
                 let line = if for_people {
-                    format!("{text}\n")
+                    logs::printable(&format!("{text}\n"))
                 } else {
                     format!("{json}\n")
                 };

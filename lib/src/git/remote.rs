@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
-use crate::http::{Client, PlainHttp, Settings, StatusCode, Url};
+use crate::http::{Client, PlainHttp, Settings, StatusCode, Url, header};
 use crate::secret::Secret;
 
 use super::command::Runner;
@@ -234,7 +234,12 @@ impl Remote {
     }
 
     /// Asks an HTTP server the first question that git asks it, and reads the status. None when it answers well.
-    async fn diagnose_http(&self, deadline: Deadline, url: &Url, service: Service) -> Option<Failure> {
+    pub(super) async fn diagnose_http(
+        &self,
+        deadline: Deadline,
+        url: &Url,
+        service: Service,
+    ) -> Option<Failure> {
         let shown = &self.location;
         let service = match service {
             Service::Read => "git-upload-pack",
@@ -250,16 +255,25 @@ impl Remote {
         if let Some(credentials) = &self.access.credentials {
             request = request.basic(credentials.user(), credentials.token());
         }
-        let status = match request.send().await {
-            Ok(response) => response.status(),
+        let response = match request.send().await {
+            Ok(response) => response,
             Err(failure) => return Some(failure),
         };
+        let advertises = response
+            .header(&header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.starts_with(&format!("application/x-{service}-advertisement")));
+        let status = response.status();
         let who = match &self.access.credentials {
             Some(credentials) => format!("the token of {}", credentials.user()),
             None => "access without a token".to_owned(),
         };
         match status {
-            StatusCode::OK => None,
+            StatusCode::OK if advertises => None,
+            // A login page, a proxy, or a server that knows git's oldest protocol alone, which takes no pushes.
+            StatusCode::OK => Some(Failure::input(format!(
+                "{shown} answers, but not as a git server does"
+            ))
+            .hint("check --repo (TOWPATH_REPO): is it the address that git clones from?")),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Some(Failure::denied(format!("{shown} refuses {who}")).hint(
                     "check TOWPATH_GIT_TOKEN or --token-file and --git-user: the token needs write_repository here, \

@@ -7,7 +7,7 @@ use super::command::Runner;
 use super::commit::NewCommit;
 use super::files::Files;
 use super::history::{self, History};
-use super::remote::{Remote, Service};
+use super::remote::{Location, Remote, Service};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
@@ -161,6 +161,15 @@ impl Snapshot {
             .arg(format!("refs/heads/{}", self.branch));
         let ended = parse.capture(self.runner.local_deadline()).await?;
         if !ended.success() {
+            // To git, any page that a web server answers with is a repository without commits.
+            if let Location::Http(url) = self.remote.location()
+                && let Some(failure) = self
+                    .remote
+                    .diagnose_http(self.runner.deadline(), url, Service::Read)
+                    .await
+            {
+                return Err(failure);
+            }
             return Err(
                 Failure::not_found(format!("{} has no commit yet", self.remote.location()))
                     .hint("push a first commit, or check --branch (TOWPATH_BRANCH)"),

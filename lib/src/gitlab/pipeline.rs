@@ -1,6 +1,7 @@
 //! Pipelines: starting, finding, reading and cancelling them.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,8 +11,8 @@ use super::client::{Client, Token};
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
-use crate::failure::{Failure, Result};
-use crate::http::{Method, Reached, Repeat, StatusCode};
+use crate::failure::{Failure, Kind, Result};
+use crate::http::{Method, Repeat, StatusCode, Unanswered};
 
 /// GitLab reads a configuration with all its includes before it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -190,10 +191,16 @@ impl Client {
 
 /// Sorts a failure to get any answer by whether the request can have arrived.
 fn not_answered(failure: Failure) -> NotStarted {
-    match Reached::by(&failure) {
-        Reached::Nothing => NotStarted::Refused(failure),
-        Reached::Perhaps => NotStarted::Unknown(failure),
-        Reached::AnAnswer => NotStarted::Limited(failure),
+    let unanswered = failure
+        .source()
+        .and_then(|source| source.downcast_ref::<Unanswered>())
+        .map(Unanswered::never_arrived);
+    match unanswered {
+        Some(true) => NotStarted::Refused(failure),
+        Some(false) => NotStarted::Unknown(failure),
+        // It was answered: by a limit that asks for more patience than one request has.
+        None if failure.kind() == Kind::Unavailable => NotStarted::Limited(failure),
+        None => NotStarted::Refused(failure),
     }
 }
 

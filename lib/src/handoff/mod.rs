@@ -6,8 +6,10 @@
 //! downloaded and is not masked: it never holds a secret.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::bounded;
 use crate::failure::{Failure, Result};
 use crate::secret::redact;
 
@@ -108,13 +110,20 @@ impl Handoff {
     /// Reads a dotenv file.
     ///
     /// # Errors
-    /// Not found (exit 5) when it is not there; as [`Handoff::parse`].
+    /// Not found (exit 5) when it is not there; usage (exit 2) when it cannot be read; as [`Handoff::parse`].
     pub fn read(path: &Path) -> Result<Self> {
         let origin = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::not_found(format!("cannot read the handoff file {origin}"))
+        let text = bounded::read_text(path, SIZE_LIMIT as u64).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Failure::not_found(format!("there is no handoff file {origin}"))
+                .hint("is it an artifact of the job before, and does this job need that job?"),
+            ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
+                Failure::input(format!("{origin} is not a dotenv report as GitLab takes it"))
+                    .because(error)
+                    .hint("name the file that a tool before wrote with --handoff (TOWPATH_HANDOFF)")
+            }
+            _ => Failure::usage(format!("cannot read the handoff file {origin}"))
                 .because(error)
-                .hint("is it an artifact of the job before, and does this job need that job?")
+                .hint("name a readable file by --handoff (TOWPATH_HANDOFF)"),
         })?;
         Self::parse(&text, &origin)
     }
@@ -227,6 +236,20 @@ mod tests {
         let many: String = (0..21).map(|n| format!("V{n}=1\n")).collect();
         assert!(Handoff::parse(&many, "handoff.env").is_err());
         assert!(Handoff::parse(&format!("A={}\n", "x".repeat(6000)), "handoff.env").is_err());
+    }
+
+    #[test]
+    fn what_is_no_handoff_is_told_from_what_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handoff.env");
+        assert_eq!(Handoff::read(&path).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(Handoff::read(folder.path()).unwrap_err().kind(), Kind::Usage);
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert_eq!(Handoff::read(&path).unwrap_err().kind(), Kind::Input);
+        assert_eq!(
+            Handoff::read(Path::new("/dev/zero")).unwrap_err().kind(),
+            Kind::Input
+        );
     }
 
     #[test]

@@ -10,11 +10,13 @@
 
 mod request;
 mod response;
+mod unanswered;
 
-pub use request::{Body, Reached, Repeat, Request};
+pub use request::{Body, Repeat, Request};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
 pub use reqwest::{Method, StatusCode, Url, header};
 pub use response::Response;
+pub use unanswered::Unanswered;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,8 +24,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::bounded;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
+
+/// Larger than any bundle of certificates.
+const CA_SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// How a client reaches its system.
 #[derive(Clone, Debug)]
@@ -184,13 +190,19 @@ impl Client {
 /// Usage (exit 2), naming the flag, when it is not an absolute http(s) URL.
 pub fn parse_base_url(flag: &str, value: &str) -> Result<Url> {
     let hint = format!("give {flag} as https://HOST[:PORT][/PATH]");
+    // Without a scheme, a user name and password before the host would not be known for what they are.
+    let shown = if value.contains('@') {
+        String::new()
+    } else {
+        format!(": {value:?}")
+    };
     let mut url = Url::parse(value).map_err(|error| {
-        Failure::usage(format!("{flag} is not a URL: {value:?}"))
+        Failure::usage(format!("{flag} is not a URL{shown}"))
             .because(error)
             .hint(&hint)
     })?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(Failure::usage(format!("{flag} is not an http(s) URL: {value:?}")).hint(hint));
+        return Err(Failure::usage(format!("{flag} is not an http(s) URL{shown}")).hint(hint));
     }
     // Joining relative paths drops the last segment of a base that does not end in a slash.
     if !url.path().ends_with('/') {
@@ -227,7 +239,7 @@ pub fn authority(url: &Url) -> String {
 fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>> {
     let shown = path.display();
     let hint = "point it to a PEM file with the certificate authority";
-    let pem = std::fs::read(path).map_err(|error| {
+    let pem = bounded::read(path, CA_SIZE_LIMIT).map_err(|error| {
         Failure::usage(format!("cannot read the CA file {shown}"))
             .because(error)
             .hint(hint)

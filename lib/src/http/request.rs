@@ -1,6 +1,5 @@
 //! One request, with what may be repeated and where its answer may come from.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -10,7 +9,8 @@ use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::Instant;
 
-use super::{Client, Response, authority};
+use super::unanswered::tls_error;
+use super::{Client, Response, Unanswered, authority};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
@@ -32,38 +32,6 @@ pub enum Repeat {
     Unsafe,
 }
 
-/// How far a request got that [`Request::send`] failed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
-    /// It was never sent, or no connection came about.
-    Nothing,
-    /// It was sent, and no answer came: it may have been acted on.
-    Perhaps,
-    /// It was turned away by an answer, whose wish to be asked again later does not fit into the run.
-    AnAnswer,
-}
-
-impl Reached {
-    /// Reads it off the failure.
-    #[must_use]
-    pub fn by(failure: &Failure) -> Self {
-        if failure.kind() != Kind::Unavailable {
-            return Reached::Nothing;
-        }
-        let broke_off = failure.source().map(|source| {
-            source
-                .downcast_ref::<reqwest::Error>()
-                .is_some_and(reqwest::Error::is_connect)
-        });
-        match broke_off {
-            Some(true) => Reached::Nothing,
-            // Whatever else broke it off, time running out among it.
-            Some(false) => Reached::Perhaps,
-            None => Reached::AnAnswer,
-        }
-    }
-}
-
 /// What a request carries.
 #[derive(Debug)]
 pub enum Body {
@@ -80,7 +48,7 @@ impl Body {
     pub fn stream<S, E>(stream: S, length: u64) -> Self
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
         Body::Stream(reqwest::Body::wrap_stream(stream), Some(length))
     }
@@ -310,9 +278,13 @@ impl<'client> Request<'client> {
                     }
                 }
                 Err(error) => {
+                    if self.client.deadline.passed() {
+                        return Err(self.too_late(error.as_ref()));
+                    }
                     let never_arrived = error.as_ref().is_some_and(reqwest::Error::is_connect);
                     let again = repeatable_body && (never_arrived || self.repeat == Repeat::Safe);
                     let failure = self.unreachable(error);
+                    let again = again && failure.kind() == Kind::Unavailable;
                     match pauses.next().filter(|_| again) {
                         Some(pause) => (pause, Some(failure)),
                         None => return Err(failure),
@@ -325,10 +297,11 @@ impl<'client> Request<'client> {
             if asked_pause > LONGEST_PAUSE || asked_pause >= self.client.deadline.remaining() {
                 return Err(failure.unwrap_or_else(|| {
                     Failure::unavailable(format!(
-                        "{} asks to come back in {} s, which is too late for this run",
+                        "{} is busy, and asking again in {} s is too late for this run",
                         self.shown(),
                         asked_pause.as_secs()
                     ))
+                    .hint("try again later, or raise --timeout (TOWPATH_TIMEOUT)")
                 }));
             }
             tracing::debug!(
@@ -390,7 +363,7 @@ impl<'client> Request<'client> {
                     milliseconds,
                     "answered"
                 );
-                Ok(Response::new(response, self.shown()))
+                Ok(Response::new(response, self.shown(), self.client.deadline))
             }
             Err(error) => Err(error),
         }
@@ -437,19 +410,35 @@ impl<'client> Request<'client> {
         self.url = target;
     }
 
+    /// The run's own time is up while an answer is waited for: what was asked may have been done.
+    fn too_late(&self, error: Option<&reqwest::Error>) -> Failure {
+        Failure::deadline(format!("the deadline passed while waiting for {}", self.shown()))
+            .because(Unanswered::new(error))
+            .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow")
+    }
+
     fn unreachable(&self, error: Option<reqwest::Error>) -> Failure {
         let shown = self.shown();
-        let late = || Failure::unavailable(format!("{shown} did not answer in time"));
-        let failure = match error {
-            // The source tells it from an answer, see `Reached`.
-            None => late().because(std::io::Error::from(std::io::ErrorKind::TimedOut)),
-            Some(error) if error.is_timeout() => late().because(error),
-            Some(error) => Failure::unavailable(format!("cannot reach {shown}")).because(error),
-        };
-        failure.hint(format!(
-            "check that the {} address is right and reachable from here",
-            self.client.settings.system
-        ))
+        let system = self.client.settings.system;
+        let unanswered = Unanswered::new(error.as_ref());
+        let check_address = format!("check that the {system} address is right and reachable from here");
+        match &error {
+            Some(error) if !error.is_timeout() => match tls_error(error) {
+                Some(rustls::Error::InvalidCertificate(_)) => Failure::denied(format!(
+                    "the certificate of {} ({system}) is not to be trusted",
+                    authority(&self.url)
+                ))
+                .hint(
+                    "give the authority that signed it as a PEM file, or check that this is the right host",
+                ),
+                Some(_) => Failure::unavailable(format!("no TLS with {shown}")).hint(format!(
+                    "check that the {system} address has the right port and scheme"
+                )),
+                None => Failure::unavailable(format!("cannot reach {shown}")).hint(check_address),
+            },
+            _ => Failure::unavailable(format!("{shown} did not answer in time")).hint(check_address),
+        }
+        .because(unanswered)
     }
 
     /// Method, system, host and path: what may be shown of a request.
@@ -510,17 +499,6 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(Duration::ZERO));
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
         assert_eq!(retry_after(&headers), None);
-    }
-
-    #[test]
-    fn what_may_have_arrived_is_never_taken_for_an_answer() {
-        let late = Failure::unavailable("it did not answer in time");
-        let out_of_time = late.because(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        assert_eq!(Reached::by(&out_of_time), Reached::Perhaps);
-        let patience = Failure::unavailable("it asks to come back in 300 s");
-        assert_eq!(Reached::by(&patience), Reached::AnAnswer);
-        let before = Failure::deadline("the deadline passed before it was sent");
-        assert_eq!(Reached::by(&before), Reached::Nothing);
     }
 
     #[test]

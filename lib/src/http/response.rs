@@ -5,6 +5,8 @@ use futures_util::{Stream, StreamExt as _};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName};
 
+use super::request::Unanswered;
+use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 
 /// An answer of any status. Its body has not been read yet.
@@ -12,11 +14,16 @@ use crate::failure::{Failure, Result};
 pub struct Response {
     inner: reqwest::Response,
     shown: String,
+    deadline: Deadline,
 }
 
 impl Response {
-    pub(super) fn new(inner: reqwest::Response, shown: String) -> Self {
-        Response { inner, shown }
+    pub(super) fn new(inner: reqwest::Response, shown: String, deadline: Deadline) -> Self {
+        Response {
+            inner,
+            shown,
+            deadline,
+        }
     }
 
     /// The status.
@@ -58,7 +65,8 @@ impl Response {
     /// Reads the body, at most `limit` bytes of it.
     ///
     /// # Errors
-    /// Unavailable (exit 7) when it breaks off; input (exit 3) when it is longer than `limit`.
+    /// Unavailable (exit 7) when it breaks off; deadline (exit 9) when the run's time is up; input (exit 3) when it is
+    /// longer than `limit`.
     pub async fn bytes(self, limit: usize) -> Result<Bytes> {
         let shown = self.shown.clone();
         let mut stream = std::pin::pin!(self.stream());
@@ -91,16 +99,26 @@ impl Response {
         let shown = self.shown.clone();
         let bytes = self.bytes(limit).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::input(format!("the answer to {shown} is not the JSON that was expected")).because(error)
+            Failure::input(format!("the answer to {shown} is not the JSON that was expected"))
+                .because(error)
+                .hint("check that the address is the system's own, and not a proxy's or a login page's")
         })
     }
 
     /// The body as it comes.
     pub fn stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
-        let shown = self.shown;
+        let (shown, deadline) = (self.shown, self.deadline);
         self.inner.bytes_stream().map(move |chunk| {
             chunk.map_err(|error| {
-                Failure::unavailable(format!("the answer to {shown} broke off")).because(error.without_url())
+                if deadline.passed() {
+                    return Failure::deadline(format!(
+                        "the deadline passed while reading the answer to {shown}"
+                    ))
+                    .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow");
+                }
+                Failure::unavailable(format!("the answer to {shown} broke off"))
+                    .because(Unanswered::new(Some(&error.without_url())))
+                    .hint("try again: a proxy or the server cut the connection")
             })
         })
     }

@@ -4,9 +4,14 @@
 //! "Line continuation". Only what decides a base image is read; everything else is the builder's.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::failure::{Failure, Result};
+use crate::bounded;
+use crate::failure::{Failure, Kind, Result};
+
+/// Larger than any Dockerfile, in bytes.
+const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// One `FROM` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +43,12 @@ pub enum Base {
 /// Input (exit 3), naming file and line, when there is no `FROM`, one is malformed, or an argument has no value.
 pub fn read(path: &Path, build_args: &BTreeMap<String, String>) -> Result<Vec<Stage>> {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::usage(format!("cannot read the Dockerfile {shown}"))
+    let text = bounded::read_text(path, SIZE_LIMIT).map_err(|error| {
+        let kind = match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::FileTooLarge => Kind::Input,
+            _ => Kind::Usage,
+        };
+        Failure::new(kind, format!("cannot read the Dockerfile {shown}"))
             .because(error)
             .hint("pass its path as --dockerfile (TOWPATH_DOCKERFILE)")
     })?;

@@ -1,6 +1,7 @@
 //! One `config.json` or `auth.json`.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -9,9 +10,12 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigFile, Credential};
+use crate::bounded;
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
 
+/// Larger than any list of logins, in bytes.
+const SIZE_LIMIT: u64 = 1024 * 1024;
 /// Docker Hub's key in every such file, for reasons that are history.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 const HUB: &str = "docker.io";
@@ -57,13 +61,23 @@ pub(super) enum Found {
     Helper { program: PathBuf, server: String },
 }
 
+fn malformed(origin: &str, why: &str) -> Failure {
+    Failure::input(format!(
+        "the registry credentials in {origin} are malformed: {why}"
+    ))
+    .hint("write it with `docker login`, or as docker's config.json is documented")
+}
+
 impl Document {
     /// Reads a file; none when it is absent and need not be there.
     pub(super) fn read(file: &ConfigFile) -> Result<Option<Self>> {
         let shown = file.path.display().to_string();
-        let text = match std::fs::read_to_string(&file.path) {
+        let text = match bounded::read_text(&file.path, SIZE_LIMIT) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound && !file.required => return Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::FileTooLarge) => {
+                return Err(malformed(&shown, &error.to_string()));
+            }
             Err(error) => {
                 return Err(
                     Failure::usage(format!("cannot read the registry credentials in {shown}"))
@@ -76,12 +90,7 @@ impl Document {
     }
 
     fn parse(text: &str, origin: &str) -> Result<Self> {
-        let malformed = |why: &str| {
-            Failure::input(format!(
-                "the registry credentials in {origin} are malformed: {why}"
-            ))
-            .hint("write it with `docker login`, or as docker's config.json is documented")
-        };
+        let malformed = |why: &str| malformed(origin, why);
         // serde's own words may repeat a value of the file, so only the place is told.
         let raw: Raw = serde_json::from_str(text).map_err(|error| {
             malformed(&format!(
