@@ -12,7 +12,7 @@ use plan::Plan;
 use report::BuildReport;
 use towpath::cli::{Outcome, Run, effect, note, search_path};
 use towpath::failure::{Failure, Result};
-use towpath::handoff::Handoff;
+use towpath::handoff::{self, Handoff};
 use towpath::kaniko::{self, dockerfile};
 use towpath::oci::{Digest, Pointer, Registries, RegistrySettings};
 
@@ -26,6 +26,11 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let build_args = args.build_args.iter().cloned().collect();
     let stages = dockerfile::read(&args.dockerfile(), &build_args)?;
     let plan = plan::decide(&args, &stages)?;
+    // Whatever is wrong with the handoff has to be known before the build.
+    let mut handoff = hand_over(&plan, &run)?;
+    if let Some(path) = &args.handoff {
+        Handoff::check_place(path)?;
+    }
     let (builder, why) = kaniko::find(
         args.builder.map(args::BuilderChoice::name),
         args.kaniko.as_deref(),
@@ -55,7 +60,12 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     .await?;
 
     if let Some(path) = &args.handoff {
-        hand_over(&plan, &digest, &run)?.write(path)?;
+        handoff.set(handoff::IMAGE_DIGEST, digest.as_str())?;
+        handoff.set(
+            handoff::IMAGE_REF,
+            &format!("{}@{digest}", plan.repository.name()),
+        )?;
+        handoff.write(path)?;
     }
     let report = BuildReport::built(&plan, builder.name(), &digest, started.elapsed());
     Ok(Outcome::report(&report)?)
@@ -90,22 +100,17 @@ fn tell(line: &str) {
     }
 }
 
-fn hand_over(plan: &Plan, digest: &Digest, run: &Run) -> Result<Handoff> {
-    use towpath::handoff::{
-        IMAGE_DIGEST, IMAGE_REF, IMAGE_REPOSITORY, IMAGE_TAG, SOURCE_COMMIT, SOURCE_PROJECT, TRACEPARENT,
-    };
+/// What the next job is told, but for the digest.
+fn hand_over(plan: &Plan, run: &Run) -> Result<Handoff> {
     let mut handoff = Handoff::new();
-    let name = plan.repository.name();
-    handoff.set(IMAGE_REPOSITORY, &name)?;
-    handoff.set(IMAGE_TAG, plan.tags[0].as_str())?;
-    handoff.set(IMAGE_DIGEST, digest.as_str())?;
-    handoff.set(IMAGE_REF, &format!("{name}@{digest}"))?;
+    handoff.set(handoff::IMAGE_REPOSITORY, &plan.repository.name())?;
+    handoff.set(handoff::IMAGE_TAG, plan.tags[0].as_str())?;
     if let Some(project) = &plan.source_project {
-        handoff.set(SOURCE_PROJECT, project)?;
+        handoff.set(handoff::SOURCE_PROJECT, project)?;
     }
     if let Some(commit) = &plan.revision {
-        handoff.set(SOURCE_COMMIT, commit)?;
+        handoff.set(handoff::SOURCE_COMMIT, commit)?;
     }
-    handoff.set(TRACEPARENT, &run.trace.to_string())?;
+    handoff.set(handoff::TRACEPARENT, &run.trace.to_string())?;
     Ok(handoff)
 }

@@ -23,6 +23,9 @@ fn main() -> ExitCode {
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let wanted = plan::decide(&args)?;
+    if let Some(path) = &args.handoff {
+        Handoff::check_place(path)?;
+    }
     let registries = registries(&args, &wanted, &run)?;
     let settings = CopySettings {
         concurrency: args.concurrency.get().into(),
@@ -46,7 +49,15 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         return Ok(Outcome::report(&report)?);
     }
 
-    let digest = look.digest().clone();
+    // Whatever is wrong with it has to be known before a tag is written.
+    let handoff = match &args.handoff {
+        Some(path) => {
+            let mut handoff = Handoff::read_or_new(path)?;
+            hand_over(&mut handoff, &args, &wanted, look.digest(), &run)?;
+            Some((path, handoff))
+        }
+        None => None,
+    };
     let mut journal = match &args.journal {
         Some(path) => Some(Journal::open(path, run.trace.trace_id())?),
         None => None,
@@ -55,9 +66,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let first_is_there = matches!(outcomes.first(), Some(Ok(_)));
     let failure = report.conclude(outcomes);
     report.count(registries.requests_sent(), started.elapsed());
-    if let Some(path) = args.handoff.as_ref().filter(|_| first_is_there) {
-        let mut handoff = Handoff::read_or_new(path)?;
-        hand_over(&mut handoff, &args, &wanted, &digest, &run)?;
+    if let Some((path, handoff)) = handoff.filter(|_| first_is_there) {
         handoff.write(path)?;
     }
     let outcome = Outcome::report(&report)?;

@@ -86,11 +86,11 @@ pub(super) fn install(tool: &'static str, settings: &RunArgs, trace_id: &str) {
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Logs how a run failed.
-pub(super) fn failure(described: &Described) {
+/// Logs how a run failed, and the exit code that it ends with.
+pub(super) fn failure(described: &Described, exit_code: u8) {
     tracing::error!(
         kind = described.kind.name(),
-        exit_code = described.kind.exit_code(),
+        exit_code,
         hint = described.hint.as_deref().map(tracing::field::display),
         "{}",
         described.message

@@ -254,11 +254,12 @@ fn conclude(
     let signal = run.signal.load(Ordering::SeqCst);
     let failed = |error: &(dyn Error + 'static)| {
         let described = failure::describe(error);
-        logs::failure(&described);
-        if signal != 0 {
-            return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
-        }
-        ExitCode::from(described.kind.exit_code())
+        let code = match signal {
+            0 => described.kind.exit_code(),
+            signal => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        };
+        logs::failure(&described, code);
+        ExitCode::from(code)
     };
     match outcome {
         Ok(outcome) => match outcome.write(settings.output) {

@@ -18,6 +18,8 @@ const SIZE_LIMIT: usize = 5 * 1024;
 /// GitLab's limit on the number of variables of a self-managed instance.
 const COUNT_LIMIT: usize = 20;
 
+const PLACE_HINT: &str = "point --handoff (TOWPATH_HANDOFF) to a file in a folder that is there and writable";
+
 /// The image repository without a tag: `registry.example.com/team/app`.
 pub const IMAGE_REPOSITORY: &str = "IMAGE_REPOSITORY";
 /// The tag it was built for.
@@ -139,10 +141,25 @@ impl Handoff {
         }
     }
 
+    /// Checks that a file can be written at `path`, and leaves nothing there: a tool asks before it acts, since what it
+    /// did would be lost to the next job.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when it cannot.
+    pub fn check_place(path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Err(
+                Failure::usage(format!("the handoff file {} is a folder", path.display())).hint(PLACE_HINT),
+            );
+        }
+        temporary_beside(path).map(drop)
+    }
+
     /// Writes the dotenv file, whole or not at all.
     ///
     /// # Errors
-    /// Input (exit 3) when it would pass GitLab's limits; internal when it cannot be written.
+    /// Input (exit 3) when it would pass GitLab's limits; usage (exit 2) when no file can be made there; internal when it
+    /// cannot be written, such as on a full disk.
     pub fn write(&self, path: &Path) -> Result<()> {
         use std::io::Write as _;
         let origin = path.display().to_string();
@@ -152,20 +169,12 @@ impl Handoff {
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();
         check_size(text.len(), &origin)?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
         let broke = |error: std::io::Error| {
             Failure::internal(format!("cannot write the handoff file {origin}"))
                 .because(error)
-                .hint("is its folder there, and may this user write to it?")
+                .hint("is the disk full?")
         };
-        // Artifacts are uploaded by another process, so the file is for everyone to read.
-        let mut file = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)
-            .map_err(broke)?;
+        let mut file = temporary_beside(path)?;
         file.write_all(text.as_bytes()).map_err(broke)?;
         file.persist(path).map_err(|error| broke(error.error))?;
         Ok(())
@@ -180,6 +189,25 @@ impl Handoff {
         }
         Ok(())
     }
+}
+
+/// Artifacts are uploaded by another process, so the file is for everyone to read.
+fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(|error| {
+            // The name that the temporary file would have had stands around the reason, and tells nobody anything.
+            let reason = error.get_ref().and_then(|error| error.source());
+            let reason = reason.map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::usage(format!("cannot write the handoff file {}", path.display()))
+                .because(reason)
+                .hint(PLACE_HINT)
+        })
 }
 
 fn check_size(size: usize, origin: &str) -> Result<()> {
@@ -250,6 +278,17 @@ mod tests {
             Handoff::read(Path::new("/dev/zero")).unwrap_err().kind(),
             Kind::Input
         );
+    }
+
+    #[test]
+    fn a_place_is_checked_without_leaving_anything_there() {
+        let folder = tempfile::tempdir().unwrap();
+        Handoff::check_place(&folder.path().join("handoff.env")).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        for wrong in [folder.path().to_owned(), folder.path().join("absent/handoff.env")] {
+            assert_eq!(Handoff::check_place(&wrong).unwrap_err().kind(), Kind::Usage);
+            assert!(Handoff::new().write(&wrong).is_err());
+        }
     }
 
     #[test]

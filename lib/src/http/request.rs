@@ -1,5 +1,6 @@
 //! One request, with what may be repeated and where its answer may come from.
 
+use std::error::Error;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};

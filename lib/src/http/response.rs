@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt as _};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName};
 
-use super::request::Unanswered;
+use super::Unanswered;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 

@@ -16,8 +16,11 @@ impl Unanswered {
         Unanswered {
             reason: error.map_or_else(
                 || "it took too long".to_owned(),
-                // The layers above the cause say in their own words that a request was being sent.
-                |error| chain(error).last().unwrap_or(error).to_string(),
+                |error| match tls_error(error) {
+                    Some(rustls::Error::InvalidCertificate(error)) => complaint_about(error),
+                    // The layers above the cause say in their own words that a request was being sent.
+                    _ => chain(error).last().unwrap_or(error).to_string(),
+                },
             ),
             never_arrived: error.is_some_and(reqwest::Error::is_connect),
         }
@@ -56,4 +59,17 @@ pub(super) fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
         }
         error.downcast_ref()
     })
+}
+
+/// What is wrong with a certificate, where it is something that happens; else in the words of TLS.
+fn complaint_about(error: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Wrong;
+    match error {
+        Wrong::Expired | Wrong::ExpiredContext { .. } => "it has expired".to_owned(),
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => "it is another host's".to_owned(),
+        Wrong::UnknownIssuer => "no authority that is trusted here has signed it".to_owned(),
+        Wrong::Other(_) => "it does not prove who the server is (self-signed?)".to_owned(),
+        other => other.to_string(),
+    }
 }

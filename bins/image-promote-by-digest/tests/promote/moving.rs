@@ -241,3 +241,22 @@ async fn large_blobs_stream_and_are_not_sent_twice() {
         (&0.into(), &2.into())
     );
 }
+
+#[tokio::test]
+async fn a_handoff_that_cannot_be_written_is_known_before_a_tag_is() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let layout = world.layout(&Image::of_one_layer(b"app"));
+    let target = format!("{}/app:1", production.host());
+    for (arguments, code) in [
+        (
+            ["--handoff", "absent/handoff.env", "--source-project", "team/app"],
+            2,
+        ),
+        (["--handoff", "handoff.env", "--source-project", "$HOME"], 3),
+    ] {
+        let arguments = [&arguments[..], &[&layout, &target]].concat();
+        world.promote(&arguments).await.failed_with(code);
+        assert_eq!(tagged(production.host(), None, "app", "1").await, None);
+    }
+}

@@ -3,6 +3,7 @@
 use towpath::cli::{Outcome, Run};
 use towpath::failure::Result;
 use towpath::git::Decision;
+use towpath::handoff::Handoff;
 
 use super::{look, paths_from_root, place_of};
 use crate::args::{PlaceArgs, WishArgs, WriteArgs};
@@ -20,6 +21,14 @@ pub(crate) async fn set(
 ) -> Result<Outcome> {
     let wish = wish(arguments)?;
     let given = place.paths()?;
+    // Whatever is wrong with the handoff has to be known before anything is committed.
+    let handoff = match &arguments.handoff {
+        Some(path) => {
+            Handoff::check_place(path)?;
+            Some((path, handover::handoff(arguments, write, &run.trace)?))
+        }
+        None => None,
+    };
     let mut source = Source::open(place, run).await?;
     let paths = paths_from_root(&source, &given);
     if write.dry_run {
@@ -42,8 +51,8 @@ pub(crate) async fn set(
             })
         })
         .await?;
-    if let Some(path) = &arguments.handoff {
-        handover::handoff(arguments, write, &run.trace)?.write(path)?;
+    if let Some((path, handoff)) = handoff {
+        handoff.write(path)?;
     }
     Outcome::report(&set_report(
         &source,
