@@ -370,3 +370,10 @@ fn bytes_that_are_not_utf_8_are_refused_with_their_line() {
         Kustomization::parse("kustomization.yaml", b"images:\n- name: \xff\n").expect_err("not UTF-8");
     assert_eq!(failure.message(), "kustomization.yaml:2: not UTF-8");
 }
+
+#[test]
+fn a_file_that_is_too_long_is_refused_before_it_is_read() {
+    let text = format!("images: []\n#{}\n", "x".repeat(1024 * 1024));
+    let failure = Kustomization::parse("kustomization.yaml", text.as_bytes()).expect_err("too long");
+    assert!(failure.message().contains("1048576 at most"), "{failure}");
+}

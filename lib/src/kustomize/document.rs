@@ -12,6 +12,9 @@ use crate::failure::{Failure, Result};
 /// The names under which kustomize looks for its file.
 pub const FILE_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
+/// No kustomization that people write is anywhere near this many bytes, and one that is would hold a run up for minutes.
+const SIZE_LIMIT: usize = 1024 * 1024;
+
 /// The files that may hold the kustomization of `path`: a folder, or the file itself.
 #[must_use]
 pub fn file_candidates(path: &str) -> Vec<String> {
@@ -95,8 +98,14 @@ impl Kustomization {
     ///
     /// # Errors
     /// Input (exit 3) naming file and line: not UTF-8, not YAML, several documents, duplicate keys, tabs, a top level
-    /// or an `images` of the wrong type.
+    /// or an `images` of the wrong type; a file of more than 1 MiB.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > SIZE_LIMIT {
+            return Err(Failure::input(format!(
+                "{file} has {} bytes; a kustomization has {SIZE_LIMIT} at most",
+                bytes.len()
+            )));
+        }
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let line = 1 + bytes[..error.valid_up_to()]
                 .iter()

@@ -230,6 +230,36 @@ fn only_choices_reach_a_shell() {
     }
 }
 
+/// The tools refuse a variable that is set but empty, and that is what an input becomes that was not given.
+#[test]
+fn what_may_be_absent_is_not_passed_on_empty() {
+    let mut optional = 0;
+    for Template { file, inputs, body } in templates() {
+        let jobs: BTreeMap<String, Value> =
+            serde_norway::from_str(&body).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for (job, definition) in &jobs {
+            let script = script(definition).join("\n");
+            let rules = serde_norway::to_string(&definition["rules"]).expect("rules are YAML");
+            let runs_a_tool = towpath_binaries::NAMES.iter().any(|tool| script.contains(tool));
+            for (name, value) in definition["variables"].as_mapping().into_iter().flatten() {
+                let (name, value) = (
+                    name.as_str().unwrap_or_default(),
+                    value.as_str().unwrap_or_default(),
+                );
+                let may_be_empty = interpolated(value).into_iter().any(|input| {
+                    inputs[input]["default"] == "" && !rules.contains(&format!("inputs.{input} "))
+                });
+                if runs_a_tool && may_be_empty {
+                    let guard = format!("if [ -z \"${name}\" ]; then unset {name}; fi");
+                    assert!(script.contains(&guard), "{file}: {job} may pass {name} on empty");
+                    optional += 1;
+                }
+            }
+        }
+    }
+    assert!(optional >= 5, "kustomize-bump has five of them");
+}
+
 fn script(job: &Value) -> Vec<String> {
     ["before_script", "script", "after_script"]
         .into_iter()
