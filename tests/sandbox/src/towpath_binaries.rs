@@ -1,9 +1,12 @@
 //! Towpath's own binaries, built from this checkout.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+
+use crate::guardian::Guardian;
 
 /// The binaries, by name.
 pub const NAMES: [&str; 5] = [
@@ -19,32 +22,68 @@ pub const NAMES: [&str; 5] = [
 /// # Errors
 /// When cargo fails; what it says goes to standard error.
 pub fn build() -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("finding the running program")?;
-    // target/<profile>/towpath-demo, target/<profile>/deps/test-0123 or target/<profile>/examples/x
-    let mut folder = own.parent().context("a program is in a folder")?;
-    if folder.ends_with("deps") || folder.ends_with("examples") {
-        folder = folder.parent().context("deps is in the profile's folder")?;
+    let build = Build::like_own()?;
+    let mut command = Command::new(&build.cargo);
+    let status = command.args(&build.arguments).arg("--quiet").status();
+    build.finish(status)
+}
+
+/// The same, for a person who waits for it: cargo shows on standard error how far it is. It belongs to the guardian's
+/// world, so that an interrupt ends it together with its compilers.
+///
+/// # Errors
+/// When cargo fails.
+pub async fn build_within(guardian: &Guardian) -> anyhow::Result<PathBuf> {
+    let build = Build::like_own()?;
+    let mut command = guardian.command(&build.cargo);
+    let status = command.args(&build.arguments).status().await;
+    build.finish(status)
+}
+
+struct Build {
+    cargo: OsString,
+    arguments: Vec<OsString>,
+    /// Where the binaries will be.
+    folder: PathBuf,
+}
+
+impl Build {
+    /// A build of the same profile, into the same folder, as the running program's.
+    fn like_own() -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("finding the running program")?;
+        // target/<profile>/towpath-demo, target/<profile>/deps/test-0123 or target/<profile>/examples/x
+        let mut folder = own.parent().context("a program is in a folder")?;
+        if folder.ends_with("deps") || folder.ends_with("examples") {
+            folder = folder.parent().context("deps is in the profile's folder")?;
+        }
+        let target = folder
+            .parent()
+            .context("the profile's folder is in the target folder")?;
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+        let mut arguments: Vec<OsString> = vec![
+            "build".into(),
+            "--manifest-path".into(),
+            manifest.into(),
+            "--target-dir".into(),
+            target.into(),
+        ];
+        for name in NAMES {
+            arguments.extend(["--package".into(), name.into()]);
+        }
+        if folder.ends_with("release") {
+            arguments.push("--release".into());
+        }
+        Ok(Self {
+            // The demo is run by cargo, which says where it is; a program that was copied elsewhere asks PATH.
+            cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+            arguments,
+            folder: folder.to_owned(),
+        })
     }
-    let target = folder
-        .parent()
-        .context("the profile's folder is in the target folder")?;
-    // The demo is run by cargo, which says where it is; a program that was copied elsewhere asks PATH.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target);
-    for name in NAMES {
-        command.args(["--package", name]);
+
+    fn finish(self, status: std::io::Result<std::process::ExitStatus>) -> anyhow::Result<PathBuf> {
+        let status = status.context("running cargo to build Towpath's binaries")?;
+        ensure!(status.success(), "cargo could not build Towpath's binaries");
+        Ok(self.folder)
     }
-    if folder.ends_with("release") {
-        command.arg("--release");
-    }
-    let status = command
-        .status()
-        .context("running cargo to build Towpath's binaries")?;
-    ensure!(status.success(), "cargo could not build Towpath's binaries");
-    Ok(folder.to_owned())
 }
