@@ -24,12 +24,11 @@ pub const NAMES: [&str; 5] = [
 pub fn build() -> anyhow::Result<PathBuf> {
     let build = Build::like_own()?;
     let mut command = Command::new(&build.cargo);
-    let status = command.args(&build.arguments).arg("--quiet").status();
+    let status = command.args(&build.arguments).status();
     build.finish(status)
 }
 
-/// The same, for a person who waits for it: cargo shows on standard error how far it is. It belongs to the guardian's
-/// world, so that an interrupt ends it together with its compilers.
+/// The same as a process of the guardian's world, so that an interrupt ends cargo together with its compilers.
 ///
 /// # Errors
 /// When cargo fails.
@@ -62,6 +61,7 @@ impl Build {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
         let mut arguments: Vec<OsString> = vec![
             "build".into(),
+            "--quiet".into(),
             "--manifest-path".into(),
             manifest.into(),
             "--target-dir".into(),

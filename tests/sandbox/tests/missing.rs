@@ -94,7 +94,7 @@ fn one_error_lists_everything_that_lacks_and_how_to_get_it() {
         "docker-registry: no Debian packages can be had here: PATH lacks apt-get, apt-cache, dpkg-deb; ",
         "rsync: no Debian packages",
         "gitlab-ci-local: npm is not on PATH (Debian: npm); ",
-        "tofu: neither tofu nor terraform is there in a version that suits, and no Go to build OpenTofu with; put `tofu` ",
+        "tofu: no tofu or terraform that suits is on PATH, nor is a Go that could build OpenTofu; install Go ",
     ] {
         assert!(
             listed.iter().any(|listed| listed.starts_with(line)),

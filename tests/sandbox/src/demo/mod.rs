@@ -64,10 +64,14 @@ async fn until_interrupted(arguments: &Arguments) -> Result<u8> {
 
 async fn run(arguments: &Arguments) -> Result<()> {
     let mut timeline = Timeline::start();
+    let progress = Progress::lines();
     // First, since it lists what this machine lacks, which nobody wants to wait for.
-    let (tools, tofu) = Tools::find_or_install_with_tofu(&Progress::lines()).await?;
+    let (tools, tofu) = Tools::find_or_install_with_tofu(&progress).await?;
     let guardian = Guardian::start()?;
-    let bin = towpath_binaries::build_within(&guardian).await?;
+    let build = towpath_binaries::build_within(&guardian);
+    let bin = progress
+        .step("build Towpath's binaries with cargo", build)
+        .await?;
     timeline.note(&format!(
         "builder: {} ({})",
         tools.builder.kind.name(),

@@ -101,7 +101,10 @@ impl Progress {
     }
 
     /// Reports the start, the going on and the end of `work`.
-    pub(super) async fn step<T>(
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn step<T>(
         &self,
         step: impl Into<String>,
         work: impl Future<Output = anyhow::Result<T>>,

@@ -41,8 +41,7 @@ pub(super) enum Tofu {
 
 impl Tofu {
     /// What a person may do instead.
-    pub(super) const INSTEAD: &str =
-        "put `tofu` or `terraform` 1.4 or later on PATH, or install Go to build OpenTofu with";
+    pub(super) const INSTEAD: &str = "install Go 1.21 or later (without GOTOOLCHAIN=local), or put `tofu` or `terraform` 1.4 or later on PATH";
 
     /// Looks without installing anything.
     pub(super) async fn look(cache: &Cache, answers: &mut Answers) -> Self {
@@ -109,9 +108,9 @@ impl Tofu {
 
 /// What keeps Go from building it, if anything does.
 async fn obstacle(cache: &Cache) -> Option<String> {
-    const NONE: &str = "neither tofu nor terraform is there in a version that suits";
+    const NONE: &str = "no tofu or terraform that suits is on PATH";
     if search_path::find("go").is_none() {
-        return Some(format!("{NONE}, and no Go to build OpenTofu with"));
+        return Some(format!("{NONE}, nor is a Go that could build OpenTofu"));
     }
     let mut go = Command::new("go");
     // Elsewhere, a go.mod nearby would have a say in the version.
@@ -122,9 +121,10 @@ async fn obstacle(cache: &Cache) -> Option<String> {
         Err(error) => return Some(format!("{NONE}, and Go does not work: {error:#}")),
     };
     (!builds(&said)).then(|| {
+        let [major, minor, patch] = go_needed();
+        let own = said.lines().next().unwrap_or_default();
         format!(
-            "{NONE}, and {} does not build OpenTofu",
-            said.lines().next().unwrap_or("this Go")
+            "{NONE}, and {own} neither is Go {major}.{minor}.{patch}, which builds OpenTofu, nor may fetch it"
         )
     })
 }
