@@ -1,9 +1,12 @@
 //! Towpath's own binaries, built from this checkout.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+
+use crate::guardian::Guardian;
 
 /// The binaries, by name.
 pub const NAMES: [&str; 5] = [
@@ -19,51 +22,91 @@ pub const NAMES: [&str; 5] = [
 /// # Errors
 /// When cargo fails; what it says goes to standard error.
 pub fn build() -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("finding the running program")?;
-    // target/<profile>/towpath-demo, target/<profile>/deps/test-0123 or target/<profile>/examples/x
-    let mut folder = own.parent().context("a program is in a folder")?;
-    if folder.ends_with("deps") || folder.ends_with("examples") {
-        folder = folder.parent().context("deps is in the profile's folder")?;
+    let build = Build::like_own()?;
+    let mut command = Command::new(&build.cargo);
+    for name in told_by_cargo() {
+        command.env_remove(name);
     }
-    let target = folder
-        .parent()
-        .context("the profile's folder is in the target folder")?;
-    // The demo is run by cargo, which says where it is; a program that was copied elsewhere asks PATH.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target);
-    // The whole workspace, as `cargo demo` and `cargo test` take it: naming packages would select other features of the
-    // dependencies, and build half of them anew.
-    command.args(["--workspace", "--bins"]);
-    // What cargo tells the program it runs about that program's package: to the cargo below, changed variables mean that
-    // build scripts which watch them (ring's does) are out of date, and everything on top of them with it.
-    for (name, _) in std::env::vars_os() {
-        let told = name.to_str().is_some_and(|name| {
-            [
-                "CARGO_MANIFEST_",
-                "CARGO_PKG_",
-                "CARGO_BIN_",
-                "CARGO_CRATE_",
-                "CARGO_PRIMARY_",
-                "CARGO_TARGET_TMPDIR",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-        });
-        if told {
-            command.env_remove(name);
+    let status = command.args(&build.arguments).status();
+    build.finish(status)
+}
+
+/// The same as a process of the guardian's world, so that an interrupt ends cargo together with its compilers.
+///
+/// # Errors
+/// When cargo fails.
+pub async fn build_within(guardian: &Guardian) -> anyhow::Result<PathBuf> {
+    let build = Build::like_own()?;
+    let mut command = guardian.command(&build.cargo);
+    for name in told_by_cargo() {
+        command.env_remove(name);
+    }
+    let status = command.args(&build.arguments).status().await;
+    build.finish(status)
+}
+
+struct Build {
+    cargo: OsString,
+    arguments: Vec<OsString>,
+    /// Where the binaries will be.
+    folder: PathBuf,
+}
+
+impl Build {
+    /// A build of the same profile, into the same folder, as the running program's.
+    fn like_own() -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("finding the running program")?;
+        // target/<profile>/towpath-demo, target/<profile>/deps/test-0123 or target/<profile>/examples/x
+        let mut folder = own.parent().context("a program is in a folder")?;
+        if folder.ends_with("deps") || folder.ends_with("examples") {
+            folder = folder.parent().context("deps is in the profile's folder")?;
         }
+        let target = folder
+            .parent()
+            .context("the profile's folder is in the target folder")?;
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+        let mut arguments: Vec<OsString> = vec![
+            "build".into(),
+            "--quiet".into(),
+            "--manifest-path".into(),
+            manifest.into(),
+            "--target-dir".into(),
+            target.into(),
+        ];
+        // The whole workspace, as `cargo demo` and `cargo test` take it: naming packages would select other features of
+        // the dependencies, and build half of them anew.
+        arguments.extend(["--workspace".into(), "--bins".into()]);
+        if folder.ends_with("release") {
+            arguments.push("--release".into());
+        }
+        Ok(Self {
+            // The demo is run by cargo, which says where it is; a program that was copied elsewhere asks PATH.
+            cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+            arguments,
+            folder: folder.to_owned(),
+        })
     }
-    if folder.ends_with("release") {
-        command.arg("--release");
+
+    fn finish(self, status: std::io::Result<std::process::ExitStatus>) -> anyhow::Result<PathBuf> {
+        let status = status.context("running cargo to build Towpath's binaries")?;
+        ensure!(status.success(), "cargo could not build Towpath's binaries");
+        Ok(self.folder)
     }
-    let status = command
-        .status()
-        .context("running cargo to build Towpath's binaries")?;
-    ensure!(status.success(), "cargo could not build Towpath's binaries");
-    Ok(folder.to_owned())
+}
+
+/// The variables in which cargo tells the program that it runs about that program's package. To another cargo they
+/// mean that build scripts which watch them (ring's does) are out of date, and everything on top of them with it.
+fn told_by_cargo() -> impl Iterator<Item = OsString> {
+    const PREFIXES: [&str; 6] = [
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_PRIMARY_",
+        "CARGO_TARGET_TMPDIR",
+    ];
+    std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        name.to_str()
+            .is_some_and(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    })
 }

@@ -87,11 +87,12 @@ pub struct Planted {
 }
 
 impl World {
-    /// Starts everything. `bin` is the folder of Towpath's binaries.
+    /// Starts everything. `tofu` is the program that plans and applies, named `tofu` or `terraform`; `bin` is the folder
+    /// of Towpath's binaries.
     ///
     /// # Errors
     /// When a server does not come up, with the last lines of its log.
-    pub async fn start(guardian: Guardian, tools: Tools, bin: PathBuf) -> Result<Self> {
+    pub async fn start(guardian: Guardian, tools: Tools, tofu: &Path, bin: PathBuf) -> Result<Self> {
         let guardian = Arc::new(guardian);
         let key = scaleway_key();
         let users = [(REGISTRY_USER, key.secret_key.as_str())];
@@ -106,10 +107,10 @@ impl World {
         let runner_token = runner_identity(&guardian, &kubernetes)?;
         teach_vault(&openbao, &kubernetes, &key).await?;
 
-        let gitlab = start_gitlab(&guardian, &tools, &bin, &runner_token).await?;
+        let gitlab = start_gitlab(&guardian, &tools, tofu, &bin, &runner_token).await?;
         let (person, env) = settle_projects(&guardian, &gitlab).await?;
         let argocd_token = gitlab.project_access_token(env, Role::Reporter, &[Scope::ReadRepository])?;
-        let infra_command = infra_command(&tools);
+        let infra_command = infra_command(tofu);
         let hosts = Hosts {
             vault: openbao.address(),
             staging: staging.host(),
@@ -329,13 +330,14 @@ async fn teach_vault(openbao: &OpenBao, kubernetes: &ApiServer, key: &ScalewayKe
 async fn start_gitlab(
     guardian: &Arc<Guardian>,
     tools: &Tools,
+    tofu: &Path,
     bin: &Path,
     runner_token: &Path,
 ) -> Result<GitLab> {
     let mut settings = Settings::new(
         guardian.dir().join("gitlab"),
         &tools.gitlab_ci_local,
-        job_path(tools, bin)?,
+        job_path(tools, tofu, bin)?,
     );
     let owner = guardian.clone();
     settings.command = Arc::new(move |program| owner.command(program));
@@ -344,6 +346,8 @@ async fn start_gitlab(
         // A job's environment is a clean one, but its processes belong to this world.
         (crate::guardian::WORLD_VARIABLE.into(), guardian.id().into()),
         ("TMPDIR".into(), tmp.into_os_string()),
+        // Terraform would ask its maker's server whether there is a newer version.
+        ("CHECKPOINT_DISABLE".into(), "1".into()),
     ];
     // What differs between this machine and a runner's pod: where the token is mounted, and the builder.
     settings.variables = vec![
@@ -363,22 +367,21 @@ async fn start_gitlab(
 }
 
 /// `PATH` of jobs: Towpath, the sandbox's tools, then the machine's.
-fn job_path(tools: &Tools, bin: &Path) -> Result<OsString> {
+fn job_path(tools: &Tools, tofu: &Path, bin: &Path) -> Result<OsString> {
     let own = std::env::var_os("PATH").context("PATH is not set")?;
     let mut folders = vec![bin.to_owned(), tools.bin_dir().to_owned()];
-    let programs = [Some(&tools.node), tools.tofu.as_ref()];
+    let programs = [tools.node.as_path(), tofu];
     folders.extend(
         programs
             .into_iter()
-            .flatten()
             .filter_map(|file| file.parent().map(Path::to_owned)),
     );
     folders.extend(std::env::split_paths(&own));
     std::env::join_paths(folders).context("a folder on PATH holds a colon")
 }
 
-fn infra_command(tools: &Tools) -> &'static str {
-    match tools.tofu.as_ref().and_then(|path| path.file_name()) {
+fn infra_command(tofu: &Path) -> &'static str {
+    match tofu.file_name() {
         Some(name) if name == "terraform" => "terraform",
         _ => "tofu",
     }

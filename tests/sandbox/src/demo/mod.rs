@@ -64,9 +64,14 @@ async fn until_interrupted(arguments: &Arguments) -> Result<u8> {
 
 async fn run(arguments: &Arguments) -> Result<()> {
     let mut timeline = Timeline::start();
-    let bin = towpath_binaries::build()?;
-    let tools = Tools::find_or_install(&Progress::lines()).await?;
-    let infra_is_there = tools.tofu.is_some();
+    let progress = Progress::lines();
+    // First, since it lists what this machine lacks, which nobody wants to wait for.
+    let (tools, tofu) = Tools::find_or_install_with_tofu(&progress).await?;
+    let guardian = Guardian::start()?;
+    let build = towpath_binaries::build_within(&guardian);
+    let bin = progress
+        .step("build Towpath's binaries with cargo", build)
+        .await?;
     timeline.note(&format!(
         "builder: {} ({})",
         tools.builder.kind.name(),
@@ -75,7 +80,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     timeline.builder(tools.builder.kind.name());
 
     let started = Instant::now();
-    let world = World::start(Guardian::start()?, tools, bin)
+    let world = World::start(guardian, tools, &tofu, bin)
         .await
         .context("starting the world")?;
     timeline.step("world started", "", started.elapsed(), None);
@@ -87,9 +92,6 @@ async fn run(arguments: &Arguments) -> Result<()> {
         world.gitlab.url(),
         world.argocd.url()
     ));
-    if !infra_is_there {
-        anyhow::bail!("neither tofu nor terraform is on PATH; the infrastructure pipeline needs one of them");
-    }
 
     let outcome = story(&world, &mut timeline).await;
     if let Some(path) = &arguments.report {

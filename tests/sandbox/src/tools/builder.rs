@@ -159,6 +159,7 @@ impl Kaniko {
                 fs::write(refusal_file(installer.cache), format!("{error:#}\n"))
                     .context("remembering that kaniko cannot be had")?;
                 let why = refusal(installer.cache).context("reading back why kaniko cannot be had")?;
+                installer.progress.note(format!("buildah will build: {why}"));
                 Ok(Self::Unavailable { why })
             }
         }

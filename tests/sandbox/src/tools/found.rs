@@ -11,10 +11,20 @@ use super::install::Installer;
 use super::machine::Machine;
 use super::progress::Progress;
 use super::search_path::Answers;
+use super::tofu::Tofu;
 use super::wanted::{BUILDAH, TOOLS, Wanted};
 use super::wrappers::Commands;
 use super::{Missing, Tools, npm};
 use crate::guardian::Guardian;
+
+/// What is to be run with the tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// An image's way to the cluster.
+    Delivery,
+    /// That, and the infrastructure repository's pipeline.
+    Infrastructure,
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -24,10 +34,12 @@ pub(super) struct Found {
     kaniko: Kaniko,
     /// The second builder. It may lack as long as kaniko is there, or may still be got.
     buildah: Option<PathBuf>,
+    /// `None` where nobody asked for it.
+    tofu: Option<Tofu>,
 }
 
 impl Found {
-    pub(super) async fn look(cache: &Cache, answers: &mut Answers) -> anyhow::Result<Self> {
+    pub(super) async fn look(cache: &Cache, answers: &mut Answers, scope: Scope) -> anyhow::Result<Self> {
         let mut programs = [const { None }; TOOLS.len()];
         for (program, wanted) in programs.iter_mut().zip(&TOOLS) {
             *program = wanted.look(cache, answers).await;
@@ -37,11 +49,16 @@ impl Found {
             programs,
             kaniko,
             buildah: BUILDAH.look(cache, answers).await,
+            tofu: match scope {
+                Scope::Infrastructure => Some(Tofu::look(cache, answers).await),
+                Scope::Delivery => None,
+            },
         })
     }
 
     pub(super) fn is_complete(&self) -> bool {
         self.programs.iter().all(Option::is_some)
+            && self.tofu.as_ref().is_none_or(Tofu::is_ready)
             && match self.kaniko {
                 Kaniko::Ready { .. } => true,
                 Kaniko::Installable => false,
@@ -55,6 +72,9 @@ impl Found {
             if let Some(why) = wanted.obstacle().await {
                 missing.add(wanted.name, &why, &format!("install that, or {}", wanted.instead));
             }
+        }
+        if let Some(tofu) = &self.tofu {
+            tofu.list_obstacle(missing);
         }
     }
 
@@ -79,12 +99,21 @@ impl Found {
             }
             Ok(())
         };
-        let (tools, builder) = tokio::join!(tools, builder);
+        let tofu = async {
+            if matches!(self.tofu, Some(Tofu::Installable)) {
+                self.tofu = Some(Tofu::install(&installer).await?);
+            }
+            anyhow::Ok(())
+        };
+        let (tools, builder, tofu) = tokio::join!(tools, builder, tofu);
         let outcomes = TOOLS.iter().zip(tools).chain([(&BUILDAH, builder)]);
         for (wanted, outcome) in outcomes {
             if let Err(error) = outcome {
                 missing.add(wanted.name, &format!("{error:#}"), wanted.instead);
             }
+        }
+        if let Err(error) = tofu {
+            missing.add("tofu", &format!("{error:#}"), Tofu::INSTEAD);
         }
         guardian.stop().await?;
         missing.into_result()
@@ -96,7 +125,7 @@ impl Found {
         machine: Machine,
         lock: Option<Lock>,
         progress: &Progress,
-    ) -> anyhow::Result<Tools> {
+    ) -> anyhow::Result<(Tools, Option<PathBuf>)> {
         let mut commands = Commands::default();
         for (wanted, program) in TOOLS.iter().zip(self.programs.iter().flatten()) {
             commands.with_libraries(wanted.name, program, wanted.libraries(cache, program));
@@ -114,13 +143,12 @@ impl Found {
         let entry = cache
             .entry(&npm::entry())
             .context("gitlab-ci-local is not in the cache")?;
-        let Machine {
-            git,
-            node,
-            bash,
-            tofu,
-        } = machine;
-        Ok(Tools {
+        let tofu = match self.tofu {
+            Some(Tofu::Ready(program)) => Some(program),
+            _ => None,
+        };
+        let Machine { git, node, bash } = machine;
+        let tools = Tools {
             bao,
             kubectl,
             docker_registry,
@@ -129,12 +157,12 @@ impl Found {
             gitlab_ci_local,
             gitlab_ci_schema: npm::schema_in(&entry),
             builder,
-            tofu,
             git,
             node,
             bash,
             bin_dir,
-        })
+        };
+        Ok((tools, tofu))
     }
 
     fn lacking(&self) -> impl Iterator<Item = &Wanted> {

@@ -11,7 +11,6 @@ pub(super) struct Machine {
     pub(super) git: PathBuf,
     pub(super) node: PathBuf,
     pub(super) bash: PathBuf,
-    pub(super) tofu: Option<PathBuf>,
 }
 
 /// gitlab-ci-local 4.65.1 runs on 18 and 20.
@@ -44,13 +43,7 @@ impl Machine {
                 "image builds need mount and process namespaces",
             );
         }
-        let tofu = search_path::find("tofu").or_else(|| search_path::find("terraform"));
-        Self {
-            git,
-            node,
-            bash,
-            tofu,
-        }
+        Self { git, node, bash }
     }
 }
 

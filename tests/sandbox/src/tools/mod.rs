@@ -14,6 +14,7 @@ mod npm;
 pub(crate) mod outside;
 mod progress;
 mod search_path;
+mod tofu;
 mod wanted;
 mod wheel;
 mod wrappers;
@@ -21,11 +22,13 @@ mod wrappers;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 pub use builder::{Builder, BuilderKind, write_storage_conf};
 pub use progress::{Event, Progress};
 
 use cache::Cache;
-use found::Found;
+use found::{Found, Scope};
 use machine::Machine;
 use search_path::Answers;
 
@@ -48,8 +51,6 @@ pub struct Tools {
     pub gitlab_ci_schema: PathBuf,
     /// What builds images.
     pub builder: Builder,
-    /// OpenTofu, else Terraform, when one is on `PATH`.
-    pub tofu: Option<PathBuf>,
     /// git, whose `http-backend` is there.
     pub git: PathBuf,
     /// Node.js, version 18 or later.
@@ -67,11 +68,27 @@ impl Tools {
     /// # Errors
     /// When something cannot be had: one error that lists everything missing and, for each, how to get it.
     pub async fn find_or_install(progress: &Progress) -> anyhow::Result<Self> {
+        let (tools, _) = Self::get(progress, Scope::Delivery).await?;
+        Ok(tools)
+    }
+
+    /// The same, and the absolute path of OpenTofu or Terraform: its file name is `tofu` or `terraform`.
+    ///
+    /// Where neither is there, Go builds OpenTofu, which takes some minutes the first time.
+    ///
+    /// # Errors
+    /// Those of [`Tools::find_or_install`], in one list with what keeps OpenTofu from being built.
+    pub async fn find_or_install_with_tofu(progress: &Progress) -> anyhow::Result<(Self, PathBuf)> {
+        let (tools, tofu) = Self::get(progress, Scope::Infrastructure).await?;
+        Ok((tools, tofu.context("neither OpenTofu nor Terraform was found")?))
+    }
+
+    async fn get(progress: &Progress, scope: Scope) -> anyhow::Result<(Self, Option<PathBuf>)> {
         let cache = Cache::open()?;
         let mut answers = Answers::open(cache.dir());
         let mut missing = Missing::default();
         let machine = Machine::look(&mut answers, &mut missing).await;
-        let mut found = Found::look(&cache, &mut answers).await?;
+        let mut found = Found::look(&cache, &mut answers, scope).await?;
         let mut lock = None;
         if found.is_complete() {
             missing.into_result()?;
@@ -81,7 +98,7 @@ impl Tools {
             missing.into_result()?;
             let lock = lock.insert(cache.lock(progress).await?);
             // Meanwhile another process may have installed it all.
-            found = Found::look(&cache, &mut answers).await?;
+            found = Found::look(&cache, &mut answers, scope).await?;
             found.install(&cache, lock, progress).await?;
         }
         found.into_tools(&cache, machine, lock, progress).await

@@ -8,8 +8,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Job logs are cut off when nothing is written for long, and people wonder: a step says that often that it still runs.
-const STILL_WORKING_EVERY: Duration = Duration::from_secs(5);
+/// Job logs are cut off when nothing is written for long, and people wonder: a step says so when it takes this long.
+const STILL_WORKING_AFTER: Duration = Duration::from_secs(5);
+/// From then on it says so more rarely, for several steps may run at once.
+const STILL_WORKING_EVERY: Duration = Duration::from_secs(10);
 
 /// One thing worth telling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +101,10 @@ impl Progress {
     }
 
     /// Reports the start, the going on and the end of `work`.
-    pub(super) async fn step<T>(
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn step<T>(
         &self,
         step: impl Into<String>,
         work: impl Future<Output = anyhow::Result<T>>,
@@ -107,14 +112,16 @@ impl Progress {
         let (step, start) = (step.into(), Instant::now());
         (self.sink)(&Event::Started { step: step.clone() });
         let mut work = pin!(work);
+        let mut silence = STILL_WORKING_AFTER;
         let outcome = loop {
-            match tokio::time::timeout(STILL_WORKING_EVERY, &mut work).await {
+            match tokio::time::timeout(silence, &mut work).await {
                 Ok(outcome) => break outcome,
                 Err(_) => (self.sink)(&Event::Working {
                     step: step.clone(),
                     elapsed: start.elapsed(),
                 }),
             }
+            silence = STILL_WORKING_EVERY;
         };
         let elapsed = start.elapsed();
         (self.sink)(&match outcome {

@@ -127,12 +127,13 @@ impl Commands {
     }
 }
 
-/// The wrapper of buildah. Four things need it:
+/// The wrapper of buildah. Five things need it:
 /// - buildah starts itself again with an empty environment, so an unpacked package's libraries cannot be named by
 ///   `LD_LIBRARY_PATH`; instead the loader finds them through a cache file that only this process sees;
 /// - its mounts and its RUN steps must not outlive it, so it has mount and process namespaces of its own;
 /// - it refuses to work without a signature policy, and has no environment variable that names one;
-/// - it notes blobs in `/var/lib/containers` whatever storage it was given, unless it may not write there.
+/// - it notes blobs in `/var/lib/containers` whatever storage it was given, unless it may not write there;
+/// - it looks for signatures there, and ends when only root may look: it is shown an empty folder.
 const BUILDAH: &str = r#"#!/bin/sh
 settings=@SETTINGS@
 export CONTAINERS_CONF="${CONTAINERS_CONF:-$settings/containers.conf}"
@@ -163,7 +164,12 @@ exec unshare ${user:-} --mount --pid --fork --kill-child --mount-proc sh -c '
 	fi
 	case ${TMPDIR:-/tmp} in
 	/var/lib/*) ;;
-	*) mount --bind /var/lib /var/lib && mount -o remount,bind,ro /var/lib || exit ;;
+	*)
+		mount --bind /var/lib /var/lib && mount -o remount,bind,ro /var/lib || exit
+		if [ -d /var/lib/containers ]; then
+			mount -t tmpfs -o ro none /var/lib/containers || exit
+		fi
+		;;
 	esac
 	exec "$@"' "$settings" @PROGRAM@ "$@"
 "#;
