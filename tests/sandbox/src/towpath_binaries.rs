@@ -45,6 +45,14 @@ pub async fn build_within(guardian: &Guardian) -> anyhow::Result<PathBuf> {
     build.finish(status)
 }
 
+/// The binary behind `cargo demo`, for tests of it as a process. It is built with the others.
+///
+/// # Errors
+/// When cargo fails; what it says goes to standard error.
+pub fn build_demo() -> anyhow::Result<PathBuf> {
+    Ok(build()?.join("towpath-demo"))
+}
+
 struct Build {
     cargo: OsString,
     arguments: Vec<OsString>,

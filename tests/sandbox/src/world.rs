@@ -204,6 +204,32 @@ impl World {
         &self.planted
     }
 
+    /// Every secret that there was so far: the planted ones, and each token that GitLab gave out.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Planted> {
+        let mut secrets = self.planted.clone();
+        for (what, value) in self.gitlab.issued_tokens() {
+            if !secrets.iter().any(|known| known.value == value) {
+                secrets.push(Planted {
+                    what,
+                    value,
+                    home: None,
+                });
+            }
+        }
+        secrets
+    }
+
+    /// What became of the servers that have ended although the world still runs, with the last lines of their logs.
+    pub fn ended_servers(&mut self) -> Vec<String> {
+        let ended = [
+            self.openbao.ended(),
+            self.staging.ended(),
+            self.production.ended(),
+        ];
+        ended.into_iter().flatten().collect()
+    }
+
     /// The digest that a registry has under a tag; none when the tag is not there.
     ///
     /// # Errors

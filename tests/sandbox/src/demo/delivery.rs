@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -25,15 +25,16 @@ pub(super) async fn deliver(world: &World, timeline: &mut Timeline, tag: &str) -
         .into_iter()
         .map(|pipeline| pipeline.id)
         .collect();
-    let started = Instant::now();
+    timeline.begin(&format!("tag {tag} pushed"), IMAGE);
     let folder = world.person.folder(IMAGE);
     world
         .person
         .push_tag(&folder, tag)
         .await
         .context("pushing the tag")?;
-    timeline.step(&format!("tag {tag} pushed"), IMAGE, started.elapsed(), None);
+    timeline.done(None);
 
+    timeline.begin(&format!("pipelines of {tag}"), IMAGE);
     let new = |pipeline: &PipelineSnapshot| !known.contains(&pipeline.id);
     let image = world.gitlab.wait_for_pipeline(IMAGE, &new, LIMIT).await?;
     ensure!(
@@ -56,20 +57,24 @@ pub(super) async fn deliver(world: &World, timeline: &mut Timeline, tag: &str) -
         Ok(of_project[0])
     };
     let digest = check_digests(world, timeline, only(IMAGE)?, tag).await?;
-    check_commit(world, timeline, &digest).await?;
+    timeline.begin("one pipeline started in each repository", ENV);
+    let infra = only(INFRA)?;
     only(ENV)?;
-    let started = Instant::now();
+    timeline.done(None);
+    check_commit(world, timeline, &digest).await?;
+    timeline.begin("cluster runs it (Argo CD)", ENV);
     world
         .argocd
         .wait_until_running(APPLICATION, &digest, ROLLOUT)
         .await?;
-    timeline.step("cluster runs it (Argo CD)", ENV, started.elapsed(), Some(&digest));
-    check_infra(timeline, only(INFRA)?, &digest)?;
+    timeline.done(Some(&digest));
+    check_infra(timeline, infra, &digest)?;
     Ok(digest)
 }
 
 /// Changes what the image holds, as a developer would.
-pub(super) async fn change_the_page(world: &World) -> Result<()> {
+pub(super) async fn change_the_page(world: &World, timeline: &mut Timeline) -> Result<()> {
+    timeline.begin("page changed", IMAGE);
     let folder = world.person.folder(IMAGE);
     let page = folder.join("page.html");
     let text = fs::read_to_string(&page)?;
@@ -79,7 +84,9 @@ pub(super) async fn change_the_page(world: &World) -> Result<()> {
         "page.html of the example does not greet any more"
     );
     fs::write(page, changed)?;
-    world.person.publish(&folder, "Greet as the new shop").await
+    world.person.publish(&folder, "Greet as the new shop").await?;
+    timeline.done(None);
+    Ok(())
 }
 
 /// Tells each job's end as it comes, in whichever repository it is, until all pipelines have ended well.
@@ -99,7 +106,9 @@ async fn follow(
                 bail!("GitLab refuses the pipeline of {}: {error}", pipeline.project);
             }
             for job in &pipeline.jobs {
-                tell(timeline, pipeline, job, &mut told)?;
+                if let Some(failure) = tell(world, timeline, pipeline, job, &mut told)? {
+                    bail!(failure);
+                }
             }
         }
         let image_now = pipelines.iter().find(|pipeline| pipeline.id == image.id);
@@ -138,40 +147,81 @@ fn part_of_it(world: &World, image: &PipelineSnapshot, known: &BTreeSet<u64>) ->
         .collect()
 }
 
-/// Tells a job that has ended, once.
+/// Tells every job that ends from now on, in whichever pipeline a person at the keyboard starts.
+///
+/// # Errors
+/// When a job's log cannot be written.
+pub(super) async fn watch(world: &World, timeline: &mut Timeline) -> Result<()> {
+    let mut changes = world.gitlab.changes();
+    let mut told: BTreeSet<u64> = world
+        .gitlab
+        .snapshot()
+        .iter()
+        .flat_map(|pipeline| &pipeline.jobs)
+        .map(|job| job.id)
+        .collect();
+    let mut refused = BTreeSet::new();
+    while changes.changed().await.is_ok() {
+        for pipeline in world.gitlab.snapshot() {
+            if let Some(error) = &pipeline.yaml_errors
+                && refused.insert(pipeline.id)
+            {
+                timeline.note(&format!(
+                    "GitLab refuses the pipeline of {}: {error}",
+                    pipeline.project
+                ));
+            }
+            for job in &pipeline.jobs {
+                if let Some(failure) = tell(world, timeline, &pipeline, job, &mut told)? {
+                    timeline.note(&failure);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tells a job that has ended, once, and keeps its log. Answers how it failed, when it did for good.
 fn tell(
+    world: &World,
     timeline: &mut Timeline,
     pipeline: &PipelineSnapshot,
     job: &JobSnapshot,
     told: &mut BTreeSet<u64>,
-) -> Result<()> {
+) -> Result<Option<String>> {
     if !job.status.is_finished() || !told.insert(job.id) {
-        return Ok(());
+        return Ok(None);
     }
+    keep_log(world, job)?;
     let took = job.duration.unwrap_or_default();
-    let name = format!(
-        "{} {}",
-        job.name,
-        if job.status == Status::Success {
-            ""
-        } else {
-            job.status.as_str()
-        }
-    );
     if job.status == Status::Failed && !job.retried {
-        timeline.failed_step(name.trim(), &pipeline.project, took);
+        timeline.failed_step(&job.name, &pipeline.project, took);
         let lines: Vec<&str> = job.trace.lines().collect();
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        bail!(
+        return Ok(Some(format!(
             "the job {} of {} failed; its log ends:\n  {}",
             job.name,
             pipeline.project,
             last.join("\n  ")
-        );
+        )));
     }
-    let digest = dotenv(job, "IMAGE_DIGEST");
-    timeline.step(name.trim(), &pipeline.project, took, digest);
-    Ok(())
+    let name = match job.status {
+        Status::Success => job.name.clone(),
+        status => format!("{} {}", job.name, status.as_str()),
+    };
+    timeline.step(&name, &pipeline.project, took, dotenv(job, "IMAGE_DIGEST"));
+    Ok(None)
+}
+
+/// The log goes to a file beside those of the servers, as `NUMBER-JOB.log`.
+fn keep_log(world: &World, job: &JobSnapshot) -> Result<()> {
+    let folder = world.guardian.dir().join("logs/jobs");
+    fs::create_dir_all(&folder)?;
+    let name = job
+        .name
+        .replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    let file = folder.join(format!("{}-{name}.log", job.id));
+    fs::write(&file, &job.trace).with_context(|| format!("writing {}", file.display()))
 }
 
 fn dotenv<'a>(job: &'a JobSnapshot, name: &str) -> Option<&'a str> {
@@ -188,7 +238,7 @@ async fn check_digests(
     image: &PipelineSnapshot,
     tag: &str,
 ) -> Result<String> {
-    let started = Instant::now();
+    timeline.begin("staging and production hold that digest", IMAGE);
     let build = image
         .job("image-build")
         .context("the image pipeline has no job image-build")?;
@@ -203,18 +253,13 @@ async fn check_digests(
             "the {name} registry has {found:?} as {IMAGE}:{version}, the build made {digest}"
         );
     }
-    timeline.step(
-        "staging and production hold that digest",
-        IMAGE,
-        started.elapsed(),
-        Some(&digest),
-    );
+    timeline.done(Some(&digest));
     Ok(digest)
 }
 
 /// The kustomization on the branch must name the digest.
 pub(super) async fn check_commit(world: &World, timeline: &mut Timeline, digest: &str) -> Result<()> {
-    let started = Instant::now();
+    timeline.begin("kustomization on main names it", ENV);
     let folder = world.person.folder(ENV);
     let file = format!("{OVERLAY}/kustomization.yaml");
     let text = world.person.read_remote(&folder, &file).await?;
@@ -226,26 +271,17 @@ pub(super) async fn check_commit(world: &World, timeline: &mut Timeline, digest:
         text.contains("# nothing was deployed yet"),
         "kustomize-bump lost a comment of {file}:\n{text}"
     );
-    timeline.step(
-        "kustomization on main names it",
-        ENV,
-        started.elapsed(),
-        Some(digest),
-    );
+    timeline.done(Some(digest));
     Ok(())
 }
 
 /// The applied plan must have seen the digest.
 fn check_infra(timeline: &mut Timeline, infra: &PipelineSnapshot, digest: &str) -> Result<()> {
+    timeline.begin("infrastructure applied for it", INFRA);
     let apply = infra
         .job("infra-apply")
         .context("the infra pipeline has no job infra-apply")?;
     ensure!(apply.trace.contains(digest), "infra-apply did not see {digest}");
-    timeline.step(
-        "infrastructure applied for it",
-        INFRA,
-        apply.duration.unwrap_or_default(),
-        Some(digest),
-    );
+    timeline.done(Some(digest));
     Ok(())
 }

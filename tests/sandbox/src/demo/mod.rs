@@ -6,15 +6,16 @@
 
 mod arguments;
 mod delivery;
+mod keep;
 mod leaks;
 mod rollback;
 mod timeline;
 
 use std::fs;
+use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,7 +24,7 @@ use self::timeline::Timeline;
 use crate::guardian::Guardian;
 use crate::tools::{Progress, Tools};
 use crate::towpath_binaries;
-use crate::world::{self, World};
+use crate::world::{IMAGE, World};
 
 /// Parses the command line and runs the demo; `main` returns what this returns.
 #[must_use]
@@ -43,9 +44,9 @@ pub fn main() -> ExitCode {
     code
 }
 
-#[expect(clippy::print_stderr, reason = "this is where the demo tells what went wrong")]
 fn say_failure(error: &anyhow::Error) -> ExitCode {
-    eprintln!("\ndemo failed: {error:#}");
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr(), "\ndemo failed: {error:#}");
     ExitCode::FAILURE
 }
 
@@ -64,26 +65,81 @@ async fn until_interrupted(arguments: &Arguments) -> Result<u8> {
 
 async fn run(arguments: &Arguments) -> Result<()> {
     let mut timeline = Timeline::start();
+    let mut world = None;
+    let mut outcome = story(&mut world, &mut timeline).await;
+    if let Err(error) = &outcome {
+        let mut why = format!("{error:#}");
+        for ended in world.iter_mut().flat_map(World::ended_servers) {
+            why.push_str(&format!("\nmeanwhile {ended}"));
+        }
+        let step = timeline.failed(&why);
+        outcome = Err(anyhow!("{step}: see above"));
+    }
+    if let Some(path) = &arguments.report {
+        let report = timeline.report();
+        fs::write(path, format!("{report:#}\n"))
+            .with_context(|| format!("writing the report to {}", path.display()))?;
+    }
+    if let Some(world) = &world
+        && arguments.keep
+    {
+        timeline.note(&keep::how_to_poke(world)?);
+        delivery::watch(world, &mut timeline).await?;
+    }
+    let stopped = match world {
+        Some(world) => world.stop().await.context("removing the world"),
+        None => Ok(()),
+    };
+    outcome?;
+    stopped?;
+    timeline.end();
+    Ok(())
+}
+
+/// Everything that is shown and checked. The world stays in `place`, however this ends.
+async fn story(place: &mut Option<World>, timeline: &mut Timeline) -> Result<()> {
+    let world = place.insert(start(timeline).await?);
+
+    timeline.chapter("the first delivery: v1.0.0");
+    let first = delivery::deliver(world, timeline, "v1.0.0").await?;
+    timeline.first(&first);
+
+    timeline.chapter("the second delivery: v1.1.0");
+    delivery::change_the_page(world, timeline).await?;
+    let second = delivery::deliver(world, timeline, "v1.1.0").await?;
+    timeline.second(&second);
+    timeline.begin("v1.1.0 is another image", IMAGE);
+    ensure!(first != second, "two different sources gave one digest: {first}");
+    timeline.done(Some(&second));
+
+    timeline.chapter("the incident: v1.1.0 misbehaves, v1.0.0 has to come back");
+    rollback::roll_back(world, timeline, &first, &second).await?;
+
+    timeline.chapter("afterwards");
+    leaks::search(world, timeline).await
+}
+
+async fn start(timeline: &mut Timeline) -> Result<World> {
     let progress = Progress::lines();
     // First, since it lists what this machine lacks, which nobody wants to wait for.
+    timeline.begin("tools found", "");
     let (tools, tofu) = Tools::find_or_install_with_tofu(&progress).await?;
+    timeline.done(None);
+    let builder = &tools.builder;
+    timeline.note(&format!("builder: {} ({})", builder.kind.name(), builder.why));
+    timeline.builder(builder.kind.name());
+
+    timeline.begin("Towpath built", "");
     let guardian = Guardian::start()?;
     let build = towpath_binaries::build_within(&guardian);
     let bin = progress
         .step("build Towpath's binaries with cargo", build)
         .await?;
-    timeline.note(&format!(
-        "builder: {} ({})",
-        tools.builder.kind.name(),
-        tools.builder.why
-    ));
-    timeline.builder(tools.builder.kind.name());
+    timeline.done(None);
 
-    let started = Instant::now();
-    let world = World::start(guardian, tools, &tofu, bin)
-        .await
-        .context("starting the world")?;
-    timeline.step("world started", "", started.elapsed(), None);
+    timeline.begin("world started", "");
+    let world = World::start(guardian, tools, &tofu, bin).await?;
+    timeline.done(None);
     timeline.note(&format!(
         "OpenBao {}, registries {} and {}, GitLab {}, Argo CD {}",
         world.openbao.address(),
@@ -92,73 +148,5 @@ async fn run(arguments: &Arguments) -> Result<()> {
         world.gitlab.url(),
         world.argocd.url()
     ));
-
-    let outcome = story(&world, &mut timeline).await;
-    if let Some(path) = &arguments.report {
-        let report = timeline.report();
-        fs::write(path, format!("{report:#}\n"))
-            .with_context(|| format!("writing the report to {}", path.display()))?;
-    }
-    if let Err(error) = &outcome {
-        timeline.failed(&format!("{error:#}"));
-    }
-    if arguments.keep {
-        timeline.note(&how_to_poke(&world)?);
-        std::future::pending::<()>().await;
-    }
-    let stopped = world.stop().await.context("removing the world");
-    if outcome.is_err() {
-        anyhow::bail!("the step named above did not end well");
-    }
-    stopped?;
-    timeline.end();
-    Ok(())
-}
-
-async fn story(world: &World, timeline: &mut Timeline) -> Result<()> {
-    timeline.chapter("the first delivery: v1.0.0");
-    let first = delivery::deliver(world, timeline, "v1.0.0").await?;
-    timeline.first(&first);
-
-    timeline.chapter("the second delivery: v1.1.0");
-    delivery::change_the_page(world).await?;
-    let second = delivery::deliver(world, timeline, "v1.1.0").await?;
-    timeline.second(&second);
-    anyhow::ensure!(first != second, "two different sources gave one digest: {first}");
-
-    timeline.chapter("the incident: v1.1.0 misbehaves, v1.0.0 has to come back");
-    rollback::roll_back(world, timeline, &first, &second).await?;
-
-    timeline.chapter("afterwards");
-    leaks::search(world, timeline)
-}
-
-/// What a person can do with a world that is kept.
-fn how_to_poke(world: &World) -> Result<String> {
-    let dir = world.guardian.dir().display();
-    let (token, git_credentials) = world.person.write_credentials(world.gitlab.url())?;
-    let bump = |verb: &str| {
-        format!(
-            "{}/kustomize-bump {verb} --repo {} --branch main --path {} --image web",
-            world.bin.display(),
-            world.gitlab.clone_url(world::ENV),
-            world::OVERLAY
-        )
-    };
-    Ok(format!(
-        "\nthe world stays up until Ctrl-C; it lives in {dir}
-  first        export TOWPATH_GIT_TOKEN=$(cat {token})
-  what runs    {get}
-  history      {history}
-  release      {release}
-  push a tag   cd {web} && git -c credential.helper='store --file {store}' push origin HEAD:refs/tags/v1.2.0
-  its jobs     ls -t {dir}/gitlab/pipelines
-  server logs  ls {dir}/logs",
-        token = token.display(),
-        get = bump("get"),
-        history = bump("history"),
-        release = bump("release"),
-        web = world.person.folder(world::IMAGE).display(),
-        store = git_credentials.display(),
-    ))
+    Ok(world)
 }

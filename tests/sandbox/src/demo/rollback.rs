@@ -20,6 +20,7 @@ pub(super) async fn roll_back(
     first: &str,
     second: &str,
 ) -> Result<()> {
+    timeline.begin("kustomize-bump rollback, by hand", ENV);
     let started = Instant::now();
     let output = bump(
         world,
@@ -31,12 +32,8 @@ pub(super) async fn roll_back(
         "kustomize-bump rollback failed: {}",
         said(&output)
     );
-    timeline.step(
-        "kustomize-bump rollback, by hand",
-        ENV,
-        started.elapsed(),
-        Some(first),
-    );
+    timeline.done(Some(first));
+    timeline.begin("cluster runs the first digest again", ENV);
     world
         .argocd
         .wait_until_running(APPLICATION, first, ROLLOUT)
@@ -48,10 +45,10 @@ pub(super) async fn roll_back(
         "something else than {first} runs: {running:?}"
     );
     timeline.rolled_back(first, took);
-    timeline.step("cluster runs the first digest again", ENV, took, Some(first));
+    timeline.done(Some(first));
     check_commit(world, timeline, first).await?;
 
-    let started = Instant::now();
+    timeline.begin("hold refuses to deploy v1.1.0 again", ENV);
     let repository = format!("{}/{IMAGE}", world.production.host());
     let output = bump(
         world,
@@ -76,12 +73,7 @@ pub(super) async fn roll_back(
         running.iter().all(|image| image.ends_with(first)),
         "the hold did not hold: {running:?} runs"
     );
-    timeline.step(
-        "hold refuses to deploy v1.1.0 again",
-        ENV,
-        started.elapsed(),
-        Some(first),
-    );
+    timeline.done(Some(first));
     Ok(())
 }
 

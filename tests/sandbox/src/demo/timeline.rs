@@ -1,5 +1,6 @@
 //! What happened and how long it took, for a person on standard output and for machines as JSON.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,11 +10,19 @@ pub(super) struct Timeline {
     started: Instant,
     builder: &'static str,
     steps: Vec<Step>,
+    begun: Option<Begun>,
     first: Option<String>,
     second: Option<String>,
     running: Option<String>,
     rollback: Option<Duration>,
     printed: String,
+}
+
+/// A step that is under way.
+struct Begun {
+    name: String,
+    repository: String,
+    since: Instant,
 }
 
 struct Step {
@@ -30,6 +39,7 @@ impl Timeline {
             started: Instant::now(),
             builder: "",
             steps: Vec::new(),
+            begun: None,
             first: None,
             second: None,
             running: None,
@@ -67,19 +77,58 @@ impl Timeline {
         self.line(&format!("{:8}  {text}", ""));
     }
 
-    /// A step that was done and checked. `repository` is empty for what happens in none.
+    /// A step begins: it is the one that failed, should the run end before [`Timeline::done`]. `repository` is empty for
+    /// what happens in none.
+    pub(super) fn begin(&mut self, name: &str, repository: &str) {
+        self.begun = Some(Begun {
+            name: name.to_owned(),
+            repository: repository.to_owned(),
+            since: Instant::now(),
+        });
+    }
+
+    /// The step that was begun last is done and checked. Answers how long it took.
+    pub(super) fn done(&mut self, digest: Option<&str>) -> Duration {
+        let Some(Begun {
+            name,
+            repository,
+            since,
+        }) = self.begun.take()
+        else {
+            return Duration::ZERO;
+        };
+        let took = since.elapsed();
+        self.record(&name, &repository, took, digest, true);
+        took
+    }
+
+    /// Something that was done and checked while another step is under way.
     pub(super) fn step(&mut self, name: &str, repository: &str, took: Duration, digest: Option<&str>) {
         self.record(name, repository, took, digest, true);
     }
 
-    /// The step that ended the run.
-    pub(super) fn failed(&mut self, why: &str) {
-        self.line(&format!("\nFAILED: {why}"));
+    /// Something came to a bad end while another step was under way, which is told by it.
+    pub(super) fn failed_step(&mut self, name: &str, repository: &str, took: Duration) {
+        self.begun = None;
+        self.record(name, repository, took, None, false);
     }
 
-    /// A step that came to a bad end.
-    pub(super) fn failed_step(&mut self, name: &str, repository: &str, took: Duration) {
-        self.record(name, repository, took, None, false);
+    /// Ends the run badly: the step under way is the one that failed. Answers its name.
+    pub(super) fn failed(&mut self, why: &str) -> String {
+        if let Some(Begun {
+            name,
+            repository,
+            since,
+        }) = self.begun.take()
+        {
+            self.record(&name, &repository, since.elapsed(), None, false);
+        }
+        self.line(&format!("\nFAILED: {why}"));
+        let failed = self.steps.iter().rfind(|step| !step.ok);
+        failed.map_or_else(String::new, |step| {
+            let place = if step.repository.is_empty() { "" } else { " in " };
+            format!("{}{place}{}", step.name, step.repository)
+        })
     }
 
     fn record(&mut self, name: &str, repository: &str, took: Duration, digest: Option<&str>, ok: bool) {
@@ -137,9 +186,9 @@ impl Timeline {
         })
     }
 
-    #[expect(clippy::print_stdout, reason = "the timeline is what the demo prints")]
     fn line(&mut self, text: &str) {
-        println!("{text}");
+        // Whoever read along may be gone; the run goes on all the same and ends in order.
+        let _ = writeln!(std::io::stdout(), "{text}");
         self.printed.push_str(text);
         self.printed.push('\n');
     }

@@ -216,7 +216,9 @@ impl<'a> Run<'a> {
                     &self.user,
                     audience,
                 )?;
-                variables.predefine_secret(name, sign(&claims));
+                let token = sign(&claims);
+                hub.state().issued.push(("an id_token of a job", token.clone()));
+                variables.predefine_secret(name, token);
             }
         }
         Ok(())
@@ -253,9 +255,7 @@ impl<'a> Run<'a> {
     /// Runs the job and cleans up after it.
     pub(super) async fn execute(mut self) -> Outcome {
         let (hub, id) = (self.hub, self.job.id);
-        hub.state()
-            .tokens
-            .insert(self.token.clone(), Token::Job { job: id });
+        hub.state().issue(&self.token, Token::Job { job: id });
         let ended = self.script().await;
         hub.state().tokens.remove(&self.token);
         let mut outcome = match ended {

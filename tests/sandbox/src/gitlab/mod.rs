@@ -255,8 +255,14 @@ impl GitLab {
 
     fn insert_token(&self, prefix: &str, token: Token) -> anyhow::Result<String> {
         let text = random_token(prefix)?;
-        self.hub.state().tokens.insert(text.clone(), token);
+        self.hub.state().issue(&text, token);
         Ok(text)
+    }
+
+    /// Every token this instance ever gave out, with what it is: access, trigger and job tokens, and id_tokens. Those
+    /// that are no longer valid are among them, for a search of logs and files.
+    pub fn issued_tokens(&self) -> Vec<(&'static str, String)> {
+        self.hub.state().issued.clone()
     }
 
     /// Posts GitLab's push events of every project to this URL from now on.

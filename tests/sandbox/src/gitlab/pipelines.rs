@@ -195,7 +195,7 @@ async fn configure(
         user: user.id,
         scopes: vec![Scope::ReadRepository],
     };
-    hub.state().tokens.insert(token.clone(), access);
+    hub.state().issue(&token, access);
     let result = expand(hub, pipeline, project, user, commit, content, &folder, &token).await;
     hub.state().tokens.remove(&token);
     // Another run of this pipeline never looks here again; a folder that stays is removed with the world.

@@ -267,6 +267,8 @@ pub(super) struct State {
     pub(super) users: BTreeMap<u64, User>,
     pub(super) projects: BTreeMap<u64, Project>,
     pub(super) tokens: HashMap<String, Token>,
+    /// Every secret ever given out, with what it is, those that are no longer valid too.
+    pub(super) issued: Vec<(&'static str, String)>,
     pub(super) pipelines: BTreeMap<u64, Pipeline>,
     pub(super) jobs: BTreeMap<u64, Job>,
     pub(super) environments: BTreeMap<u64, Environment>,

@@ -65,6 +65,17 @@ impl fmt::Debug for Caller {
 }
 
 impl State {
+    /// Makes a token valid.
+    pub(super) fn issue(&mut self, text: &str, token: Token) {
+        let what = match token {
+            Token::Access { .. } => "a GitLab access token",
+            Token::Job { .. } => "a job token",
+            Token::Trigger { .. } => "a trigger token",
+        };
+        self.issued.push((what, text.to_owned()));
+        self.tokens.insert(text.to_owned(), token);
+    }
+
     /// Who holds this token; `None` for an unknown token, a trigger token, or a job token whose job does not run.
     pub(super) fn caller(&self, token: &str) -> Option<Caller> {
         match self.tokens.get(token)? {

@@ -139,6 +139,11 @@ impl OpenBao {
         &self.audit_log
     }
 
+    /// That it has ended by itself, with the last lines of its log; none while it runs.
+    pub fn ended(&mut self) -> Option<String> {
+        self.process.ended()
+    }
+
     /// Its log.
     #[must_use]
     pub fn log(&self) -> &Path {

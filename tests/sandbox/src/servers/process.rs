@@ -74,6 +74,12 @@ impl Process {
         &self.log
     }
 
+    /// That the server has ended although nobody stopped it, with what it logged last.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("{} ended with {status}: {}", self.name, tail(&self.log)))
+    }
+
     /// An error's text about this server, with what it logged last and whether it still runs.
     pub(super) fn complaint(&mut self, what: &str) -> String {
         let state = match self.child.try_wait() {

@@ -67,6 +67,11 @@ impl Registry {
         &self.host
     }
 
+    /// That it has ended by itself, with the last lines of its log; none while it runs.
+    pub fn ended(&mut self) -> Option<String> {
+        self.process.ended()
+    }
+
     /// Its log, which holds a line for each request.
     #[must_use]
     pub fn log(&self) -> &Path {
