@@ -34,10 +34,14 @@ pub(super) async fn search(world: &World, timeline: &mut Timeline) -> Result<()>
     let deadline = Instant::now() + CALM;
     let searched = loop {
         let searched = search_once(world, timeline).await?;
-        if searched.found.is_empty() || Instant::now() > deadline {
+        // The push of the rollback started pipelines, too, and they may still run.
+        let passing = searched
+            .found
+            .iter()
+            .all(|place| place.contains("/gitlab/pipelines/"));
+        if searched.found.is_empty() || !passing || Instant::now() > deadline {
             break searched;
         }
-        // The push of the rollback started pipelines, too, and they may still run.
         tokio::time::sleep(BETWEEN_SEARCHES).await;
     };
     let found: Vec<String> = searched.found.into_iter().collect();
