@@ -252,3 +252,11 @@ pub(crate) async fn identity(write: &WriteArgs, source: &Source, run: &Run) -> R
         _ => Err(missing()),
     }
 }
+
+/// Who commits, where we do. Files that are edited in a checkout for somebody else to commit need no name.
+pub(crate) async fn committer(write: &WriteArgs, source: &Source, run: &Run) -> Result<Identity> {
+    match source {
+        Source::Checkout(_) if !write.commit => Identity::new("nobody", "nobody@localhost"),
+        _ => identity(write, source, run).await,
+    }
+}

@@ -253,3 +253,18 @@ async fn links_that_lead_elsewhere_are_refused() {
         text
     );
 }
+
+#[tokio::test]
+async fn only_a_commit_needs_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kustomization.yaml");
+    std::fs::write(&file, "images:\n- name: app\n  newTag: v1\n").unwrap();
+    let nobody = scrubbed(folder.path());
+    let digest = format!("app@{A}");
+    let set = ["set", "--checkout", ".", "--path", ".", &digest];
+    let ended = world::run(&[&set[..], &["--commit"]].concat(), &nobody, folder.path()).await;
+    assert_eq!(ended.code, 2, "{ended:?}");
+    let ended = world::run(&set, &nobody, folder.path()).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(std::fs::read_to_string(&file).unwrap().contains(A));
+}

@@ -228,7 +228,7 @@ impl Remote {
             Ok(ended) => {
                 let said = if ended.success() { tail } else { &ended.tail };
                 Failure::unavailable(format!("git cannot work with {shown}: {}", last_line(said)))
-                    .hint("is the address right, is the host up, and may this key or token in? Trying again may help")
+                    .hint("is the address right, is the host up, may this key or token in, and is there room in TMPDIR? Trying again may help")
             }
         }
     }

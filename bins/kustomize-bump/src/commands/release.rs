@@ -22,7 +22,7 @@ pub(crate) async fn release(
     let mut source = Source::open(place, run).await?;
     let path = source.path_from_root(&path);
     let author = Author {
-        identity: source::identity(write, &source, run).await?,
+        identity: source::committer(write, &source, run).await?,
         write,
         run,
     };

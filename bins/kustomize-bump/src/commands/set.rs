@@ -36,7 +36,7 @@ pub(crate) async fn set(
         return Outcome::report(&set_report(&source, plan, true, None, 1));
     }
     let author = Author {
-        identity: source::identity(write, &source, run).await?,
+        identity: source::committer(write, &source, run).await?,
         write,
         run,
     };
