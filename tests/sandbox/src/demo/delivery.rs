@@ -69,6 +69,7 @@ pub(super) async fn deliver(world: &World, timeline: &mut Timeline, tag: &str) -
         .await?;
     timeline.done(Some(&digest));
     check_infra(timeline, infra, &digest)?;
+    timeline.note(&format!("{tag} is {digest}, all the way"));
     Ok(digest)
 }
 
@@ -238,22 +239,24 @@ async fn check_digests(
     image: &PipelineSnapshot,
     tag: &str,
 ) -> Result<String> {
-    timeline.begin("staging and production hold that digest", IMAGE);
+    timeline.begin("the build handed over a digest", IMAGE);
     let build = image
         .job("image-build")
         .context("the image pipeline has no job image-build")?;
     let digest = dotenv(build, "IMAGE_DIGEST")
         .context("image-build handed over no digest")?
         .to_owned();
+    timeline.done(Some(&digest));
     let version = tag.trim_start_matches('v');
     for (name, registry) in [("staging", &world.staging), ("production", &world.production)] {
+        timeline.begin(&format!("{name} registry holds it"), IMAGE);
         let found = world.digest_at(registry, IMAGE, version).await?;
         ensure!(
             found.as_deref() == Some(digest.as_str()),
             "the {name} registry has {found:?} as {IMAGE}:{version}, the build made {digest}"
         );
+        timeline.done(Some(&digest));
     }
-    timeline.done(Some(&digest));
     Ok(digest)
 }
 
