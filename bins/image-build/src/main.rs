@@ -24,6 +24,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     // A RUN step in the same container must not read the job's variables from this process.
     towpath::process::keep_memory_private();
     let build_args = args.build_args.iter().cloned().collect();
+    kaniko::check_context(&args.context)?;
     let stages = dockerfile::read(&args.dockerfile(), &build_args)?;
     let plan = plan::decide(&args, &stages)?;
     // Whatever is wrong with the handoff has to be known before the build.

@@ -138,13 +138,7 @@ impl Builder {
 
 impl Recipe {
     fn check(&self) -> Result<()> {
-        if !self.context.is_dir() {
-            return Err(Failure::usage(format!(
-                "the build context {} is not a folder",
-                self.context.display()
-            ))
-            .hint("pass the folder that COPY reads from as --context (TOWPATH_CONTEXT)"));
-        }
+        check_context(&self.context)?;
         if !self.dockerfile.is_file() {
             return Err(
                 Failure::usage(format!("there is no Dockerfile at {}", self.dockerfile.display()))
@@ -156,6 +150,20 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+/// Checks that a build context is a folder, before anything is looked for in it.
+///
+/// # Errors
+/// Usage (exit 2), naming it.
+pub fn check_context(context: &Path) -> Result<()> {
+    if context.is_dir() {
+        return Ok(());
+    }
+    Err(
+        Failure::usage(format!("the build context {} is not a folder", context.display()))
+            .hint("pass the folder that COPY reads from as --context (TOWPATH_CONTEXT)"),
+    )
 }
 
 /// Finds the builder to use: the one asked for, else the first that is there of kaniko (the given path,
@@ -308,6 +316,14 @@ mod tests {
         );
         let failure = find(None, Some(Path::new("/nowhere/executor")), None, &path).expect_err("wrong path");
         assert!(failure.message().contains("/nowhere/executor"));
+    }
+
+    #[test]
+    fn a_context_that_is_no_folder_is_named() {
+        let failure = check_context(Path::new("/nowhere/app")).expect_err("no folder");
+        assert_eq!(failure.kind(), Kind::Usage);
+        assert!(failure.message().contains("/nowhere/app"));
+        check_context(folder_with(&[]).path()).unwrap();
     }
 
     #[test]
