@@ -213,7 +213,10 @@ mod tests {
     fn a_file_without_an_end_is_read_no_further_than_a_secret_can_be_long() {
         let failure = Secret::from_file(Path::new("/dev/zero"), "git token").expect_err("endless");
         assert_eq!(failure.kind(), crate::failure::Kind::Usage);
-        assert!(format!("{failure:?}").contains("more than 65536 bytes"), "{failure:?}");
+        assert!(
+            format!("{failure:?}").contains("more than 65536 bytes"),
+            "{failure:?}"
+        );
     }
 
     #[test]
