@@ -66,12 +66,14 @@ impl Owner {
             parent,
         };
         assert!(owner.folder.is_dir());
-        assert_eq!(
-            processes_of(&owner.folder).len(),
-            4,
-            "the shell and its three children run"
-        );
-        owner
+        // A child that is just being started carries no environment for a moment.
+        for _ in 0..1000 {
+            if processes_of(&owner.folder).len() == 4 {
+                return owner;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the shell and its three children do not all run")
     }
 
     fn end_with(&mut self, signal: Signal) {
