@@ -71,7 +71,7 @@ impl Owner {
             if processes_of(&owner.folder).len() == 4 {
                 return owner;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
         panic!("the shell and its three children do not all run")
     }
