@@ -63,12 +63,12 @@ fn every_module_says_what_it_is_for() {
 #[test]
 fn no_host_of_a_package_registry_is_named() {
     let hosts = [
-        ["index.crates", ".io"],
-        ["static.crates", ".io"],
-        ["pythonhosted", ".org"],
-        ["registry.npmjs", ".org"],
-        ["deb.debian", ".org"],
-        ["proxy.golang", ".org"],
+        ["index.cra", "tes.io"],
+        ["static.cra", "tes.io"],
+        ["python", "hosted.org"],
+        ["registry.np", "mjs.org"],
+        ["deb.deb", "ian.org"],
+        ["proxy.go", "lang.org"],
     ]
     .map(|host| host.concat());
     for file in files().into_iter().filter(|file| file != "Cargo.lock") {
