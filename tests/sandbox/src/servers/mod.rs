@@ -5,6 +5,7 @@
 
 mod openbao;
 mod process;
+mod referrers_registry;
 mod registry;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use openbao::{AppRole, JwtRole, KubernetesRole, OpenBao};
+pub use referrers_registry::{Logged, ReferrersRegistry};
 pub use registry::{Registry, docker_config};
 
 /// A client for servers on loopback: plain HTTP, no redirects, no proxy whatever the environment says, at most a minute
