@@ -58,11 +58,11 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         }
         None => None,
     };
-    let mut journal = match &args.journal {
+    let journal = match &args.journal {
         Some(path) => Some(Journal::open(path, run.trace.trace_id())?),
         None => None,
     };
-    let outcomes = copier.act(look, journal.as_mut(), run.interrupted()).await?;
+    let outcomes = copier.act(look, journal.as_ref(), run.interrupted()).await?;
     let first_is_there = matches!(outcomes.first(), Some(Ok(_)));
     let failure = report.conclude(outcomes);
     report.count(registries.requests_sent(), started.elapsed());

@@ -26,7 +26,7 @@ pub(super) struct Edge<'a> {
 
 impl Edge<'_> {
     /// Blobs, manifests, tag.
-    pub(super) async fn carry(self, journal: &mut Option<&mut Journal>) -> Result<Done> {
+    pub(super) async fn carry(self, journal: Option<&Journal>) -> Result<Done> {
         let mut tally = Tally::default();
         if self.way != Way::Held {
             self.bring_blobs(&mut tally).await?;
@@ -90,7 +90,7 @@ impl Edge<'_> {
 
     /// The last step: the manifest under its tag (or by its digest), with the guard looked at once more just before,
     /// and the registry's answer to the question what it names read just after.
-    async fn name(&self, tally: Tally, journal: &mut Option<&mut Journal>) -> Result<Done> {
+    async fn name(&self, tally: Tally, journal: Option<&Journal>) -> Result<Done> {
         let Target {
             reference,
             repository,
@@ -99,7 +99,7 @@ impl Edge<'_> {
         let wanted = root.digest();
         let pointer = self.target.pointer(wanted);
         let mut before = None;
-        if reference.tag().is_some() {
+        if let Some(tag) = reference.tag() {
             before = repository.resolve(&pointer).await?;
             let allowed = &self.copier.settings.move_tag;
             if !must_write(reference, wanted, before.as_ref(), allowed)? {
@@ -110,7 +110,7 @@ impl Edge<'_> {
                 });
             }
             if let Some(journal) = journal {
-                journal.record(reference, before.as_ref(), wanted)?;
+                journal.record(&reference.name(), tag, before.as_ref(), Some(wanted))?;
             }
         }
         let effect = effect("tag", format!("{reference} as {wanted}"));

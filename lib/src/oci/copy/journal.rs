@@ -6,11 +6,12 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Tag};
 
 /// The format's name, in every line.
 const SCHEMA: &str = "towpath.promotion-journal/1";
@@ -24,20 +25,20 @@ pub struct Entry {
     pub at: String,
     /// The delivery that the run belongs to.
     pub trace_id: String,
-    /// Registry and repository.
+    /// Registry and repository, or `oci:` and the folder of a layout.
     pub repository: String,
     /// The tag.
     pub tag: String,
     /// What it named; none when there was no such tag.
     pub before: Option<Digest>,
-    /// What it is about to name.
-    pub after: Digest,
+    /// What it is about to name; none when it is about to be deleted.
+    pub after: Option<Digest>,
 }
 
-/// A journal that is written to as the run goes.
+/// A journal that is written to as the run goes, by one copy or by several at once.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    file: Mutex<File>,
     path: PathBuf,
     trace_id: String,
 }
@@ -60,27 +61,32 @@ impl Journal {
                     )
             })?;
         Ok(Journal {
-            file,
+            file: Mutex::new(file),
             path: path.to_owned(),
             trace_id: trace_id.to_owned(),
         })
     }
 
-    /// Writes down that a tag is about to be moved.
-    pub(super) fn record(
-        &mut self,
-        target: &Reference,
+    /// Writes down that a tag of `repository` is about to be moved, or deleted when it has no `after`. The line is on
+    /// the disk when this returns.
+    ///
+    /// # Errors
+    /// Internal when the file cannot be written to any more.
+    pub fn record(
+        &self,
+        repository: &str,
+        tag: &Tag,
         before: Option<&Digest>,
-        after: &Digest,
+        after: Option<&Digest>,
     ) -> Result<()> {
         let entry = Entry {
             schema: SCHEMA.to_owned(),
             at: jiff::Timestamp::now().to_string(),
             trace_id: self.trace_id.clone(),
-            repository: target.name(),
-            tag: target.tag().map(ToString::to_string).unwrap_or_default(),
+            repository: repository.to_owned(),
+            tag: tag.to_string(),
             before: before.cloned(),
-            after: after.clone(),
+            after: after.cloned(),
         };
         let broke = |error: std::io::Error| {
             Failure::internal(format!("cannot write the journal {}", self.path.display())).because(error)
@@ -88,8 +94,10 @@ impl Journal {
         let mut line = serde_json::to_vec(&entry)
             .map_err(|error| Failure::internal("cannot write a journal entry as JSON").because(error))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(broke)?;
-        self.file.sync_data().map_err(broke)
+        // One line at a time, and whole: other copies of this run write here too.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(&line).map_err(broke)?;
+        file.sync_data().map_err(broke)
     }
 }
 
@@ -101,11 +109,13 @@ mod tests {
     fn entries_are_added_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
-        let target: Reference = "example.com/app:1".parse().unwrap();
+        let tag: Tag = "1".parse().unwrap();
         let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
         for before in [None, Some(&old)] {
-            let mut journal = Journal::open(&path, "trace").unwrap();
-            journal.record(&target, before, &new).unwrap();
+            let journal = Journal::open(&path, "trace").unwrap();
+            journal
+                .record("example.com/app", &tag, before, Some(&new))
+                .unwrap();
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let entries: Vec<Entry> = text
@@ -114,11 +124,9 @@ mod tests {
             .collect();
         assert_eq!(entries[0].before, None);
         assert_eq!(entries[1].before, Some(old));
-        assert!(
-            entries
-                .iter()
-                .all(|entry| entry.after == new && entry.tag == "1" && entry.repository == "example.com/app")
-        );
+        assert!(entries.iter().all(|entry| entry.after.as_ref() == Some(&new)
+            && entry.tag == "1"
+            && entry.repository == "example.com/app"));
         assert!(Journal::open(&folder.path().join("absent/journal"), "trace").is_err());
     }
 }

@@ -306,11 +306,11 @@ impl Copier {
     pub async fn act(
         &self,
         look: Look,
-        mut journal: Option<&mut Journal>,
+        journal: Option<&Journal>,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Vec<Result<Done>>> {
         let stop = CancellationToken::new();
-        let mut work = Box::pin(self.act_until(look, &mut journal, &stop));
+        let mut work = Box::pin(self.act_until(look, journal, &stop));
         tokio::select! {
             outcomes = &mut work => return outcomes,
             () = interrupted => stop.cancel(),
@@ -323,7 +323,7 @@ impl Copier {
     async fn act_until(
         &self,
         look: Look,
-        journal: &mut Option<&mut Journal>,
+        journal: Option<&Journal>,
         stop: &CancellationToken,
     ) -> Result<Vec<Result<Done>>> {
         let Look {
