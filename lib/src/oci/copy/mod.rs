@@ -41,6 +41,7 @@ pub use self::source::Source;
 use self::edge::Edge;
 use self::look::Planned;
 use self::referrers::Search;
+use self::source::Reach;
 use self::store::Store;
 use self::transfer::{Lanes, stopped};
 use super::{Access, Descriptor, Digest, Graph, Manifest, Platform, Pointer, Registries, Repository};
@@ -325,6 +326,7 @@ impl Copier {
         let first: Vec<Digest> = std::iter::once(root.digest().clone()).chain(children).collect();
         let mut graph = Graph::new(root);
         let allow = self.settings.allow_partial_index;
+        let reach = if needs_all { Reach::All } else { Reach::Indexes };
         // What is listed in the root is known before it is read, so that both can go on at once.
         let (candidates, ()) = tokio::try_join!(
             async {
@@ -336,9 +338,7 @@ impl Copier {
             },
             async {
                 if needs_all || looks_for_referrers {
-                    self.source
-                        .complete(&mut graph, concurrency, !needs_all, allow)
-                        .await
+                    self.source.complete(&mut graph, concurrency, &reach, allow).await
                 } else {
                     Ok(())
                 }

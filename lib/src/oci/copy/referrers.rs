@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::selection::Referrers;
-use super::source::Source;
+use super::source::{Reach, Source};
 use crate::failure::{Kind, Result};
 use crate::oci::{
     Descriptor, Digest, DigestTag, Graph, Listed, Lookout, Manifest, Pointer, Referrer, Tag, entries,
@@ -164,7 +164,11 @@ impl<'a> Search<'a> {
         mut asked: BTreeSet<Digest>,
     ) -> Result<()> {
         loop {
-            candidates.retain(|one| one.kind.as_ref().is_none_or(|kind| self.wanted.wants(kind)));
+            let may_be_wanted = |one: &Candidate| {
+                let ending = one.kind.as_ref().filter(|_| one.tag.is_some());
+                ending.is_none_or(|ending| self.wanted.wants(ending))
+            };
+            candidates.retain(may_be_wanted);
             let mut reading = stream::iter(std::mem::take(&mut candidates))
                 .map(|candidate| async {
                     let read = self.read(&candidate).await?;
@@ -174,10 +178,11 @@ impl<'a> Search<'a> {
             let mut news = Vec::new();
             while let Some((candidate, manifest)) = reading.try_next().await? {
                 let Some(manifest) = manifest else { continue };
-                let own = manifest.artifact_type().filter(|own| !own.is_empty());
-                let kind = candidate
-                    .kind
-                    .unwrap_or_else(|| own.unwrap_or(UNNAMED).to_owned());
+                // Some registries list the media type of the configuration where the manifest names a type of its own.
+                let kind = match (&candidate.tag, manifest.artifact_type()) {
+                    (None, Some(own)) if !own.is_empty() => own.to_owned(),
+                    _ => candidate.kind.unwrap_or_else(|| UNNAMED.to_owned()),
+                };
                 if !self.wanted.wants(&kind) {
                     continue;
                 }
@@ -192,8 +197,9 @@ impl<'a> Search<'a> {
                 }
             }
             drop(reading);
+            let below = Reach::Below(news.clone());
             self.source
-                .complete(graph, self.concurrency, false, false)
+                .complete(graph, self.concurrency, &below, false)
                 .await?;
             let parts = news.iter().flat_map(|top| graph.part(top));
             let subjects: Vec<Digest> = parts
