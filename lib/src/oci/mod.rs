@@ -24,7 +24,7 @@ pub use arguments::RegistryArgs;
 pub use credentials::{Credential, Credentials};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::Graph;
-pub use layout::{Layout, LayoutReference};
+pub use layout::{Layout, LayoutEntry, LayoutReference, LayoutWriter};
 pub use manifest::{Descriptor, Manifest};
 pub use reference::{Reference, Tag};
 pub use registry::{Access, Begun, BlobStream, Pointer, Registries, RegistrySettings, Repository, Upload};
