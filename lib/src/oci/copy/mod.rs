@@ -24,7 +24,7 @@ use futures_util::future::{Either, select, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-pub use self::journal::{Entry as JournalEntry, Journal};
+pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::plan::{Amount, MoveTag, Tally, Way, foresee, must_write};
 pub use self::source::{Source, SourceReference};
 
