@@ -90,7 +90,7 @@ fn one_error_lists_everything_that_lacks_and_how_to_get_it() {
         "docker-registry: no Debian packages can be had here: PATH lacks apt-get, apt-cache, dpkg-deb; ",
         "rsync: no Debian packages",
         "gitlab-ci-local: npm is not on PATH (Debian: npm); ",
-        "tofu: no tofu or terraform that suits is on PATH, nor is a Go that could build OpenTofu; install Go ",
+        "tofu: no tofu or terraform that suits is on PATH, and no Go is on PATH that could build OpenTofu; install Go ",
     ] {
         assert!(
             listed.iter().any(|listed| listed.starts_with(line)),
