@@ -31,7 +31,7 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-pub use self::journal::{Entry as JournalEntry, Journal};
+pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::look::{Look, Referred};
 pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
