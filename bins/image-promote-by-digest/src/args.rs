@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use towpath::cli::{Arguments, RunArgs, secret_variable};
 use towpath::failure::{Failure, Result};
-use towpath::oci::copy::{MoveTag, SourceReference};
-use towpath::oci::{Credential, Reference, RegistryArgs};
+use towpath::oci::copy::{ImageReference, MoveTag, Referrers};
+use towpath::oci::{Credential, Platform, RegistryArgs};
 use towpath::secret::Secret;
 
 const EXAMPLES: &str = "Examples:
@@ -30,8 +30,8 @@ The variables TOWPATH_SOURCE_PASSWORD and TOWPATH_TARGET_PASSWORD hold passwords
 #[command(version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The image: REGISTRY/REPOSITORY@DIGEST, REGISTRY/REPOSITORY:TAG (resolved once), or oci:PATH[:TAG][@DIGEST]
-    #[arg(env = "TOWPATH_SOURCE", hide_env_values = true)]
-    pub(crate) source: SourceReference,
+    #[arg(env = "TOWPATH_SOURCE", value_parser = ImageReference::source, hide_env_values = true)]
+    pub(crate) source: ImageReference,
 
     /// Where it goes: REGISTRY/REPOSITORY[:TAG]; without a tag it gets the source's, or goes by digest alone.
     /// Separate several by commas in the variable
@@ -42,7 +42,7 @@ pub(crate) struct Args {
         required = true,
         hide_env_values = true
     )]
-    pub(crate) targets: Vec<Reference>,
+    pub(crate) targets: Vec<ImageReference>,
 
     /// Which tags may be moved from another image: those that name this digest, any or never
     #[arg(
@@ -53,6 +53,31 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     pub(crate) move_tag_from: MoveTag,
+
+    /// What of that which refers to the image goes along, such as signatures and SBOMs: all, none, or artifact types
+    /// separated by commas; .sig, .att and .sbom are cosign's tags
+    #[arg(
+        long,
+        value_name = "all|none|TYPE,...",
+        env = "TOWPATH_REFERRERS",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub(crate) referrers: Referrers,
+
+    /// Copy only these platforms of an index, such as linux/amd64. Repeat it, or separate by commas
+    #[arg(
+        long = "platform",
+        value_name = "OS/ARCH[/VARIANT]",
+        env = "TOWPATH_PLATFORM",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) platforms: Vec<Platform>,
+
+    /// Allow less than the whole index: the platforms chosen, under a digest of their own, or what a sparse index has
+    #[arg(long, env = "TOWPATH_ALLOW_PARTIAL_INDEX", hide_env_values = true)]
+    pub(crate) allow_partial_index: bool,
 
     /// Say what would be copied and which tags would move, and do nothing
     #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]

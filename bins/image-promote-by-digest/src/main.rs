@@ -13,7 +13,7 @@ use report::PromotionReport;
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Result};
 use towpath::handoff::{self, Handoff};
-use towpath::oci::copy::{Copier, CopySettings, Journal, SourceReference};
+use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal};
 use towpath::oci::{Digest, Registries};
 
 fn main() -> ExitCode {
@@ -30,6 +30,9 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let settings = CopySettings {
         concurrency: args.concurrency.get().into(),
         move_tag: args.move_tag_from.clone(),
+        referrers: args.referrers.clone(),
+        platforms: args.platforms.clone(),
+        allow_partial_index: args.allow_partial_index,
     };
     let copier = run
         .interruptible(
@@ -38,13 +41,15 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         )
         .await?;
     let looking = format!("looking at {} and its targets", args.source);
-    let look = run.interruptible(&looking, copier.look()).await?;
+    let look = run
+        .interruptible(&looking, async { copier.look().await?.all_or_none() })
+        .await?;
     wanted.check(look.digest())?;
 
     let mut report = PromotionReport::new(&args.source, &wanted, &look);
     if args.dry_run {
-        let foreseen = run.interruptible(&looking, copier.foresee(look)).await?;
-        report.foresee(&foreseen);
+        let foresee = async { copier.foresee(look).await.into_iter().collect::<Result<Vec<_>>>() };
+        report.foresee(&run.interruptible(&looking, foresee).await?);
         report.count(registries.requests_sent(), started.elapsed());
         return Ok(Outcome::report(&report)?);
     }
@@ -58,11 +63,11 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         }
         None => None,
     };
-    let mut journal = match &args.journal {
+    let journal = match &args.journal {
         Some(path) => Some(Journal::open(path, run.trace.trace_id())?),
         None => None,
     };
-    let outcomes = copier.act(look, journal.as_mut(), run.interrupted()).await?;
+    let outcomes = copier.act(look, journal.as_ref(), run.interrupted()).await?;
     let first_is_there = matches!(outcomes.first(), Some(Ok(_)));
     let failure = report.conclude(outcomes);
     report.count(registries.requests_sent(), started.elapsed());
@@ -84,8 +89,8 @@ fn registries(args: &Args, wanted: &Wanted, run: &Run) -> Result<Registries> {
         args.source_password_file.as_deref(),
     )? {
         match &args.source {
-            SourceReference::Registry(reference) => credentials.add(reference, credential)?,
-            SourceReference::Layout(layout) => {
+            ImageReference::Registry(reference) => credentials.add(reference, credential)?,
+            ImageReference::Layout(layout) => {
                 return Err(Failure::usage(format!("the folder {layout} takes no login"))
                     .hint("leave --source-user (TOWPATH_SOURCE_USER) out"));
             }
@@ -97,7 +102,9 @@ fn registries(args: &Args, wanted: &Wanted, run: &Run) -> Result<Registries> {
         args.target_password_file.as_deref(),
     )? {
         for target in wanted.references() {
-            credentials.add(&target, credential.clone())?;
+            if let ImageReference::Registry(target) = &target {
+                credentials.add(target, credential.clone())?;
+            }
         }
     }
     Registries::new(args.registry.settings(), credentials, run.deadline)

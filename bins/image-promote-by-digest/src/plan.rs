@@ -1,15 +1,15 @@
 //! Which image is wanted where. Pure: what the registries have is for the copy engine to compare.
 
 use towpath::failure::{Failure, Result};
-use towpath::oci::copy::SourceReference;
-use towpath::oci::{Digest, Reference};
+use towpath::oci::Digest;
+use towpath::oci::copy::ImageReference;
 
 use crate::args::Args;
 
 /// The targets, each with the tag it is going to have. There is at least one.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    targets: Vec<Reference>,
+    targets: Vec<ImageReference>,
 }
 
 /// Completes the targets: one without a tag takes over the source's.
@@ -20,8 +20,8 @@ pub(crate) fn decide(args: &Args) -> Result<Wanted> {
     complete(&args.source, &args.targets)
 }
 
-fn complete(source: &SourceReference, targets: &[Reference]) -> Result<Wanted> {
-    let mut wanted: Vec<Reference> = Vec::with_capacity(targets.len());
+fn complete(source: &ImageReference, targets: &[ImageReference]) -> Result<Wanted> {
+    let mut wanted: Vec<ImageReference> = Vec::with_capacity(targets.len());
     for target in targets {
         let tag = target.tag().or_else(|| source.tag()).cloned();
         let target = target.clone().with_tag(tag);
@@ -39,12 +39,12 @@ fn complete(source: &SourceReference, targets: &[Reference]) -> Result<Wanted> {
 
 impl Wanted {
     /// All targets.
-    pub(crate) fn references(&self) -> Vec<Reference> {
+    pub(crate) fn references(&self) -> Vec<ImageReference> {
         self.targets.clone()
     }
 
     /// The one that is handed over.
-    pub(crate) fn first(&self) -> &Reference {
+    pub(crate) fn first(&self) -> &ImageReference {
         &self.targets[0]
     }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn completed(source: &str, targets: &[&str]) -> Result<Vec<String>> {
-        let targets: Vec<Reference> = targets.iter().map(|target| target.parse().unwrap()).collect();
+        let targets: Vec<ImageReference> = targets.iter().map(|target| target.parse().unwrap()).collect();
         let wanted = complete(&source.parse().unwrap(), &targets)?;
         Ok(wanted.references().iter().map(ToString::to_string).collect())
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_digest_in_a_target_is_what_the_source_must_be() {
         let (right, wrong) = (Digest::of(b"right"), Digest::of(b"wrong"));
-        let target: Reference = format!("b.example/app:1@{right}").parse().unwrap();
+        let target: ImageReference = format!("b.example/app:1@{right}").parse().unwrap();
         let wanted = complete(&"a.example/app:1".parse().unwrap(), &[target]).unwrap();
         wanted.check(&right).unwrap();
         assert_eq!(wanted.check(&wrong).expect_err("another").kind(), Kind::Conflict);

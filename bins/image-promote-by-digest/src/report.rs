@@ -1,12 +1,13 @@
 //! The public format of the result.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use towpath::cli::Report;
 use towpath::failure::Failure;
-use towpath::oci::copy::{Done, Foreseen, Look, SourceReference, Tally};
-use towpath::oci::{Digest, Reference};
+use towpath::oci::Digest;
+use towpath::oci::copy::{Done, Foreseen, ImageReference, Look, Referred, Tally};
 
 use crate::plan::Wanted;
 
@@ -39,20 +40,28 @@ struct TargetReport {
     skipped_bytes: u64,
     /// How many bytes were sent.
     bytes: u64,
+    /// What refers to the image, by artifact type.
+    referrers: BTreeMap<String, ReferrersReport>,
     /// Why it is not there.
     failure: Option<String>,
 }
 
+#[derive(Debug, Serialize)]
+struct ReferrersReport {
+    copied: u64,
+    skipped: u64,
+}
+
 impl PromotionReport {
     /// Nothing has happened yet.
-    pub(crate) fn new(source: &SourceReference, wanted: &Wanted, look: &Look) -> Self {
+    pub(crate) fn new(source: &ImageReference, wanted: &Wanted, look: &Look) -> Self {
         let digest = look.digest();
         let targets = wanted
             .references()
             .iter()
             .zip(look.before())
             .zip(look.writes())
-            .map(|((target, before), writes)| TargetReport::new(target, digest, before.as_ref(), *writes))
+            .map(|((target, before), writes)| TargetReport::new(target, digest, before.as_ref(), writes))
             .collect();
         PromotionReport {
             dry_run: false,
@@ -71,7 +80,7 @@ impl PromotionReport {
         self.dry_run = true;
         for (target, foreseen) in self.targets.iter_mut().zip(foreseen) {
             if let Some(foreseen) = foreseen {
-                target.weigh(&foreseen.tally);
+                target.weigh(&foreseen.tally, &foreseen.referrers);
             }
         }
         self.sum_up();
@@ -85,7 +94,7 @@ impl PromotionReport {
                 Ok(done) => {
                     target.changed = done.changed;
                     target.before = done.before.as_ref().map(ToString::to_string);
-                    target.weigh(&done.tally);
+                    target.weigh(&done.tally, &done.referrers);
                 }
                 Err(failure) => {
                     target.changed = false;
@@ -114,7 +123,7 @@ impl PromotionReport {
 }
 
 impl TargetReport {
-    fn new(target: &Reference, digest: &Digest, before: Option<&Digest>, writes: bool) -> Self {
+    fn new(target: &ImageReference, digest: &Digest, before: Option<&Digest>, writes: bool) -> Self {
         TargetReport {
             reference: format!("{}@{digest}", target.name()),
             tag: target.tag().map(ToString::to_string),
@@ -127,11 +136,17 @@ impl TargetReport {
             mounted_bytes: 0,
             skipped_bytes: 0,
             bytes: 0,
+            referrers: BTreeMap::new(),
             failure: None,
         }
     }
 
-    fn weigh(&mut self, tally: &Tally) {
+    fn weigh(&mut self, tally: &Tally, referrers: &BTreeMap<String, Referred>) {
+        let counted = |(kind, count): (&String, &Referred)| {
+            let Referred { copied, skipped } = *count;
+            (kind.clone(), ReferrersReport { copied, skipped })
+        };
+        self.referrers = referrers.iter().map(counted).collect();
         self.mounted = tally.mounted.blobs;
         self.copied = tally.copied.blobs;
         self.skipped = tally.skipped.blobs;

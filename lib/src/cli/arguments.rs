@@ -14,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum};
 
 use super::logs;
+use super::subcommands::{names_subcommand, stray_value, without_own_variables};
 use crate::failure::{EXIT_CODES, Failure, Kind};
 use crate::trace::TraceParent;
 
@@ -166,16 +167,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Parses the command line; on anything but success gives the exit code, with everything said already.
 pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
-    let command = command::<A>();
+    let mut command = command::<A>();
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(code) = generate(&command, &words) {
         return Err(code);
+    }
+    if names_subcommand(&command, &words) {
+        command = without_own_variables(command);
     }
     let matches = command
         .clone()
         .try_get_matches_from(words)
         .map_err(|error| refuse(&command, error))?;
-    if let Some(complaint) = empty_value(&command, &matches) {
+    if let Some(complaint) = stray_value(&command, &matches).or_else(|| empty_value(&command, &matches)) {
         return Err(usage_error(&complaint));
     }
     A::from_arg_matches(&matches).map_err(|error| refuse(&command, error))

@@ -9,6 +9,7 @@ mod arguments;
 mod logs;
 mod progress;
 mod report;
+mod subcommands;
 
 pub use arguments::{Arguments, LogFormat, LogTarget, Output, RunArgs, parse_duration};
 pub use logs::{Effect, effect, note};

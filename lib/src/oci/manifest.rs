@@ -6,15 +6,21 @@
 //!
 //! Deliberately absent: writing manifests, and Docker's schema 1, whose digest is not that of its bytes.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use oci_distribution::manifest::{
     IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE, IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE,
     IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::Digest;
+use super::{Digest, Platform};
 use crate::failure::{Failure, Result};
+
+/// Names the manifest that an attestation belongs to, in the index that lists both: what BuildKit writes.
+const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 
 /// The media types we ask registries for, most wanted first.
 pub(super) const ACCEPTED: [&str; 4] = [
@@ -38,13 +44,27 @@ pub struct Descriptor {
     pub size: u64,
 }
 
+/// What an index says of a child besides its descriptor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Purpose {
+    platform: Option<Platform>,
+    /// The sibling that it attests to.
+    attests: Option<Digest>,
+}
+
 /// A manifest: an image, an index or another artifact.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     bytes: Bytes,
     digest: Digest,
     media_type: String,
+    is_index: bool,
+    artifact_type: Option<String>,
+    annotations: BTreeMap<String, String>,
+    has_config: bool,
     children: Vec<Descriptor>,
+    /// One for each child.
+    purposes: Vec<Purpose>,
     blobs: Vec<Descriptor>,
     external: Vec<Descriptor>,
     subject: Option<Descriptor>,
@@ -56,12 +76,22 @@ pub struct Manifest {
 struct Document {
     schema_version: Option<u64>,
     media_type: Option<String>,
+    artifact_type: Option<String>,
+    // Whatever is in these is copied along; what is not as specified is only not understood.
+    annotations: Option<Value>,
     config: Option<OciDescriptor>,
     layers: Option<Vec<OciDescriptor>>,
     /// Of the artifact manifest that OCI 1.1 had before its release.
     blobs: Option<Vec<OciDescriptor>>,
-    manifests: Option<Vec<OciDescriptor>>,
+    manifests: Option<Vec<Listed>>,
     subject: Option<OciDescriptor>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(flatten)]
+    descriptor: OciDescriptor,
+    platform: Option<Value>,
 }
 
 impl Manifest {
@@ -101,20 +131,38 @@ impl Manifest {
                 };
                 default.to_owned()
             });
+        // The specification's fallback for a manifest without a type of its own.
+        let artifact_type = document
+            .artifact_type
+            .filter(|own| !own.is_empty())
+            .or_else(|| document.config.as_ref().map(|config| config.media_type.clone()));
         let mut manifest = Manifest {
             bytes,
             digest,
             media_type,
+            is_index,
+            artifact_type,
+            annotations: texts(document.annotations.as_ref()),
+            has_config: document.config.is_some(),
             children: Vec::new(),
+            purposes: Vec::new(),
             blobs: Vec::new(),
             external: Vec::new(),
             subject: document.subject.map(|raw| descriptor(raw, origin)).transpose()?,
         };
-        for raw in document.manifests.into_iter().flatten() {
+        for Listed {
+            descriptor: raw,
+            platform,
+        } in document.manifests.into_iter().flatten()
+        {
             // BuildKit's cache index lists layers where manifests belong.
             if is_layer_type(&raw.media_type) {
                 manifest.blobs.push(descriptor(raw, origin)?);
             } else {
+                let annotations = raw.annotations.as_ref();
+                let attests = annotations.and_then(|all| all.get(REFERENCE_DIGEST)?.parse().ok());
+                let platform = platform.as_ref().and_then(platform_of);
+                manifest.purposes.push(Purpose { platform, attests });
                 manifest.children.push(descriptor(raw, origin)?);
             }
         }
@@ -156,10 +204,103 @@ impl Manifest {
         &self.children
     }
 
+    /// Whether it lists manifests.
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        self.is_index
+    }
+
+    /// What kind of artifact it is: its `artifactType`, else the media type of its configuration.
+    #[must_use]
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.artifact_type.as_deref()
+    }
+
+    /// Its annotations.
+    #[must_use]
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+
+    /// The platforms it lists, in its order, without those of attestations.
+    #[must_use]
+    pub fn platforms(&self) -> Vec<&Platform> {
+        self.purposes
+            .iter()
+            .filter(|purpose| purpose.attests.is_none())
+            .filter_map(|purpose| purpose.platform.as_ref())
+            .collect()
+    }
+
+    /// The same index with only the children for these platforms: images for them, attestations of those, and what is
+    /// listed for no platform. None when that is all of it, so that nothing has to change. Every other field and
+    /// child stays as it is, in its order; the digest is another.
+    ///
+    /// # Errors
+    /// Not found (exit 5) when a platform is not listed; usage (2) when this is no index.
+    pub fn reduced_to(&self, wanted: &[Platform]) -> Result<Option<Manifest>> {
+        if !self.is_index {
+            return Err(
+                Failure::usage(format!("{} is one image, not an index of platforms", self.digest))
+                    .hint("leave --platform (TOWPATH_PLATFORM) out"),
+            );
+        }
+        let listed = self.platforms();
+        for platform in wanted {
+            if !listed.iter().any(|held| platform.fits(held)) {
+                let held: Vec<String> = listed.iter().map(ToString::to_string).collect();
+                return Err(Failure::not_found(format!(
+                    "the index {} has nothing for {platform}",
+                    self.digest
+                ))
+                .hint(format!("it has: {}", held.join(", "))));
+            }
+        }
+        let is_wanted = |purpose: &Purpose| {
+            let platform = purpose.platform.as_ref();
+            platform.is_none_or(|held| wanted.iter().any(|platform| platform.fits(held)))
+        };
+        let mut stays = BTreeMap::new();
+        for (child, purpose) in self.children.iter().zip(&self.purposes) {
+            if purpose.attests.is_none() {
+                stays.insert(child.digest.as_str(), is_wanted(purpose));
+            }
+        }
+        for (child, purpose) in self.children.iter().zip(&self.purposes) {
+            if let Some(attested) = &purpose.attests {
+                let with_it = stays.get(attested.as_str()).copied().unwrap_or(false);
+                stays.insert(child.digest.as_str(), with_it);
+            }
+        }
+        if stays.values().all(|stays| *stays) {
+            return Ok(None);
+        }
+        let broken =
+            |error| Failure::internal(format!("cannot rewrite the index {}", self.digest)).because(error);
+        let mut document: Value = serde_json::from_slice(&self.bytes).map_err(broken)?;
+        if let Some(entries) = document["manifests"].as_array_mut() {
+            entries.retain(|entry| {
+                let digest = entry["digest"].as_str().unwrap_or_default();
+                stays.get(digest).copied().unwrap_or(true)
+            });
+        }
+        let bytes = Bytes::from(serde_json::to_vec(&document).map_err(broken)?);
+        let digest = Digest::of(&bytes);
+        let origin = digest.to_string();
+        Manifest::read(bytes, digest, Some(&self.media_type), &origin).map(Some)
+    }
+
     /// The blobs it needs at its registry: configuration and layers, in its order.
     #[must_use]
     pub fn blobs(&self) -> &[Descriptor] {
         &self.blobs
+    }
+
+    /// The blobs without the configuration.
+    #[must_use]
+    pub fn layers(&self) -> &[Descriptor] {
+        // It is the first, and never foreign.
+        &self.blobs[usize::from(self.has_config).min(self.blobs.len())..]
     }
 
     /// Foreign layers: their content is fetched from elsewhere by whoever runs the image, and no registry holds it.
@@ -187,6 +328,19 @@ fn descriptor(raw: OciDescriptor, origin: &str) -> Result<Descriptor> {
     })
 }
 
+/// The members of an object that are texts.
+fn texts(object: Option<&Value>) -> BTreeMap<String, String> {
+    let members = object.and_then(Value::as_object).into_iter().flatten();
+    members
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+fn platform_of(named: &Value) -> Option<Platform> {
+    let word = |name: &str| named[name].as_str().map(str::to_owned);
+    Some(Platform::new(word("os")?, word("architecture")?, word("variant")))
+}
+
 /// A media type without its parameters.
 fn bare_type(served: &str) -> String {
     served.split(';').next().unwrap_or_default().trim().to_owned()
@@ -211,7 +365,7 @@ fn is_foreign_type(media_type: &str) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::failure::Kind;
@@ -304,6 +458,41 @@ pub(super) mod tests {
             assert_eq!(failure.kind(), Kind::Input, "{document}");
             assert!(failure.message().contains("example.com/app:1"), "{document}");
         }
+    }
+
+    #[test]
+    fn an_index_is_reduced_to_platforms_with_their_attestations() {
+        let child = |content: &[u8], os: &str, architecture: &str| {
+            let mut child = entry(OCI_IMAGE_MEDIA_TYPE, content);
+            child["platform"] = json!({"os": os, "architecture": architecture});
+            child
+        };
+        let attestation = |content: &[u8], of: &Value| {
+            let mut entry = child(content, "unknown", "unknown");
+            entry["annotations"] = json!({REFERENCE_DIGEST: of["digest"]});
+            entry
+        };
+        let (amd, arm) = (child(b"amd", "linux", "amd64"), child(b"arm", "linux", "arm64"));
+        let (of_amd, of_arm) = (attestation(b"of amd", &amd), attestation(b"of arm", &arm));
+        let document = json!({
+            "schemaVersion": 2, "manifests": [amd, arm, of_amd, of_arm], "annotations": {"kept": "yes", "odd": 1},
+        });
+        let index = read(&document).unwrap();
+        assert_eq!(index.platforms().len(), 2);
+        let reduced = |names: &[&str]| {
+            let wanted: Vec<Platform> = names.iter().map(|name| name.parse().unwrap()).collect();
+            index.reduced_to(&wanted)
+        };
+        let arm_alone = reduced(&["linux/arm64"]).unwrap().expect("less than all");
+        let left: Value = serde_json::from_slice(arm_alone.bytes()).unwrap();
+        assert_eq!(left["manifests"], json!([arm, of_arm]));
+        assert_eq!(left["annotations"], document["annotations"]);
+        assert_eq!(arm_alone.media_type(), index.media_type());
+        assert!(reduced(&["linux/arm64", "linux/amd64"]).unwrap().is_none());
+        let missing = reduced(&["linux/amd64", "linux/s390x"]).expect_err("not there");
+        assert_eq!(missing.kind(), Kind::NotFound);
+        let image = read(&json!({"schemaVersion": 2, "config": config(), "layers": []})).unwrap();
+        assert_eq!(image.reduced_to(&[]).expect_err("no index").kind(), Kind::Usage);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `arguments` | the flags of a binary that speaks to registries |
 //! | `reference`, `digest` | names, parsed strictly |
-//! | `manifest`, `graph` | what an image is made of; pure |
+//! | `manifest`, `platform`, `graph` | what an image is made of; pure |
 //! | `credentials` | docker's configuration files and credential helpers |
 //! | `registry` | the client: logins, manifests, blobs |
 //! | `layout` | images in folders, as builders leave them |
@@ -17,14 +17,17 @@ pub mod digest;
 mod graph;
 mod layout;
 mod manifest;
+mod platform;
 pub mod reference;
 mod registry;
 
 pub use arguments::RegistryArgs;
 pub use credentials::{Credential, Credentials};
 pub use digest::{Algorithm, Digest, Verifier};
-pub use graph::Graph;
-pub use layout::{Layout, LayoutReference};
+pub use graph::{Graph, Referrer};
+pub use layout::{Layout, LayoutEntry, LayoutReference, LayoutWriter};
 pub use manifest::{Descriptor, Manifest};
+pub use platform::Platform;
 pub use reference::{Reference, Tag};
 pub use registry::{Access, Begun, BlobStream, Pointer, Registries, RegistrySettings, Repository, Upload};
+pub(crate) use registry::{DigestTag, Listed, Lookout, entries};

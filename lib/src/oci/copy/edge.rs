@@ -1,22 +1,25 @@
-//! One target on its way: blobs, then manifests, then the tag.
+//! One target on its way: blobs, then manifests, then what refers to them, then the tag.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+use super::look::Planned;
 use super::transfer::{Lanes, Moved, Mover, stopped};
-use super::{Copier, Done, Journal, Tally, Target, Way, must_write};
+use super::{Copier, Done, Journal, Tally, Target, Way, listing, must_write};
 use crate::cli::{Progress, effect};
-use crate::failure::{Failure, Result};
-use crate::oci::{Graph, Manifest, Pointer, Repository};
+use crate::failure::{Failure, Kind, Result};
+use crate::oci::{Descriptor, Digest, Graph, Manifest, Pointer, Referrer, Repository};
 
 /// One target on its way.
 pub(super) struct Edge<'a> {
     pub(super) copier: &'a Copier,
     pub(super) graph: &'a Graph,
     pub(super) target: &'a Target,
+    pub(super) planned: &'a Planned,
     pub(super) way: Way,
     pub(super) mount_from: Option<&'a Repository>,
     pub(super) lanes: &'a Lanes,
@@ -25,37 +28,64 @@ pub(super) struct Edge<'a> {
 }
 
 impl Edge<'_> {
-    /// Blobs, manifests, tag.
-    pub(super) async fn carry(self, journal: &mut Option<&mut Journal>) -> Result<Done> {
-        let mut tally = Tally::default();
-        if self.way != Way::Held {
-            self.bring_blobs(&mut tally).await?;
-            let waves = self.graph.waves()?;
-            for wave in waves.split_last().map_or(&[][..], |(_root, below)| below) {
-                let pushed: FuturesUnordered<_> = wave.iter().map(|manifest| self.push(manifest)).collect();
-                tokio::select! {
-                    pushed = pushed.try_collect::<()>() => pushed?,
-                    () = self.stop.cancelled() => return Err(stopped()),
-                }
-            }
+    pub(super) async fn carry(self, journal: Option<&Journal>) -> Result<Done> {
+        let mut done = Done {
+            before: self.planned.before.clone(),
+            referrers: self.planned.count(self.graph),
+            ..Done::default()
+        };
+        let parts = self.planned.parts(self.graph, self.way);
+        self.bring_blobs(&self.graph.blobs(&parts)?, &mut done.tally)
+            .await?;
+        let root = self.graph.root();
+        let missing: Vec<&Referrer> = self.planned.missing(self.graph).collect();
+        // What refers to the root needs it there; otherwise it comes last, with its tag.
+        let root_comes_last = missing.is_empty();
+        let mut unlisted = Vec::new();
+        for wave in self.graph.waves(&parts)? {
+            let pushed: FuturesUnordered<_> = wave
+                .into_iter()
+                .filter(|manifest| !root_comes_last || manifest.digest() != root.digest())
+                .map(|manifest| self.push(manifest))
+                .collect();
+            let pushed: Vec<Option<&Manifest>> = tokio::select! {
+                pushed = pushed.try_collect() => pushed?,
+                () = self.stop.cancelled() => return Err(stopped()),
+            };
+            unlisted.extend(pushed.into_iter().flatten());
         }
+        self.list(unlisted, journal).await?;
+        for referrer in &missing {
+            self.attach(referrer, journal).await?;
+        }
+        done.changed = !missing.is_empty();
+        if self.planned.write {
+            self.check_stop()?;
+            done.changed |= self.name(&mut done.before, root_comes_last, journal).await?;
+        }
+        Ok(done)
+    }
+
+    fn check_stop(&self) -> Result<()> {
         if self.stop.is_cancelled() {
             return Err(stopped());
         }
-        self.name(tally, journal).await
+        Ok(())
     }
 
-    async fn bring_blobs(&self, tally: &mut Tally) -> Result<()> {
+    async fn bring_blobs(&self, blobs: &[&Descriptor], tally: &mut Tally) -> Result<()> {
+        let Some(repository) = self.target.store.repository() else {
+            return Ok(());
+        };
         let mover = Mover {
             source: &self.copier.source,
-            target: &self.target.repository,
+            target: repository,
             mount_from: self.mount_from,
             mounts_refused: AtomicBool::new(false),
             lanes: self.lanes,
             stop: &self.stop,
             progress: self.progress,
         };
-        let blobs = self.graph.blobs()?;
         let mut moving: FuturesUnordered<_> = blobs
             .iter()
             .map(|blob| async { (*blob, mover.bring(blob).await) })
@@ -76,46 +106,114 @@ impl Edge<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn push(&self, manifest: &Manifest) -> Result<()> {
+    /// Gives the manifest back when it refers to another and the registry did not note that.
+    async fn push<'m>(&self, manifest: &'m Manifest) -> Result<Option<&'m Manifest>> {
         let _lane = self.lanes.enter().await?;
         let pointer = Pointer::Digest(manifest.digest().clone());
-        let effect = effect(
-            "push",
-            format!("manifest {pointer} to {}", self.target.repository.reference()),
-        );
-        self.target.repository.put_manifest(&pointer, manifest).await?;
+        let effect = effect("push", format!("manifest {pointer} to {}", self.target.name()));
+        let noted = self.target.store.put(&pointer, manifest).await?;
         effect.done("done");
+        Ok(Some(manifest).filter(|manifest| manifest.subject().is_some() && !noted))
+    }
+
+    /// Lists what refers to a manifest where the registry does not do that by itself.
+    async fn list(&self, unlisted: Vec<&Manifest>, journal: Option<&Journal>) -> Result<()> {
+        let Some(repository) = self.target.store.repository() else {
+            return Ok(());
+        };
+        let mut by_subject: BTreeMap<&Digest, Vec<&Manifest>> = BTreeMap::new();
+        for manifest in unlisted {
+            if let Some(subject) = manifest.subject() {
+                by_subject.entry(&subject.digest).or_default().push(manifest);
+            }
+        }
+        let lookout = repository.lookout();
+        for (subject, manifests) in by_subject {
+            self.check_stop()?;
+            // Some have the API and do not say so when they are given something.
+            if lookout.listed(subject).await?.is_none() {
+                listing::add(
+                    &self.target.store,
+                    &self.target.name(),
+                    subject,
+                    &manifests,
+                    journal,
+                )
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the tag by which a referrer is found, where it has one.
+    async fn attach(&self, referrer: &Referrer, journal: Option<&Journal>) -> Result<()> {
+        let (Some(tag), Some(manifest)) = (&referrer.tag, self.graph.manifest(&referrer.digest)) else {
+            return Ok(());
+        };
+        self.check_stop()?;
+        let pointer = Pointer::Tag(tag.clone());
+        let name = self.target.name();
+        let before = self.target.store.resolve(&pointer).await?;
+        if before.as_ref() == Some(&referrer.digest) {
+            return Ok(());
+        }
+        if before != self.planned.tag_before(tag) {
+            return Err(
+                Failure::conflict(format!("{name}:{tag} was written by somebody else meanwhile"))
+                    .hint("promote again: it is looked at anew then"),
+            );
+        }
+        if let Some(journal) = journal {
+            journal.record(&name, tag, before.as_ref(), Some(&referrer.digest))?;
+        }
+        let effect = effect("tag", format!("{name}:{tag} as {}", referrer.digest));
+        self.target.store.put(&pointer, manifest).await?;
+        effect.done(if before.is_some() { "moved" } else { "done" });
         Ok(())
     }
 
     /// The last step: the manifest under its tag (or by its digest), with the guard looked at once more just before,
-    /// and the registry's answer to the question what it names read just after.
-    async fn name(&self, tally: Tally, journal: &mut Option<&mut Journal>) -> Result<Done> {
-        let Target {
-            reference,
-            repository,
-        } = self.target;
+    /// and the registry's answer to the question what it names read just after. Gives back whether it was written.
+    async fn name(
+        &self,
+        before: &mut Option<Digest>,
+        still_to_push: bool,
+        journal: Option<&Journal>,
+    ) -> Result<bool> {
+        let Target { reference, store } = self.target;
         let root = self.graph.root();
         let wanted = root.digest();
         let pointer = self.target.pointer(wanted);
-        let mut before = None;
-        if reference.tag().is_some() {
-            before = repository.resolve(&pointer).await?;
+        if let Some(tag) = reference.tag() {
+            *before = store.resolve(&pointer).await?;
             let allowed = &self.copier.settings.move_tag;
             if !must_write(reference, wanted, before.as_ref(), allowed)? {
-                return Ok(Done {
-                    changed: false,
-                    before,
-                    tally,
-                });
+                return Ok(false);
             }
             if let Some(journal) = journal {
-                journal.record(reference, before.as_ref(), wanted)?;
+                journal.record(&self.target.name(), tag, before.as_ref(), Some(wanted))?;
             }
         }
         let effect = effect("tag", format!("{reference} as {wanted}"));
-        repository.put_manifest(&pointer, root).await?;
-        match repository.resolve(&pointer).await? {
+        if still_to_push || reference.tag().is_some() {
+            match store.put(&pointer, root).await {
+                Ok(noted) if root.subject().is_some() && !noted => self.list(vec![root], journal).await?,
+                Ok(_) => {}
+                // Registries that keep tags from changing refuse even what changes nothing: another job may have
+                // written the very same a moment ago.
+                Err(refused) if refused.kind() == Kind::Conflict => {
+                    return match store.resolve(&pointer).await {
+                        Ok(Some(named)) if named == *wanted => {
+                            effect.done("unchanged");
+                            Ok(false)
+                        }
+                        _ => Err(refused),
+                    };
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        match store.resolve(&pointer).await? {
             Some(named) if named == *wanted => {}
             Some(named) => {
                 return Err(Failure::conflict(format!(
@@ -131,10 +229,6 @@ impl Edge<'_> {
             }
         }
         effect.done(if before.is_some() { "moved" } else { "done" });
-        Ok(Done {
-            changed: true,
-            before,
-            tally,
-        })
+        Ok(true)
     }
 }

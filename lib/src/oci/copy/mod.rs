@@ -1,8 +1,9 @@
-//! The copy engine: one image to one or more repositories, by digest.
+//! The copy engine: one image to one or more places, by digest, with what refers to it.
 //!
 //! [`Copier::look`] reads what is there, [`must_write`] decides, [`Copier::act`] does it. The order is what keeps
-//! readers safe: blobs, then manifests with children before the indexes that list them, and the tag last, so that
-//! nobody sees half an image and a run that is killed leaves no moved tag. After the act the tag is read back.
+//! readers safe: blobs, then manifests with children before the indexes that list them and subjects before what refers
+//! to them, and the tag last, so that nobody sees half an image and a run that is killed leaves no moved tag. After the
+//! act the tag is read back.
 //!
 //! What each registry has is not found out in advance: a mount request from the target itself asks for a blob and
 //! opens its upload at once, so a blob costs one request when it is there, and two and a download when it is not.
@@ -11,28 +12,41 @@
 
 mod edge;
 mod journal;
+mod listing;
+mod look;
+mod place;
 mod plan;
+mod referrers;
+mod selection;
 mod source;
+mod store;
 mod transfer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select, try_join_all};
+use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-pub use self::journal::{Entry as JournalEntry, Journal};
-pub use self::plan::{Amount, MoveTag, Tally, Way, foresee, must_write};
-pub use self::source::{Source, SourceReference};
+pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
+pub use self::look::{Look, Referred};
+pub use self::place::ImageReference;
+pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
+pub use self::selection::Referrers;
+pub use self::source::Source;
 
 use self::edge::Edge;
+use self::look::Planned;
+use self::referrers::Search;
+use self::source::Reach;
+use self::store::Store;
 use self::transfer::{Lanes, stopped};
-use super::{Access, Descriptor, Digest, Graph, Manifest, Pointer, Reference, Registries, Repository};
+use super::{Access, Descriptor, Digest, Graph, Manifest, Platform, Pointer, Registries, Repository};
 use crate::cli::Progress;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 
 /// How many requests run at once unless told otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 16;
@@ -46,6 +60,13 @@ pub struct CopySettings {
     pub concurrency: usize,
     /// Which tags may be moved.
     pub move_tag: MoveTag,
+    /// What of that which refers to the image goes along.
+    pub referrers: Referrers,
+    /// The platforms of an index that go; all when there are none.
+    pub platforms: Vec<Platform>,
+    /// Whether less than the whole index may go: only those platforms, under another digest, or what a sparse index
+    /// still has.
+    pub allow_partial_index: bool,
 }
 
 impl Default for CopySettings {
@@ -53,15 +74,18 @@ impl Default for CopySettings {
         CopySettings {
             concurrency: DEFAULT_CONCURRENCY,
             move_tag: MoveTag::Never,
+            referrers: Referrers::All,
+            platforms: Vec::new(),
+            allow_partial_index: false,
         }
     }
 }
 
-/// Where an image goes: a repository, and the tag it gets there unless it goes by digest alone.
+/// Where an image goes: a place, and the tag it gets there unless it goes by digest alone.
 #[derive(Clone, Debug)]
 struct Target {
-    reference: Reference,
-    repository: Repository,
+    reference: ImageReference,
+    store: Store,
 }
 
 impl Target {
@@ -70,6 +94,11 @@ impl Target {
             Some(tag) => Pointer::Tag(tag.clone()),
             None => Pointer::Digest(digest.clone()),
         }
+    }
+
+    /// Without tag and digest.
+    fn name(&self) -> String {
+        self.reference.name()
     }
 }
 
@@ -81,35 +110,6 @@ pub struct Copier {
     settings: CopySettings,
 }
 
-/// What was there before.
-#[derive(Debug)]
-pub struct Look {
-    digest: Digest,
-    root: Option<Manifest>,
-    before: Vec<Option<Digest>>,
-    writes: Vec<bool>,
-}
-
-impl Look {
-    /// The image's digest; a source's tag is resolved to it once.
-    #[must_use]
-    pub fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// What each target names now, in the order of the targets.
-    #[must_use]
-    pub fn before(&self) -> &[Option<Digest>] {
-        &self.before
-    }
-
-    /// Whether each target has to be written to, in their order.
-    #[must_use]
-    pub fn writes(&self) -> &[bool] {
-        &self.writes
-    }
-}
-
 /// What is going to happen to one target.
 #[derive(Clone, Debug)]
 pub struct Foreseen {
@@ -119,17 +119,21 @@ pub struct Foreseen {
     pub way: Way,
     /// How many manifests are written, the tagged one among them.
     pub manifests: usize,
+    /// What refers to the image, by its kinds.
+    pub referrers: BTreeMap<String, Referred>,
 }
 
 /// What happened to one target.
 #[derive(Clone, Debug, Default)]
 pub struct Done {
-    /// Whether its tag (or digest) was written.
+    /// Whether something was written.
     pub changed: bool,
     /// What the tag named before.
     pub before: Option<Digest>,
     /// What became of the blobs.
     pub tally: Tally,
+    /// What refers to the image, by its kinds: artifact types, and the endings of cosign's tags.
+    pub referrers: BTreeMap<String, Referred>,
 }
 
 impl Copier {
@@ -138,8 +142,8 @@ impl Copier {
     /// # Errors
     /// As [`Source::open`] and [`Registries::repository`].
     pub async fn new(
-        source: &SourceReference,
-        targets: &[Reference],
+        source: &ImageReference,
+        targets: &[ImageReference],
         registries: &Registries,
         settings: CopySettings,
     ) -> Result<Self> {
@@ -148,18 +152,20 @@ impl Copier {
             repository.expect(Access::Pull);
         }
         let mut opened = Vec::with_capacity(targets.len());
-        for reference in targets {
-            let repository = registries.repository(reference).await?;
-            repository.expect(Access::Push);
-            if let Some(from) = source
-                .repository()
-                .filter(|from| from.shares_registry_with(&repository))
-            {
-                repository.expect_mounts_from(from);
+        for target in targets {
+            let store = Store::open(target, registries).await?;
+            if let Some(repository) = store.repository() {
+                repository.expect(Access::Push);
+                if let Some(from) = source
+                    .repository()
+                    .filter(|from| from.shares_registry_with(repository))
+                {
+                    repository.expect_mounts_from(from);
+                }
             }
             opened.push(Target {
-                reference: reference.clone().with_digest(None),
-                repository,
+                reference: target.clone().with_digest(None),
+                store,
             });
         }
         Ok(Copier {
@@ -169,49 +175,79 @@ impl Copier {
         })
     }
 
-    /// Finds out what the source is and what the targets name, and checks every target's guard.
+    /// Finds out what the source is, what refers to it and what the targets have, and checks every target's guard.
+    /// What keeps one target from being written to is in the result.
     ///
     /// # Errors
-    /// Conflict (exit 6) when a tag may not be moved; not found (5), denied (4), unavailable (7), as the registries
-    /// say. Nothing has been written then.
+    /// What kept the source from being read: not found (exit 5), denied (4), unavailable (7), as the registry says;
+    /// denied (4) when only some platforms would go. Nothing has been written then.
     pub async fn look(&self) -> Result<Look> {
         let (digest, root, before) = match self.source.known_digest() {
-            Some(digest) => {
+            Some(digest) if self.settings.platforms.is_empty() => {
                 let (root, before) = self.root_unless_there(digest).await?;
                 (digest.clone(), root, before)
             }
-            None => {
+            _ => {
                 let root = self.source.root().await?;
-                let digest = root.digest().clone();
-                let before = self.named(&digest).await?;
+                let root = self.reduced(root)?;
+                let digest = root.1.digest().clone();
+                let before = self.named(&digest).await;
                 (digest, Some(root), before)
             }
         };
-        let decide = |(target, before): (&Target, &Option<Digest>)| {
-            must_write(
-                &target.reference,
-                &digest,
-                before.as_ref(),
-                &self.settings.move_tag,
-            )
+        let (reduced_from, root) = root.unzip();
+        let mut targets: Vec<Result<Planned>> = before
+            .into_iter()
+            .zip(&self.targets)
+            .map(|(before, target)| {
+                let before = before?;
+                let allowed = &self.settings.move_tag;
+                let write = must_write(&target.reference, &digest, before.as_ref(), allowed)?;
+                Ok(Planned {
+                    before,
+                    write,
+                    ..Planned::default()
+                })
+            })
+            .collect();
+        let graph = match root {
+            Some(root) => Some(self.survey(root, &mut targets).await?),
+            None => None,
         };
-        let writes = self
-            .targets
-            .iter()
-            .zip(&before)
-            .map(decide)
-            .collect::<Result<Vec<bool>>>()?;
         Ok(Look {
             digest,
-            root,
-            before,
-            writes,
+            reduced_from: reduced_from.flatten(),
+            graph,
+            targets,
         })
     }
 
-    /// What the targets name, and the source's manifest unless they all have it: then the source need not be there any
+    /// The index with only the platforms that are to go, and the digest of the whole one if that is more.
+    fn reduced(&self, root: Manifest) -> Result<(Option<Digest>, Manifest)> {
+        if self.settings.platforms.is_empty() {
+            return Ok((None, root));
+        }
+        let Some(reduced) = root.reduced_to(&self.settings.platforms)? else {
+            return Ok((None, root));
+        };
+        if !self.settings.allow_partial_index {
+            return Err(Failure::denied(format!(
+                "{} has more platforms than --platform names, and without them it would have another digest",
+                root.digest()
+            ))
+            .hint(
+                "promote all of it, or one platform by the digest of its own; --allow-partial-index writes an index with another digest",
+            ));
+        }
+        Ok((Some(root.digest().clone()), reduced))
+    }
+
+    /// What the targets name, and the source's manifest unless nobody needs it: then the source need not be there any
     /// more. Where source and targets are different registries, both are asked at once.
-    async fn root_unless_there(&self, digest: &Digest) -> Result<(Option<Manifest>, Vec<Option<Digest>>)> {
+    async fn root_unless_there(
+        &self,
+        digest: &Digest,
+    ) -> Result<(Option<Root>, Vec<Result<Option<Digest>>>)> {
         let mut early = None;
         let mut root = Box::pin(self.source.root());
         let named = self.named(digest);
@@ -225,69 +261,198 @@ impl Copier {
                     named.await
                 }
             }
-        }?;
-        if before.iter().all(|named| named.as_ref() == Some(digest)) {
+        };
+        let has =
+            |named: &Result<Option<Digest>>| named.as_ref().is_ok_and(|named| named.as_ref() == Some(digest));
+        let all_have_it = before.iter().all(has);
+        let is_enough = all_have_it && !(self.settings.referrers.wants_any() && self.has_other_places());
+        if is_enough {
             return Ok((None, before));
         }
         let root = match early {
-            Some(read) => read?,
-            None => root.await?,
+            Some(read) => read,
+            None => root.await,
         };
-        Ok((Some(root), before))
+        match root {
+            Ok(root) => Ok((Some((None, root)), before)),
+            // What was promoted is promoted, even when its source was cleared away since or does not answer.
+            Err(failure)
+                if all_have_it
+                    && matches!(failure.kind(), Kind::NotFound | Kind::Unavailable | Kind::Denied) =>
+            {
+                tracing::warn!(
+                    action = "look",
+                    object = self.source.to_string(),
+                    reason = failure.message(),
+                    "the targets have the image; what refers to it at its source cannot be looked for"
+                );
+                Ok((None, before))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn is_within_one_registry(&self) -> bool {
         self.source.repository().is_some_and(|source| {
-            let shares = |target: &Target| source.shares_registry_with(&target.repository);
-            self.targets.iter().any(shares)
+            let mut targets = self.targets.iter().filter_map(|target| target.store.repository());
+            targets.any(|target| source.shares_registry_with(target))
         })
     }
 
-    async fn named(&self, digest: &Digest) -> Result<Vec<Option<Digest>>> {
+    /// Whether a target is another place than the source.
+    fn has_other_places(&self) -> bool {
+        (0..self.targets.len()).any(|index| self.way(index) != Way::Held)
+    }
+
+    async fn named(&self, digest: &Digest) -> Vec<Result<Option<Digest>>> {
         let ask = |target: &'_ Target| {
             let pointer = target.pointer(digest);
-            let repository = target.repository.clone();
-            async move { repository.resolve(&pointer).await }
+            let store = target.store.clone();
+            async move { store.resolve(&pointer).await }
         };
-        try_join_all(self.targets.iter().map(ask)).await
+        join_all(self.targets.iter().map(ask)).await
+    }
+
+    /// Reads the image as far as the targets need it, and what refers to it; notes in `targets` what they lack of that.
+    async fn survey(&self, root: Manifest, targets: &mut [Result<Planned>]) -> Result<Graph> {
+        let concurrency = self.settings.concurrency;
+        let is_wanted = |index: usize| targets[index].as_ref().is_ok_and(|planned| planned.write);
+        let needs_all = (0..self.targets.len()).any(|index| is_wanted(index) && self.way(index) != Way::Held);
+        let looks_for_referrers = self.settings.referrers.wants_any()
+            && self.has_other_places()
+            && targets.iter().any(Result::is_ok);
+        let search = Search::new(&self.source, &self.settings.referrers, concurrency);
+        let children = root.children().iter().map(|child| child.digest.clone());
+        let first: Vec<Digest> = std::iter::once(root.digest().clone()).chain(children).collect();
+        let mut graph = Graph::new(root);
+        let allow = self.settings.allow_partial_index;
+        let reach = if needs_all { Reach::All } else { Reach::Indexes };
+        // What is listed in the root is known before it is read, so that both can go on at once.
+        let (candidates, ()) = tokio::try_join!(
+            async {
+                if looks_for_referrers {
+                    search.candidates(&first).await
+                } else {
+                    Ok(Vec::new())
+                }
+            },
+            async {
+                if needs_all || looks_for_referrers {
+                    self.source.complete(&mut graph, concurrency, &reach, allow).await
+                } else {
+                    Ok(())
+                }
+            }
+        )?;
+        if looks_for_referrers {
+            search.look_further(&mut graph, &first, candidates).await?;
+            for (index, planned) in targets.iter_mut().enumerate() {
+                let Ok(known) = planned else { continue };
+                if self.way(index) != Way::Held
+                    && let Err(failure) = self.compare(&self.targets[index], known, &graph).await
+                {
+                    *planned = Err(failure);
+                }
+            }
+        }
+        Ok(graph)
+    }
+
+    /// Notes what a target lacks of what refers to the image.
+    async fn compare(&self, target: &Target, planned: &mut Planned, graph: &Graph) -> Result<()> {
+        let mut listed: BTreeMap<&Digest, BTreeSet<Digest>> = BTreeMap::new();
+        for (place, referrer) in graph.referrers().iter().enumerate() {
+            let lacks = match &referrer.tag {
+                Some(tag) => {
+                    let held = target.store.resolve(&Pointer::Tag(tag.clone())).await?;
+                    let lacks =
+                        self.lacks_tagged(target, tag, held.as_ref(), graph.manifest(&referrer.digest));
+                    let lacks = lacks.await?;
+                    if let Some(held) = held.filter(|_| lacks) {
+                        planned.tags_before.insert(tag.clone(), held);
+                    }
+                    lacks
+                }
+                // What is not there has nothing that refers to it.
+                None if planned.write => true,
+                None => {
+                    if !listed.contains_key(&referrer.subject) {
+                        let there = target.store.referrers(&referrer.subject).await?;
+                        listed.insert(&referrer.subject, there);
+                    }
+                    !listed[&referrer.subject].contains(&referrer.digest)
+                }
+            };
+            if lacks {
+                planned.missing.insert(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a tag made of a digest has to be written.
+    async fn lacks_tagged(
+        &self,
+        target: &Target,
+        tag: &super::Tag,
+        held: Option<&Digest>,
+        wanted: Option<&Manifest>,
+    ) -> Result<bool> {
+        let (Some(held), Some(wanted)) = (held, wanted) else {
+            return Ok(held.is_none());
+        };
+        if held == wanted.digest() {
+            return Ok(false);
+        }
+        let there = target.store.manifest(&Pointer::Digest(held.clone())).await?;
+        match compare(wanted, &there) {
+            Beside::Whole => Ok(false),
+            Beside::Part => Ok(true),
+            Beside::Apart if self.settings.move_tag == MoveTag::Any => Ok(true),
+            Beside::Apart => Err(Failure::conflict(format!(
+                "{}:{tag} has something of its own, which {} would replace",
+                target.name(),
+                wanted.digest()
+            ))
+            .hint("sign what is at the target again, or leave such tags out: --referrers none, or name the types")),
+        }
     }
 
     /// Foresees what [`Copier::act`] would do to each target that has to be written to, by asking for each blob.
     ///
     /// # Errors
-    /// As [`Copier::look`].
-    pub async fn foresee(&self, look: Look) -> Result<Vec<Option<Foreseen>>> {
-        let Some(root) = look.root else {
-            return Ok(vec![None; self.targets.len()]);
-        };
-        let graph = self.graph(root, &look.writes).await?;
-        let blobs = graph.blobs()?;
+    /// What kept the target from being looked at, for each.
+    pub async fn foresee(&self, look: Look) -> Vec<Result<Option<Foreseen>>> {
         let mut all = Vec::with_capacity(self.targets.len());
-        for (index, target) in self.targets.iter().enumerate() {
-            if !look.writes[index] {
-                all.push(None);
-                continue;
-            }
-            let way = self.way(index);
-            let (present, manifests) = if way == Way::Held {
-                (BTreeSet::new(), 1)
-            } else {
-                let present = self.present(&target.repository, &blobs).await?;
-                (present, graph.manifest_count())
-            };
-            all.push(Some(Foreseen {
-                tally: foresee(&blobs, &present, way),
-                way,
-                manifests,
-            }));
+        for (index, planned) in look.targets.into_iter().enumerate() {
+            all.push(match (planned, &look.graph) {
+                (Err(failure), _) => Err(failure),
+                (Ok(planned), Some(graph)) if planned.is_work() => {
+                    self.foresee_one(index, &planned, graph).await.map(Some)
+                }
+                (Ok(_), _) => Ok(None),
+            });
         }
-        Ok(all)
+        all
     }
 
-    /// Which of the blobs a repository has.
-    async fn present(&self, repository: &Repository, blobs: &[&Descriptor]) -> Result<BTreeSet<Digest>> {
+    async fn foresee_one(&self, index: usize, planned: &Planned, graph: &Graph) -> Result<Foreseen> {
+        let way = self.way(index);
+        let parts = planned.parts(graph, way);
+        let blobs = graph.blobs(&parts)?;
+        let present = self.present(&self.targets[index].store, &blobs).await?;
+        Ok(Foreseen {
+            tally: foresee(&blobs, &present, way),
+            way,
+            manifests: parts.len().max(usize::from(planned.write)),
+            referrers: planned.count(graph),
+        })
+    }
+
+    /// Which of the blobs are there.
+    async fn present(&self, store: &Store, blobs: &[&Descriptor]) -> Result<BTreeSet<Digest>> {
         let asked = blobs.iter().map(|blob| async move {
-            let there = repository.has_blob(&blob.digest).await?;
+            let there = store.has_blob(blob).await?;
             Ok::<_, Failure>(there.then(|| blob.digest.clone()))
         });
         stream::iter(asked)
@@ -306,11 +471,11 @@ impl Copier {
     pub async fn act(
         &self,
         look: Look,
-        mut journal: Option<&mut Journal>,
+        journal: Option<&Journal>,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Vec<Result<Done>>> {
         let stop = CancellationToken::new();
-        let mut work = Box::pin(self.act_until(look, &mut journal, &stop));
+        let mut work = Box::pin(self.act_until(look, journal, &stop));
         tokio::select! {
             outcomes = &mut work => return outcomes,
             () = interrupted => stop.cancel(),
@@ -323,70 +488,59 @@ impl Copier {
     async fn act_until(
         &self,
         look: Look,
-        journal: &mut Option<&mut Journal>,
+        journal: Option<&Journal>,
         stop: &CancellationToken,
     ) -> Result<Vec<Result<Done>>> {
         let Look {
             digest,
-            root,
-            before,
-            writes,
+            graph,
+            targets,
+            ..
         } = look;
-        let unchanged = |before: &Option<Digest>| {
-            Ok(Done {
-                before: before.clone(),
-                ..Done::default()
-            })
-        };
-        let Some(root) = root.filter(|_| writes.contains(&true)) else {
-            return Ok(before.iter().map(unchanged).collect());
-        };
-        let graph = tokio::select! {
-            graph = self.graph(root, &writes) => graph?,
-            () = stop.cancelled() => return Err(stopped()),
-        };
         let lanes = Lanes::new(self.settings.concurrency);
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
         let mut outcomes = Vec::with_capacity(self.targets.len());
-        for (index, target) in self.targets.iter().enumerate() {
-            outcomes.push(if !writes[index] {
-                unchanged(&before[index])
-            } else if stop.is_cancelled() {
-                Err(stopped())
-            } else {
-                let edge = Edge {
-                    copier: self,
-                    graph: &graph,
-                    target,
-                    way: self.way(index),
-                    mount_from: self.mount_from(index),
-                    lanes: &lanes,
-                    progress: &progress,
-                    stop: stop.child_token(),
-                };
-                edge.carry(journal).await
+        for (index, planned) in targets.into_iter().enumerate() {
+            outcomes.push(match (planned, &graph) {
+                (Err(failure), _) => Err(failure),
+                (Ok(planned), Some(graph)) if planned.is_work() => {
+                    if stop.is_cancelled() {
+                        outcomes.push(Err(stopped()));
+                        continue;
+                    }
+                    let edge = Edge {
+                        copier: self,
+                        graph,
+                        target: &self.targets[index],
+                        planned: &planned,
+                        way: self.way(index),
+                        mount_from: self.mount_from(index),
+                        lanes: &lanes,
+                        progress: &progress,
+                        stop: stop.child_token(),
+                    };
+                    edge.carry(journal).await
+                }
+                (Ok(planned), graph) => Ok(Done {
+                    referrers: graph
+                        .as_ref()
+                        .map(|graph| planned.count(graph))
+                        .unwrap_or_default(),
+                    before: planned.before,
+                    ..Done::default()
+                }),
             });
         }
         Ok(outcomes)
     }
 
-    /// The image's graph, as far as the targets need it: its own repository needs the root alone, under another tag.
-    async fn graph(&self, root: Manifest, writes: &[bool]) -> Result<Graph> {
-        let needs_all = (0..self.targets.len()).any(|index| writes[index] && self.way(index) != Way::Held);
-        if needs_all {
-            self.source.graph(root, self.settings.concurrency).await
-        } else {
-            Ok(Graph::new(root))
-        }
-    }
-
     /// How a target's blobs are come by.
     fn way(&self, index: usize) -> Way {
-        let target = &self.targets[index].repository;
-        if self
-            .source
-            .repository()
-            .is_some_and(|source| source.is_same_as(target))
+        let target = self.targets[index].store.repository();
+        let source = self.source.repository();
+        if target
+            .zip(source)
+            .is_some_and(|(target, source)| source.is_same_as(target))
         {
             Way::Held
         } else if self.mount_from(index).is_some() {
@@ -398,8 +552,10 @@ impl Copier {
 
     /// Another repository at the target's registry that has the image by the time it is the target's turn.
     fn mount_from(&self, index: usize) -> Option<&Repository> {
-        let target = &self.targets[index].repository;
-        let earlier = self.targets[..index].iter().map(|earlier| &earlier.repository);
+        let target = self.targets[index].store.repository()?;
+        let earlier = self.targets[..index]
+            .iter()
+            .filter_map(|earlier| earlier.store.repository());
         self.source
             .repository()
             .into_iter()
@@ -408,6 +564,9 @@ impl Copier {
     }
 }
 
+/// The source's manifest, and the digest of the whole index if that is more.
+type Root = (Option<Digest>, Manifest);
+
 /// Pushes the image of a layout, which is how a build gets its result to a registry.
 ///
 /// # Errors
@@ -415,13 +574,13 @@ impl Copier {
 pub async fn push_layout(
     layout: &super::LayoutReference,
     registries: &Registries,
-    target: &Reference,
+    target: &super::Reference,
     settings: CopySettings,
     interrupted: impl Future<Output = ()>,
 ) -> Result<(Digest, Done)> {
-    let source = SourceReference::Layout(layout.clone());
-    let copier = Copier::new(&source, std::slice::from_ref(target), registries, settings).await?;
-    let look = copier.look().await?;
+    let source = ImageReference::Layout(layout.clone());
+    let copier = Copier::new(&source, &[target.clone().into()], registries, settings).await?;
+    let look = copier.look().await?.all_or_none()?;
     let digest = look.digest().clone();
     let mut outcomes = copier.act(look, None, interrupted).await?;
     match outcomes.pop() {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use super::place::ImageReference;
 use crate::failure::{Failure, Result};
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::{Descriptor, Digest, Manifest};
 
 /// Which tags may be moved from the image they name to another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl fmt::Display for MoveTag {
 /// # Errors
 /// Conflict (exit 6) when its tag names another image and may not be moved.
 pub fn must_write(
-    target: &Reference,
+    target: &ImageReference,
     wanted: &Digest,
     before: Option<&Digest>,
     allowed: &MoveTag,
@@ -68,6 +69,37 @@ pub fn must_write(
         .hint(format!(
             "promote under another tag, or replace it knowingly with --move-tag-from {before}"
         ))),
+    }
+}
+
+/// What a tag made of a digest, such as cosign's, names at the target beside what it is to name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It has everything that would come, and maybe more: it stays.
+    Whole,
+    /// It has a part of what would come: it is replaced, and nothing is lost.
+    Part,
+    /// It has something of its own, and lacks something.
+    Apart,
+}
+
+/// Compares the layers that two such manifests hold: with cosign each is a signature or an attestation.
+#[must_use]
+pub fn compare(wanted: &Manifest, held: &Manifest) -> Beside {
+    let layers = |manifest: &Manifest| -> BTreeSet<Digest> {
+        manifest
+            .layers()
+            .iter()
+            .map(|layer| layer.digest.clone())
+            .collect()
+    };
+    let (wanted, held) = (layers(wanted), layers(held));
+    if held.is_superset(&wanted) {
+        Beside::Whole
+    } else if wanted.is_superset(&held) {
+        Beside::Part
+    } else {
+        Beside::Apart
     }
 }
 
@@ -128,12 +160,15 @@ pub fn foresee(blobs: &[&Descriptor], present: &BTreeSet<Digest>, way: Way) -> T
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::failure::Kind;
+    use crate::oci::manifest::tests::{entry, read};
 
     #[test]
     fn a_tag_moves_only_when_it_may() {
-        let target: Reference = "example.com/app:1".parse().unwrap();
+        let target: ImageReference = "example.com/app:1".parse().unwrap();
         let (wanted, old, older) = (Digest::of(b"wanted"), Digest::of(b"old"), Digest::of(b"older"));
         let decided =
             |before: Option<&Digest>, allowed: MoveTag| must_write(&target, &wanted, before, &allowed);
@@ -160,6 +195,20 @@ mod tests {
         }
         assert!("latest".parse::<MoveTag>().is_err());
         assert!("".parse::<MoveTag>().is_err());
+    }
+
+    #[test]
+    fn signatures_at_the_target_are_not_lost() {
+        let signatures = |layers: &[&[u8]]| {
+            let layers: Vec<_> = layers.iter().map(|layer| entry("signature", layer)).collect();
+            let config = entry("config", format!("{layers:?}").as_bytes());
+            read(&json!({"schemaVersion": 2, "config": config, "layers": layers})).unwrap()
+        };
+        let (one, both) = (signatures(&[b"1"]), signatures(&[b"1", b"2"]));
+        assert_eq!(compare(&both, &one), Beside::Part);
+        assert_eq!(compare(&one, &both), Beside::Whole);
+        assert_eq!(compare(&one, &signatures(&[b"3"])), Beside::Apart);
+        assert_eq!(compare(&both, &signatures(&[b"3", b"2"])), Beside::Apart);
     }
 
     #[test]

@@ -1,61 +1,25 @@
-//! Where an image is read from: a registry or a layout.
+//! An image where it is read from.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::str::FromStr;
 
-use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
+use oci_distribution::manifest::{IMAGE_MANIFEST_LIST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE};
 
-use crate::failure::{Failure, Result};
-use crate::oci::layout::{Layout, LayoutReference};
-use crate::oci::{
-    BlobStream, Descriptor, Digest, Graph, Manifest, Pointer, Reference, Registries, Repository, Tag,
-};
+use super::place::ImageReference;
+use crate::failure::{Failure, Kind, Result};
+use crate::oci::layout::Layout;
+use crate::oci::{BlobStream, Descriptor, Digest, Graph, Manifest, Pointer, Registries, Repository};
 
-/// What a source is written as: `registry/repository[:tag][@digest]` or `oci:PATH[:TAG][@DIGEST]`.
+/// How far a graph is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceReference {
-    /// At a registry.
-    Registry(Reference),
-    /// In a folder.
-    Layout(LayoutReference),
-}
-
-impl SourceReference {
-    /// The tag it is written with.
-    #[must_use]
-    pub fn tag(&self) -> Option<&Tag> {
-        match self {
-            SourceReference::Registry(reference) => reference.tag(),
-            SourceReference::Layout(reference) => reference.tag.as_ref(),
-        }
-    }
-}
-
-impl FromStr for SourceReference {
-    type Err = Failure;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text.starts_with("oci:") {
-            return text.parse().map(SourceReference::Layout);
-        }
-        let reference: Reference = text.parse()?;
-        if reference.pointer().is_none() {
-            return Err(
-                Failure::usage(format!("the source {text:?} has neither tag nor digest"))
-                    .hint("name the image by digest, REPOSITORY@sha256:..., or by a tag"),
-            );
-        }
-        Ok(SourceReference::Registry(reference))
-    }
-}
-
-impl fmt::Display for SourceReference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SourceReference::Registry(reference) => reference.fmt(f),
-            SourceReference::Layout(reference) => reference.fmt(f),
-        }
-    }
+pub(super) enum Reach {
+    /// To the last manifest.
+    All,
+    /// Lists of manifests, and not the images in them.
+    Indexes,
+    /// What is below these.
+    Below(Vec<Digest>),
 }
 
 /// An image somewhere.
@@ -77,10 +41,11 @@ impl Source {
     ///
     /// # Errors
     /// As [`Layout::open`] and [`Registries::repository`].
-    pub async fn open(reference: &SourceReference, registries: &Registries) -> Result<Self> {
+    pub async fn open(reference: &ImageReference, registries: &Registries) -> Result<Self> {
+        reference.check_source()?;
         match reference {
-            SourceReference::Layout(reference) => Layout::open(reference).await.map(Source::Layout),
-            SourceReference::Registry(reference) => {
+            ImageReference::Layout(reference) => Layout::open(reference).await.map(Source::Layout),
+            ImageReference::Registry(reference) => {
                 let pointer = reference
                     .pointer()
                     .ok_or_else(|| Failure::usage(format!("{reference} has neither tag nor digest")))?;
@@ -125,23 +90,73 @@ impl Source {
         }
     }
 
-    /// Reads everything below the root, `concurrency` manifests at a time.
+    /// Reads what the graph's manifests list, as far as `reach` goes, `concurrency` manifests at a time. With
+    /// `may_be_sparse`, what is not there is left out.
     ///
     /// # Errors
     /// As [`Source::root`]; input (exit 3) when a child has another length than its index says.
-    pub async fn graph(&self, root: Manifest, concurrency: usize) -> Result<Graph> {
-        let mut graph = Graph::new(root);
+    pub(super) async fn complete(
+        &self,
+        graph: &mut Graph,
+        concurrency: usize,
+        reach: &Reach,
+        may_be_sparse: bool,
+    ) -> Result<()> {
         loop {
-            let wanted = graph.wanted();
-            if wanted.is_empty() {
-                return Ok(graph);
-            }
-            for some in wanted.chunks(concurrency.max(1)) {
-                let read: FuturesUnordered<_> = some.iter().map(|child| self.child(child)).collect();
-                for manifest in read.try_collect::<Vec<Manifest>>().await? {
-                    graph.add(manifest)?;
+            let mut wanted = graph.wanted();
+            match reach {
+                Reach::All => {}
+                Reach::Indexes => wanted.retain(|child| is_index_type(&child.media_type)),
+                Reach::Below(tops) => {
+                    let parts: BTreeSet<&Digest> = tops.iter().flat_map(|top| graph.part(top)).collect();
+                    let manifests = parts.into_iter().filter_map(|digest| graph.manifest(digest));
+                    let below: BTreeSet<&Digest> = manifests
+                        .flat_map(Manifest::children)
+                        .map(|child| &child.digest)
+                        .collect();
+                    wanted.retain(|child| below.contains(&child.digest));
                 }
             }
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            let mut reading = stream::iter(wanted)
+                .map(|child| async move {
+                    let read = self.child(&child).await;
+                    (child, read)
+                })
+                .buffer_unordered(concurrency.max(1));
+            while let Some((child, read)) = reading.next().await {
+                match read {
+                    Ok(manifest) => graph.add(manifest)?,
+                    Err(failure) if failure.kind() == Kind::NotFound && may_be_sparse => {
+                        tracing::warn!(
+                            action = "read",
+                            object = child.digest.as_str(),
+                            "the index is sparse: what it lists is not at the source"
+                        );
+                        graph.leave_out(child.digest);
+                    }
+                    Err(failure) if failure.kind() == Kind::NotFound => {
+                        return Err(failure.hint(
+                            "the index lists what is not there: if it is meant to be sparse, say --allow-partial-index",
+                        ));
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+    }
+
+    /// Reads a manifest beside the image itself.
+    ///
+    /// # Errors
+    /// As [`Source::root`].
+    pub(super) async fn manifest(&self, pointer: &Pointer, listed: Option<&Descriptor>) -> Result<Manifest> {
+        match (self, listed) {
+            (_, Some(listed)) => self.child(listed).await,
+            (Source::Registry { repository, .. }, None) => repository.manifest(pointer, None).await,
+            (Source::Layout(_), None) => Err(Failure::internal(format!("{pointer} is no file of a layout"))),
         }
     }
 
@@ -190,4 +205,8 @@ impl fmt::Display for Source {
             } => write!(f, "{}@{digest}", repository.reference()),
         }
     }
+}
+
+fn is_index_type(media_type: &str) -> bool {
+    media_type == OCI_IMAGE_INDEX_MEDIA_TYPE || media_type == IMAGE_MANIFEST_LIST_MEDIA_TYPE
 }

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
 use super::Repository;
 use super::auth::Access;
 use super::errors::Tried;
@@ -14,10 +12,8 @@ use crate::oci::manifest::{ACCEPTED, SIZE_LIMIT};
 use crate::oci::{Digest, Manifest, Reference, Tag};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// How many tags one page holds, and how many pages are read: far more than a repository should have.
-const PAGE: usize = 1000;
-const PAGES: usize = 1000;
-
+/// How a registry with the referrers API says that it noted the subject of what it was given.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// What a manifest is asked for by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pointer {
@@ -102,12 +98,13 @@ impl Repository {
         Manifest::read(bytes, digest, served_as.as_deref(), &origin)
     }
 
-    /// Writes a manifest, byte for byte, under a tag or its digest. Writing it twice is no different from once.
+    /// Writes a manifest, byte for byte, under a tag or its digest. Writing it twice is no different from once. Tells
+    /// whether the registry noted what the manifest refers to (`OCI-Subject`).
     ///
     /// # Errors
     /// Denied (exit 4), conflict (6) for a tag that the registry keeps from changing, unavailable (7); conflict when
     /// the registry answers with another digest.
-    pub async fn put_manifest(&self, pointer: &Pointer, manifest: &Manifest) -> Result<()> {
+    pub async fn put_manifest(&self, pointer: &Pointer, manifest: &Manifest) -> Result<bool> {
         let url = self.url(&format!("manifests/{pointer}"))?;
         let scopes = self.scopes(Access::Push);
         let response = self
@@ -137,66 +134,8 @@ impl Repository {
                 self.named(pointer),
                 manifest.digest()
             ))),
-            _ => Ok(()),
+            _ => Ok(response.header(&SUBJECT).is_some()),
         }
-    }
-
-    /// All tags, in the registry's order.
-    ///
-    /// # Errors
-    /// Not found (exit 5), denied (4) or unavailable (7), as the registry says; input (3) when it lists no tags.
-    pub async fn tags(&self) -> Result<Vec<Tag>> {
-        #[derive(Deserialize)]
-        struct List {
-            // Null when there is none.
-            tags: Option<Vec<String>>,
-        }
-        let scopes = self.scopes(Access::Pull);
-        let mut url = self.url("tags/list")?;
-        url.query_pairs_mut().append_pair("n", &PAGE.to_string());
-        let mut tags = Vec::new();
-        for _ in 0..PAGES {
-            let response = self
-                .place
-                .session
-                .send(&scopes, || self.place.client.get(url.clone()))
-                .await?;
-            if !response.status().is_success() {
-                let tried = Tried {
-                    repository: self,
-                    verb: "listing",
-                    object: format!("the tags of {}", self.reference()),
-                    scopes: &scopes,
-                };
-                return Err(tried.refused(response).await);
-            }
-            let next = response
-                .header(&header::LINK)
-                .and_then(next_page)
-                .map(str::to_owned);
-            let list: List = response.json(SIZE_LIMIT).await?;
-            for tag in list.tags.unwrap_or_default() {
-                tags.push(tag.parse().map_err(|failure: Failure| {
-                    Failure::input(format!("{} lists a tag that is none", self.reference())).because(failure)
-                })?);
-            }
-            let Some(next) = next.and_then(|next| url.join(&next).ok()) else {
-                return Ok(tags);
-            };
-            // Credentials go along, so the next page must be on the same host.
-            if next.origin() != self.place.base.origin() {
-                return Err(Failure::denied(format!(
-                    "{} continues its list of tags on another host",
-                    self.reference()
-                )));
-            }
-            url = next;
-        }
-        Err(Failure::input(format!(
-            "{} has more than {} tags",
-            self.reference(),
-            PAGE * PAGES
-        )))
     }
 
     async fn ask(&self, method: Method, pointer: &Pointer, extra: &[&str]) -> Result<Response> {
@@ -234,30 +173,5 @@ impl Repository {
             Pointer::Tag(tag) => format!("{}:{tag}", self.reference()),
             Pointer::Digest(digest) => format!("{}@{digest}", self.reference()),
         }
-    }
-}
-
-/// The target of `Link: <...>; rel="next"` (RFC 8288).
-fn next_page(link: &str) -> Option<&str> {
-    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
-    let is_next = parameters
-        .split(';')
-        .any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"));
-    is_next.then_some(target)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_page_is_found() {
-        assert_eq!(
-            next_page("</v2/app/tags/list?last=b&n=2>; rel=\"next\""),
-            Some("/v2/app/tags/list?last=b&n=2")
-        );
-        assert_eq!(next_page("<x>; rel=next"), Some("x"));
-        assert_eq!(next_page("<x>; rel=\"prev\""), None);
-        assert_eq!(next_page("x; rel=next"), None);
     }
 }

@@ -11,6 +11,8 @@ mod blobs;
 mod challenge;
 mod errors;
 mod manifests;
+mod referrers;
+mod tags;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use self::auth::Access;
 pub use self::blobs::{Begun, BlobStream, Upload};
 pub use self::manifests::Pointer;
+pub(crate) use self::referrers::{Listed, Lookout, entries};
+pub(crate) use self::tags::DigestTag;
 
 use self::auth::{Scopes, Session};
 use super::{Credentials, Reference};

@@ -1,0 +1,26 @@
+//! OCI image layouts: images in a folder.
+//!
+//! Source: OCI Image Specification, "Image Layout": `oci-layout`, `index.json`, `blobs/<algorithm>/<hex>`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `reference` | how an image in a layout is written: `oci:PATH[:TAG][@DIGEST]` |
+//! | `index` | `index.json`: what is listed, and under which name; pure |
+//! | `folder` | where things are, and reading them |
+//! | `lock` | one writer of it at a time |
+//! | `part` | files on their way |
+//! | `reader` | an image that is read |
+//! | `writer` | a layout that is written to |
+
+mod folder;
+mod index;
+mod lock;
+mod part;
+mod reader;
+mod reference;
+mod writer;
+
+pub use index::LayoutEntry;
+pub use reader::Layout;
+pub use reference::LayoutReference;
+pub use writer::LayoutWriter;
