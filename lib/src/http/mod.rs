@@ -8,11 +8,14 @@
 //! Deliberately absent: what a status means. Each system's module knows that, and turns it into a
 //! [`Failure`].
 
+mod body;
+mod pace;
 mod request;
 mod response;
 mod unanswered;
 
-pub use request::{Body, Repeat, Request};
+pub use body::Body;
+pub use request::{Repeat, Request};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
 pub use reqwest::{Method, StatusCode, Url, header};
 pub use response::Response;
@@ -44,6 +47,9 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long one connection may take to open.
     pub connect_timeout: Duration,
+    /// How long a server may go on turning a request away (429) before we give up. With it, all requests to one server
+    /// keep one pace: they hold back together, and fewer run at once. Without, each minds itself for a few times.
+    pub patience: Option<Duration>,
 }
 
 impl Settings {
@@ -56,6 +62,7 @@ impl Settings {
             plain_http: PlainHttp::LoopbackOnly,
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            patience: None,
         }
     }
 }
@@ -76,6 +83,7 @@ pub struct Client {
     settings: Settings,
     deadline: Deadline,
     sent: Arc<AtomicU64>,
+    paces: Arc<pace::Paces>,
 }
 
 impl Client {
@@ -104,6 +112,7 @@ impl Client {
             settings,
             deadline,
             sent: Arc::new(AtomicU64::new(0)),
+            paces: Arc::default(),
         })
     }
 

@@ -14,6 +14,7 @@ mod manifests;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use self::auth::Access;
 pub use self::blobs::{Begun, BlobStream, Upload};
@@ -24,6 +25,9 @@ use super::{Credentials, Reference};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::http::{Client, PlainHttp, Settings, Url};
+
+/// Registries count requests by the minute, or by the hour; the latter is nothing to wait for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How registries are reached.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +61,7 @@ impl Registries {
         let transport = Settings {
             ca_file: settings.ca_file,
             plain_http,
+            patience: Some(PATIENCE),
             ..Settings::new("registry")
         };
         Ok(Registries {
