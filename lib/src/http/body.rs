@@ -20,7 +20,7 @@ impl Body {
     /// A stream of a known length, which is announced: many registries refuse chunked uploads.
     pub fn stream<S, E>(stream: S, length: u64) -> Self
     where
-        S: Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
         Body::Stream(reqwest::Body::wrap_stream(stream), Some(length))

@@ -15,6 +15,7 @@ mod response;
 mod unanswered;
 
 pub use body::Body;
+pub(crate) use pace::{LONGEST_PAUSE, Refusals};
 pub use request::{Repeat, Request};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
 pub use reqwest::{Method, StatusCode, Url, header};

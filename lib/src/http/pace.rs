@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 /// How many times a request is repeated at most.
 pub(super) const REPETITIONS: usize = 4;
 /// The longest pause that a server may ask for before we give up instead.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
 /// What is known of one server. Pure.
 #[derive(Debug, Default)]
@@ -180,7 +180,7 @@ pub(super) fn pauses() -> ExponentialBuilder {
 }
 
 /// How long a request that is turned away goes on.
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
     pauses: backon::ExponentialBackoff,
     left: usize,
     patience: Duration,
@@ -188,7 +188,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    pub(super) fn new(patience: Option<Duration>) -> Self {
+    pub(crate) fn new(patience: Option<Duration>) -> Self {
         Refusals {
             pauses: pauses().without_max_times().build(),
             left: REPETITIONS,
@@ -198,7 +198,7 @@ impl Refusals {
     }
 
     /// How long to wait, as the server asks or by our own measure; none when it is time to give up.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         let first = *self.first.get_or_insert(now);
         let goes_on = self.left > 0 || now - first < self.patience;

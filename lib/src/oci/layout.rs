@@ -5,13 +5,13 @@
 //! Deliberately absent: writing one. Builders do that.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::manifest::SIZE_LIMIT;
@@ -210,10 +210,21 @@ impl Layout {
     /// # Errors
     /// Not found (exit 5) when it is not there.
     pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
+        self.blob_from(blob, 0).await
+    }
+
+    /// Opens a blob for reading from an offset on, in bytes.
+    ///
+    /// # Errors
+    /// As [`Layout::blob`].
+    pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
         let path = self.blob_path(&blob.digest);
-        let file = tokio::fs::File::open(&path)
-            .await
-            .map_err(|error| unreadable(&path, error))?;
+        let open = async {
+            let mut file = tokio::fs::File::open(&path).await?;
+            file.seek(SeekFrom::Start(from)).await?;
+            Ok(file)
+        };
+        let file = open.await.map_err(|error| unreadable(&path, error))?;
         let stream = ReaderStream::with_capacity(file, CHUNK);
         Ok(Box::pin(futures_util::StreamExt::map(stream, move |chunk| {
             chunk.map_err(|error| unreadable(&path, error))

@@ -27,4 +27,6 @@ pub use graph::Graph;
 pub use layout::{Layout, LayoutReference};
 pub use manifest::{Descriptor, Manifest};
 pub use reference::{Reference, Tag};
-pub use registry::{Access, Begun, BlobStream, Pointer, Registries, RegistrySettings, Repository, Upload};
+pub use registry::{
+    Access, Begun, BlobStream, GoOn, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
+};

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::transfer::{Lanes, Moved, Mover, stopped};
-use super::{Copier, Done, Journal, Tally, Target, Way, must_write};
+use super::transfer::{Moved, Mover, stopped};
+use super::{Copier, Done, Journal, Tally, Target, Traffic, Way, must_write};
 use crate::cli::{Progress, effect};
 use crate::failure::{Failure, Result};
 use crate::oci::{Graph, Manifest, Pointer, Repository};
@@ -19,7 +19,7 @@ pub(super) struct Edge<'a> {
     pub(super) target: &'a Target,
     pub(super) way: Way,
     pub(super) mount_from: Option<&'a Repository>,
-    pub(super) lanes: &'a Lanes,
+    pub(super) traffic: &'a Traffic,
     pub(super) progress: &'a Arc<Progress>,
     pub(super) stop: CancellationToken,
 }
@@ -51,7 +51,7 @@ impl Edge<'_> {
             target: &self.target.repository,
             mount_from: self.mount_from,
             mounts_refused: AtomicBool::new(false),
-            lanes: self.lanes,
+            traffic: self.traffic,
             stop: &self.stop,
             progress: self.progress,
         };
@@ -77,7 +77,7 @@ impl Edge<'_> {
     }
 
     async fn push(&self, manifest: &Manifest) -> Result<()> {
-        let _lane = self.lanes.enter().await?;
+        let _lane = self.traffic.enter(&self.target.repository).await?;
         let pointer = Pointer::Digest(manifest.digest().clone());
         let effect = effect(
             "push",

@@ -12,7 +12,10 @@
 mod edge;
 mod journal;
 mod plan;
+mod reading;
+mod record;
 mod source;
+mod traffic;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -27,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::journal::{Entry as JournalEntry, Journal};
 pub use self::plan::{Amount, MoveTag, Tally, Way, foresee, must_write};
 pub use self::source::{Source, SourceReference};
+pub use self::traffic::Traffic;
 
 use self::edge::Edge;
-use self::transfer::{Lanes, stopped};
+use self::transfer::stopped;
 use super::{Access, Descriptor, Digest, Graph, Manifest, Pointer, Reference, Registries, Repository};
 use crate::cli::Progress;
 use crate::failure::{Failure, Result};
@@ -345,7 +349,7 @@ impl Copier {
             graph = self.graph(root, &writes) => graph?,
             () = stop.cancelled() => return Err(stopped()),
         };
-        let lanes = Lanes::new(self.settings.concurrency);
+        let traffic = Traffic::new(self.settings.concurrency);
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
         let mut outcomes = Vec::with_capacity(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
@@ -360,7 +364,7 @@ impl Copier {
                     target,
                     way: self.way(index),
                     mount_from: self.mount_from(index),
-                    lanes: &lanes,
+                    traffic: &traffic,
                     progress: &progress,
                     stop: stop.child_token(),
                 };

@@ -4,7 +4,8 @@
 //! a [`Repository`] is one repository with the login that belongs to it, and has the calls.
 //!
 //! Deliberately absent: a ping of `/v2/` (the first request finds out what is asked for), chunked uploads (a blob
-//! goes up in one stream), and any decision about what to copy, which is [`copy`](super::copy)'s.
+//! goes up in one stream, and what broke off goes on in another), and any decision about what to copy, which is
+//! [`copy`](super::copy)'s.
 
 mod auth;
 mod blobs;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use self::auth::Access;
-pub use self::blobs::{Begun, BlobStream, Upload};
+pub use self::blobs::{Begun, BlobStream, GoOn, Setback, Upload};
 pub use self::manifests::Pointer;
 
 use self::auth::{Scopes, Session};
