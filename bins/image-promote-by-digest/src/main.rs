@@ -13,7 +13,7 @@ use report::PromotionReport;
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Result};
 use towpath::handoff::{self, Handoff};
-use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal};
+use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal, Traffic};
 use towpath::oci::{Digest, Registries};
 
 fn main() -> ExitCode {
@@ -27,8 +27,8 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         Handoff::check_place(path)?;
     }
     let registries = registries(&args, &wanted, &run)?;
+    let traffic = Traffic::new(args.concurrency.get().into());
     let settings = CopySettings {
-        concurrency: args.concurrency.get().into(),
         move_tag: args.move_tag_from.clone(),
         referrers: args.referrers.clone(),
         platforms: args.platforms.clone(),
@@ -37,7 +37,13 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let copier = run
         .interruptible(
             "looking for logins",
-            Copier::new(&args.source, &wanted.references(), &registries, settings),
+            Copier::new(
+                &args.source,
+                &wanted.references(),
+                &registries,
+                &traffic,
+                settings,
+            ),
         )
         .await?;
     let looking = format!("looking at {} and its targets", args.source);

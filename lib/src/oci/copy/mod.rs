@@ -11,15 +11,19 @@
 //! Deliberately absent: any memory between runs. Running again finds out anew what is missing.
 
 mod edge;
+mod filing;
 mod journal;
 mod listing;
 mod look;
 mod place;
 mod plan;
+mod reading;
+mod record;
 mod referrers;
 mod selection;
 mod source;
 mod store;
+mod traffic;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,13 +41,14 @@ pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
 pub use self::selection::Referrers;
 pub use self::source::Source;
+pub use self::traffic::Traffic;
 
 use self::edge::Edge;
 use self::look::Planned;
 use self::referrers::Search;
 use self::source::Reach;
 use self::store::Store;
-use self::transfer::{Lanes, stopped};
+use self::transfer::stopped;
 use super::{Access, Descriptor, Digest, Graph, Manifest, Platform, Pointer, Registries, Repository};
 use crate::cli::Progress;
 use crate::failure::{Failure, Kind, Result};
@@ -54,10 +59,8 @@ pub const DEFAULT_CONCURRENCY: usize = 16;
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How an image is copied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CopySettings {
-    /// How many requests run at once; a quarter of it are streams of large blobs.
-    pub concurrency: usize,
     /// Which tags may be moved.
     pub move_tag: MoveTag,
     /// What of that which refers to the image goes along.
@@ -67,18 +70,6 @@ pub struct CopySettings {
     /// Whether less than the whole index may go: only those platforms, under another digest, or what a sparse index
     /// still has.
     pub allow_partial_index: bool,
-}
-
-impl Default for CopySettings {
-    fn default() -> Self {
-        CopySettings {
-            concurrency: DEFAULT_CONCURRENCY,
-            move_tag: MoveTag::Never,
-            referrers: Referrers::All,
-            platforms: Vec::new(),
-            allow_partial_index: false,
-        }
-    }
 }
 
 /// Where an image goes: a place, and the tag it gets there unless it goes by digest alone.
@@ -107,6 +98,7 @@ impl Target {
 pub struct Copier {
     source: Source,
     targets: Vec<Target>,
+    traffic: Arc<Traffic>,
     settings: CopySettings,
 }
 
@@ -138,6 +130,7 @@ pub struct Done {
 
 impl Copier {
     /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is not looked at.
+    /// All copies of a run share its traffic.
     ///
     /// # Errors
     /// As [`Source::open`] and [`Registries::repository`].
@@ -145,6 +138,7 @@ impl Copier {
         source: &ImageReference,
         targets: &[ImageReference],
         registries: &Registries,
+        traffic: &Arc<Traffic>,
         settings: CopySettings,
     ) -> Result<Self> {
         let source = Source::open(source, registries).await?;
@@ -171,6 +165,7 @@ impl Copier {
         Ok(Copier {
             source,
             targets: opened,
+            traffic: traffic.clone(),
             settings,
         })
     }
@@ -315,7 +310,7 @@ impl Copier {
 
     /// Reads the image as far as the targets need it, and what refers to it; notes in `targets` what they lack of that.
     async fn survey(&self, root: Manifest, targets: &mut [Result<Planned>]) -> Result<Graph> {
-        let concurrency = self.settings.concurrency;
+        let concurrency = self.traffic.concurrency();
         let is_wanted = |index: usize| targets[index].as_ref().is_ok_and(|planned| planned.write);
         let needs_all = (0..self.targets.len()).any(|index| is_wanted(index) && self.way(index) != Way::Held);
         let looks_for_referrers = self.settings.referrers.wants_any()
@@ -456,7 +451,7 @@ impl Copier {
             Ok::<_, Failure>(there.then(|| blob.digest.clone()))
         });
         stream::iter(asked)
-            .buffer_unordered(self.settings.concurrency.max(1))
+            .buffer_unordered(self.traffic.concurrency())
             .try_filter_map(async |found| Ok(found))
             .try_collect()
             .await
@@ -497,7 +492,6 @@ impl Copier {
             targets,
             ..
         } = look;
-        let lanes = Lanes::new(self.settings.concurrency);
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
         let mut outcomes = Vec::with_capacity(self.targets.len());
         for (index, planned) in targets.into_iter().enumerate() {
@@ -515,7 +509,6 @@ impl Copier {
                         planned: &planned,
                         way: self.way(index),
                         mount_from: self.mount_from(index),
-                        lanes: &lanes,
                         progress: &progress,
                         stop: stop.child_token(),
                     };
@@ -575,11 +568,12 @@ pub async fn push_layout(
     layout: &super::LayoutReference,
     registries: &Registries,
     target: &super::Reference,
+    traffic: &Arc<Traffic>,
     settings: CopySettings,
     interrupted: impl Future<Output = ()>,
 ) -> Result<(Digest, Done)> {
     let source = ImageReference::Layout(layout.clone());
-    let copier = Copier::new(&source, &[target.clone().into()], registries, settings).await?;
+    let copier = Copier::new(&source, &[target.clone().into()], registries, traffic, settings).await?;
     let look = copier.look().await?.all_or_none()?;
     let digest = look.digest().clone();
     let mut outcomes = copier.act(look, None, interrupted).await?;

@@ -156,7 +156,7 @@ impl LayoutWriter {
     /// # Errors
     /// Not found (exit 5) when it is not there.
     pub async fn blob(&self, blob: &Descriptor) -> Result<crate::oci::BlobStream> {
-        self.folder.blob(blob).await
+        self.folder.blob_from(blob, 0).await
     }
 
     /// Writes a blob as its bytes come. It gets its name once length and digest are right.
