@@ -11,6 +11,7 @@
 //! Deliberately absent: any memory between runs. Running again finds out anew what is missing.
 
 mod edge;
+mod fanout;
 mod filing;
 mod journal;
 mod listing;
