@@ -494,35 +494,37 @@ impl Copier {
             ..
         } = look;
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
-        let mut outcomes = Vec::with_capacity(self.targets.len());
-        for (index, planned) in targets.into_iter().enumerate() {
-            outcomes.push(match (planned, &graph) {
-                (Err(failure), _) => Err(failure),
-                (Ok(planned), Some(graph)) if planned.is_work() => {
-                    if stop.is_cancelled() {
-                        outcomes.push(Err(stopped()));
-                        continue;
-                    }
-                    let edge = Edge {
-                        copier: self,
-                        graph,
-                        target: &self.targets[index],
-                        planned: &planned,
-                        way: self.way(index),
-                        mount_from: self.mount_from(index),
-                        progress: &progress,
-                        stop: stop.child_token(),
-                    };
-                    edge.carry(journal).await
+        let edge = |index: usize, planned: &Planned| Edge {
+            copier: self,
+            graph: graph.as_ref(),
+            target: &self.targets[index],
+            planned: planned.clone(),
+            way: self.way(index),
+            mount_from: self.mount_from(index),
+            progress: progress.clone(),
+            stop: stop.child_token(),
+        };
+        let edges: Vec<Result<Edge>> = targets
+            .into_iter()
+            .enumerate()
+            .map(|(index, planned)| planned.map(|planned| edge(index, &planned)))
+            .collect();
+        // What has to be sent to several registries is read once for all of them; the rest takes over from those.
+        let together: Vec<&Edge> = edges.iter().flatten().filter(|edge| edge.is_sent()).collect();
+        let mut brought = if together.len() > 1 {
+            edge::bring_together(&together).await
+        } else {
+            Vec::new()
+        }
+        .into_iter();
+        let mut outcomes = Vec::with_capacity(edges.len());
+        for edge in edges {
+            outcomes.push(match edge {
+                Err(failure) => Err(failure),
+                Ok(edge) => {
+                    let brought = if edge.is_sent() { brought.next() } else { None };
+                    edge.carry(brought, journal).await
                 }
-                (Ok(planned), graph) => Ok(Done {
-                    referrers: graph
-                        .as_ref()
-                        .map(|graph| planned.count(graph))
-                        .unwrap_or_default(),
-                    before: planned.before,
-                    ..Done::default()
-                }),
             });
         }
         Ok(outcomes)
