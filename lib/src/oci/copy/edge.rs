@@ -8,6 +8,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::look::Planned;
+use super::shelf::Shelf;
+use super::store::Store;
 use super::transfer::{Lanes, Moved, Mover, stopped};
 use super::{Copier, Done, Journal, Tally, Target, Way, listing, must_write};
 use crate::cli::{Progress, effect};
@@ -74,8 +76,18 @@ impl Edge<'_> {
     }
 
     async fn bring_blobs(&self, blobs: &[&Descriptor], tally: &mut Tally) -> Result<()> {
-        let Some(repository) = self.target.store.repository() else {
-            return Ok(());
+        let repository = match &self.target.store {
+            Store::Registry(repository) => repository,
+            Store::Layout(layout) => {
+                let shelf = Shelf {
+                    source: &self.copier.source,
+                    layout,
+                    lanes: self.lanes,
+                    stop: &self.stop,
+                    progress: self.progress,
+                };
+                return shelf.bring_all(blobs, tally).await;
+            }
         };
         let mover = Mover {
             source: &self.copier.source,
@@ -195,8 +207,8 @@ impl Edge<'_> {
             }
         }
         let effect = effect("tag", format!("{reference} as {wanted}"));
-        if still_to_push || reference.tag().is_some() {
-            match store.put(&pointer, root).await {
+        if still_to_push || reference.tag().is_some() || store.layout().is_some() {
+            match store.name(&pointer, root).await {
                 Ok(noted) if root.subject().is_some() && !noted => self.list(vec![root], journal).await?,
                 Ok(_) => {}
                 // Registries that keep tags from changing refuse even what changes nothing: another job may have

@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: any memory between runs. Running again finds out anew what is missing.
 
+mod batch;
 mod edge;
 mod journal;
 mod listing;
@@ -17,7 +18,9 @@ mod look;
 mod place;
 mod plan;
 mod referrers;
+mod rollback;
 mod selection;
+mod shelf;
 mod source;
 mod store;
 mod transfer;
@@ -31,10 +34,12 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+pub use self::batch::{BatchLine, read_batch};
 pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::look::{Look, Referred};
 pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
+pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
 pub use self::selection::Referrers;
 pub use self::source::Source;
 

@@ -4,6 +4,7 @@
 //! `index.json` last and in one step. A run that is killed leaves at most a part under a name of its own, which the
 //! next day's run sweeps up.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -149,6 +150,41 @@ impl LayoutWriter {
     /// Not found (exit 5) when it is not there; input (3) when it is not what its digest names, or no manifest.
     pub async fn manifest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Manifest> {
         self.folder.manifest(digest, media_type).await
+    }
+
+    /// Reads the manifest that a pointer stands for; by digest, it need not be listed.
+    ///
+    /// # Errors
+    /// As [`LayoutWriter::manifest`].
+    pub async fn pointed(&self, pointer: &Pointer) -> Result<Manifest> {
+        let index = self.folder.index_or_empty().await?;
+        let digest = match pointer {
+            Pointer::Digest(digest) => digest,
+            Pointer::Tag(tag) => index.named(tag).ok_or_else(|| {
+                Failure::not_found(format!("{self}:{tag} is not in the layout's index.json"))
+            })?,
+        };
+        self.folder.manifest(digest, index.media_type(digest)).await
+    }
+
+    /// What is listed and refers to a manifest.
+    ///
+    /// # Errors
+    /// As [`LayoutWriter::manifest`].
+    pub async fn referrers(&self, subject: &Digest) -> Result<BTreeSet<Digest>> {
+        let mut found = BTreeSet::new();
+        for entry in self.entries().await? {
+            let media_type = Some(entry.descriptor.media_type.as_str());
+            let digest = entry.descriptor.digest;
+            // What is listed and not there, or no manifest, refers to nothing.
+            let Ok(manifest) = self.folder.manifest(&digest, media_type).await else {
+                continue;
+            };
+            if manifest.subject().is_some_and(|of| of.digest == *subject) {
+                found.insert(digest);
+            }
+        }
+        Ok(found)
     }
 
     /// Opens a blob that is there for reading. Nothing has checked its bytes yet.
