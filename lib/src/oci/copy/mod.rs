@@ -90,6 +90,9 @@ impl Default for CopySettings {
 struct Target {
     reference: ImageReference,
     store: Store,
+    /// What it was written with, which the image has to be.
+    expected: Option<Digest>,
+    move_tag: MoveTag,
 }
 
 impl Target {
@@ -103,6 +106,18 @@ impl Target {
     /// Without tag and digest.
     fn name(&self) -> String {
         self.reference.name()
+    }
+
+    /// Refuses another image than the one that the target was written with.
+    fn check(&self, digest: &Digest) -> Result<()> {
+        match &self.expected {
+            Some(expected) if expected != digest => Err(Failure::conflict(format!(
+                "the source is {digest}, where {} expects {expected}",
+                self.name()
+            ))
+            .hint("leave the digest out of TARGET, or name the source that has it")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -141,7 +156,8 @@ pub struct Done {
 }
 
 impl Copier {
-    /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is not looked at.
+    /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is what the image has
+    /// to be.
     ///
     /// # Errors
     /// As [`Source::open`] and [`Registries::repository`].
@@ -170,6 +186,8 @@ impl Copier {
             opened.push(Target {
                 reference: target.clone().with_digest(None),
                 store,
+                expected: target.digest().cloned(),
+                move_tag: settings.move_tag.clone(),
             });
         }
         Ok(Copier {
@@ -177,6 +195,15 @@ impl Copier {
             targets: opened,
             settings,
         })
+    }
+
+    /// Says for each target which tags may be moved there, in their order, instead of one word for all of them.
+    #[must_use]
+    pub fn with_move_tags(mut self, allowed: impl IntoIterator<Item = MoveTag>) -> Self {
+        for (target, allowed) in self.targets.iter_mut().zip(allowed) {
+            target.move_tag = allowed;
+        }
+        self
     }
 
     /// Finds out what the source is, what refers to it and what the targets have, and checks every target's guard.
@@ -204,9 +231,9 @@ impl Copier {
             .into_iter()
             .zip(&self.targets)
             .map(|(before, target)| {
+                target.check(&digest)?;
                 let before = before?;
-                let allowed = &self.settings.move_tag;
-                let write = must_write(&target.reference, &digest, before.as_ref(), allowed)?;
+                let write = must_write(&target.reference, &digest, before.as_ref(), &target.move_tag)?;
                 Ok(Planned {
                     before,
                     write,
@@ -413,7 +440,7 @@ impl Copier {
         match compare(wanted, &there) {
             Beside::Whole => Ok(false),
             Beside::Part => Ok(true),
-            Beside::Apart if self.settings.move_tag == MoveTag::Any => Ok(true),
+            Beside::Apart if target.move_tag == MoveTag::Any => Ok(true),
             Beside::Apart => Err(Failure::conflict(format!(
                 "{}:{tag} has something of its own, which {} would replace",
                 target.name(),

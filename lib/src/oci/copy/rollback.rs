@@ -175,6 +175,12 @@ impl Rollback {
         self.tags.iter().map(Looked::now)
     }
 
+    /// What keeps the first of those tags from being put back that cannot be.
+    #[must_use]
+    pub fn into_failure(self) -> Option<Failure> {
+        self.tags.into_iter().find_map(|looked| looked.planned.err())
+    }
+
     /// Does it, a tag at a time. What befell each tag is in their order. When `interrupted` resolves, the tag that is
     /// under way is the last one.
     pub async fn act(
