@@ -1,13 +1,14 @@
 //! The order of effects of a promotion: look at everything, decide, then act, and the handoff last.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt as _};
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Result};
 use towpath::handoff::{self, Handoff};
-use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal, Look, read_batch};
+use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal, Look, Traffic, read_batch};
 use towpath::oci::{Digest, Registries};
 
 use crate::args::PromotionArgs;
@@ -50,9 +51,8 @@ async fn one(
     dry_run: bool,
     run: &Run,
 ) -> Result<()> {
-    let settings = settings(args, args.concurrency.get());
-    let targets = group.targets();
-    let opening = Copier::new(&group.source, &targets, registries, settings);
+    let (targets, traffic) = (group.targets(), Traffic::new(args.concurrency.get()));
+    let opening = Copier::new(&group.source, &targets, registries, &traffic, settings(args));
     let copier = run.interruptible("looking for logins", opening).await?;
     let looking = format!("looking at {} and its targets", group.source);
     let look = async { copier.look().await?.all_or_none() };
@@ -104,8 +104,7 @@ async fn many(
     dry_run: bool,
     run: &Run,
 ) -> Result<()> {
-    let at_once = AT_ONCE.min(groups.len());
-    let settings = settings(args, (args.concurrency.get() / at_once).max(1));
+    let (settings, traffic) = (settings(args), Traffic::new(args.concurrency.get()));
     // All of them first, so that one token is asked for at each registry.
     let opening = async {
         let mut opened = Vec::with_capacity(groups.len());
@@ -113,14 +112,14 @@ async fn many(
         for group in groups {
             let rows: Vec<usize> = (first..first + group.edges.len()).collect();
             first += rows.len();
-            opened.extend(open(group, rows, registries, &settings, report).await);
+            opened.extend(open(group, rows, registries, &traffic, &settings, report).await);
         }
         Ok::<_, Failure>(opened)
     };
     let opened = run.interruptible("looking for logins", opening).await?;
     let looking = async {
         let look = async |opened: Opened| (opened.copier.look().await, opened);
-        let looked = stream::iter(opened).map(look).buffered(at_once);
+        let looked = stream::iter(opened).map(look).buffered(AT_ONCE);
         Ok::<_, Failure>(looked.collect::<Vec<_>>().await)
     };
     let looked = run
@@ -139,7 +138,7 @@ async fn many(
     if dry_run {
         let foresee = async |(opened, look): (Opened, Look)| (opened.copier.foresee(look).await, opened.rows);
         let foreseeing = async {
-            let foreseen = stream::iter(ready).map(foresee).buffered(at_once);
+            let foreseen = stream::iter(ready).map(foresee).buffered(AT_ONCE);
             Ok::<_, Failure>(foreseen.collect::<Vec<_>>().await)
         };
         let foreseen = run
@@ -157,7 +156,7 @@ async fn many(
         let acting = opened.copier.act(look, journal.as_ref(), run.interrupted());
         (acting.await, opened.rows)
     };
-    let mut acting = stream::iter(ready).map(act).buffer_unordered(at_once);
+    let mut acting = stream::iter(ready).map(act).buffer_unordered(AT_ONCE);
     while let Some((outcomes, rows)) = acting.next().await {
         match outcomes {
             Ok(outcomes) => {
@@ -176,11 +175,12 @@ async fn open(
     group: &Group,
     rows: Vec<usize>,
     registries: &Registries,
+    traffic: &Arc<Traffic>,
     settings: &CopySettings,
     report: &mut PromotionReport,
 ) -> Option<Opened> {
     let open = async |targets: &[ImageReference]| {
-        Copier::new(&group.source, targets, registries, settings.clone()).await
+        Copier::new(&group.source, targets, registries, traffic, settings.clone()).await
     };
     // The source alone first: when it cannot be opened, none of its targets is at fault.
     if let Err(failure) = open(&[]).await {
@@ -213,9 +213,8 @@ async fn open(
     }
 }
 
-fn settings(args: &PromotionArgs, concurrency: usize) -> CopySettings {
+fn settings(args: &PromotionArgs) -> CopySettings {
     CopySettings {
-        concurrency,
         move_tag: args.move_tag_from.clone(),
         referrers: args.referrers.clone(),
         platforms: args.platforms.clone(),

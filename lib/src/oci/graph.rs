@@ -162,7 +162,7 @@ impl Graph {
     pub fn waves(&self, of: &BTreeSet<&Digest>) -> Result<Vec<Vec<&Manifest>>> {
         let mut heights = BTreeMap::new();
         for digest in of {
-            self.height(digest, &mut Vec::new(), &mut heights)?;
+            self.height(digest, of, &mut Vec::new(), &mut heights)?;
         }
         let mut by_height: BTreeMap<usize, Vec<&Manifest>> = BTreeMap::new();
         for digest in of {
@@ -177,6 +177,7 @@ impl Graph {
     fn height<'graph>(
         &'graph self,
         digest: &'graph Digest,
+        of: &BTreeSet<&Digest>,
         path: &mut Vec<&'graph Digest>,
         heights: &mut BTreeMap<&'graph Digest, usize>,
     ) -> Result<usize> {
@@ -208,12 +209,13 @@ impl Graph {
             .iter()
             .filter(|referrer| referrer.digest == *digest)
             .map(|referrer| &referrer.subject)
-            .filter(|subject| self.manifests.contains_key(*subject));
+            // What stays out is there already.
+            .filter(|subject| of.contains(subject));
         for below in children
             .filter(|child| !self.absent.contains(*child))
             .chain(subjects)
         {
-            height = height.max(1 + self.height(below, path, heights)?);
+            height = height.max(1 + self.height(below, of, path, heights)?);
         }
         path.pop();
         if height > DEPTH_LIMIT {

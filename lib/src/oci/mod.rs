@@ -30,5 +30,7 @@ pub use layout::{Layout, LayoutEntry, LayoutReference, LayoutWriter};
 pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use reference::{Reference, Tag};
-pub use registry::{Access, Begun, BlobStream, Pointer, Registries, RegistrySettings, Repository, Upload};
-pub(crate) use registry::{DigestTag, Listed, Lookout, entries};
+pub use registry::{
+    Access, Begun, BlobStream, GoOn, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
+};
+pub(crate) use registry::{DigestTag, Listed, Lookout, digest_tags, entries};

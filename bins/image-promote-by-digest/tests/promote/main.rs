@@ -14,4 +14,5 @@ mod logins;
 mod moving;
 mod odd_images;
 mod peculiar_targets;
+mod referrers;
 mod request_counts;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::Value;
+use towpath::oci::Digest;
 use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::servers::{Registry, docker_config, http_client};
 use towpath_sandbox::tools::{Progress, Tools};
@@ -154,6 +155,45 @@ pub(crate) async fn get(
         digest,
         answer.bytes().await.unwrap().to_vec(),
     )
+}
+
+/// Writes a blob without the code under test.
+pub(crate) async fn put_blob(host: &str, repository: &str, bytes: &[u8]) {
+    let client = http_client().unwrap();
+    let begun = client
+        .post(format!("http://{host}/v2/{repository}/blobs/uploads/"))
+        .header("content-length", "0")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(begun.status().as_u16(), 202, "{host}/{repository}");
+    let location = begun.headers()["location"].to_str().unwrap();
+    let base: towpath::http::Url = format!("http://{host}/").parse().unwrap();
+    let mut location = base.join(location).unwrap();
+    location
+        .query_pairs_mut()
+        .append_pair("digest", Digest::of(bytes).as_str());
+    let put = client.put(location).body(bytes.to_vec()).send().await.unwrap();
+    assert_eq!(put.status().as_u16(), 201, "{host}/{repository}");
+}
+
+/// Writes a manifest under a tag or a digest without the code under test.
+pub(crate) async fn put_manifest(host: &str, repository: &str, name: &str, media_type: &str, bytes: &[u8]) {
+    let put = http_client()
+        .unwrap()
+        .put(format!("http://{host}/v2/{repository}/manifests/{name}"))
+        .header("content-type", media_type)
+        .body(bytes.to_vec())
+        .send()
+        .await
+        .unwrap();
+    let status = put.status().as_u16();
+    assert_eq!(
+        status,
+        201,
+        "{host}/{repository}:{name}: {}",
+        put.text().await.unwrap()
+    );
 }
 
 /// The digest that a tag names.

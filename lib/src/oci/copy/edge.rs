@@ -1,20 +1,24 @@
 //! One target on its way: blobs, then manifests, then what refers to them, then the tag.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+use super::filing::Filer;
 use super::look::Planned;
-use super::shelf::Shelf;
 use super::store::Store;
-use super::transfer::{Lanes, Moved, Mover, stopped};
-use super::{Copier, Done, Journal, Tally, Target, Way, listing, must_write};
+use super::transfer::{Moved, Mover, stopped};
+use super::{Copier, Done, Journal, Tally, Target, Way, must_write};
 use crate::cli::{Progress, effect};
 use crate::failure::{Failure, Kind, Result};
 use crate::oci::{Descriptor, Digest, Graph, Manifest, Pointer, Referrer, Repository};
+
+/// How many files are written at once: disks are not made faster by more.
+const FILES_AT_ONCE: usize = 4;
 
 /// One target on its way.
 pub(super) struct Edge<'a> {
@@ -24,7 +28,6 @@ pub(super) struct Edge<'a> {
     pub(super) planned: &'a Planned,
     pub(super) way: Way,
     pub(super) mount_from: Option<&'a Repository>,
-    pub(super) lanes: &'a Lanes,
     pub(super) progress: &'a Arc<Progress>,
     pub(super) stop: CancellationToken,
 }
@@ -76,32 +79,43 @@ impl Edge<'_> {
     }
 
     async fn bring_blobs(&self, blobs: &[&Descriptor], tally: &mut Tally) -> Result<()> {
-        let repository = match &self.target.store {
-            Store::Registry(repository) => repository,
-            Store::Layout(layout) => {
-                let shelf = Shelf {
+        match &self.target.store {
+            Store::Registry(repository) => {
+                let mover = Mover {
                     source: &self.copier.source,
-                    layout,
-                    lanes: self.lanes,
+                    target: repository,
+                    mount_from: self.mount_from,
+                    mounts_refused: AtomicBool::new(false),
+                    traffic: &self.copier.traffic,
                     stop: &self.stop,
                     progress: self.progress,
                 };
-                return shelf.bring_all(blobs, tally).await;
+                let moving = blobs
+                    .iter()
+                    .map(|blob| async { (*blob, mover.bring(blob).await) });
+                self.tally(moving.collect::<FuturesUnordered<_>>(), tally).await
             }
-        };
-        let mover = Mover {
-            source: &self.copier.source,
-            target: repository,
-            mount_from: self.mount_from,
-            mounts_refused: AtomicBool::new(false),
-            lanes: self.lanes,
-            stop: &self.stop,
-            progress: self.progress,
-        };
-        let mut moving: FuturesUnordered<_> = blobs
-            .iter()
-            .map(|blob| async { (*blob, mover.bring(blob).await) })
-            .collect();
+            Store::Layout(layout) => {
+                let filer = Filer {
+                    source: &self.copier.source,
+                    target: layout,
+                    stop: &self.stop,
+                    progress: self.progress,
+                };
+                let filing = stream::iter(blobs)
+                    .map(|blob| async { (*blob, filer.bring(blob).await) })
+                    .buffer_unordered(FILES_AT_ONCE);
+                self.tally(filing, tally).await
+            }
+        }
+    }
+
+    async fn tally<'b>(
+        &self,
+        moving: impl Stream<Item = (&'b Descriptor, Result<Moved>)>,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let mut moving = pin!(moving);
         let mut failed = None;
         // After a failure the others are not dropped but told to stop, so that they can give their uploads back.
         while let Some((blob, moved)) = moving.next().await {
@@ -118,41 +132,35 @@ impl Edge<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Gives the manifest back when it refers to another and the registry did not note that.
+    /// Gives the manifest back when it refers to another and cannot be found by that yet.
     async fn push<'m>(&self, manifest: &'m Manifest) -> Result<Option<&'m Manifest>> {
-        let _lane = self.lanes.enter().await?;
-        let pointer = Pointer::Digest(manifest.digest().clone());
-        let effect = effect("push", format!("manifest {pointer} to {}", self.target.name()));
-        let noted = self.target.store.put(&pointer, manifest).await?;
+        let _lane = match self.target.store.repository() {
+            Some(repository) => Some(self.copier.traffic.enter(repository).await?),
+            None => None,
+        };
+        let effect = effect(
+            "push",
+            format!("manifest {} to {}", manifest.digest(), self.target.name()),
+        );
+        let is_found = self.target.store.put(manifest).await?;
         effect.done("done");
-        Ok(Some(manifest).filter(|manifest| manifest.subject().is_some() && !noted))
+        Ok(Some(manifest).filter(|manifest| manifest.subject().is_some() && !is_found))
     }
 
-    /// Lists what refers to a manifest where the registry does not do that by itself.
+    /// Sees to it that what refers to a manifest is found by that.
     async fn list(&self, unlisted: Vec<&Manifest>, journal: Option<&Journal>) -> Result<()> {
-        let Some(repository) = self.target.store.repository() else {
-            return Ok(());
-        };
         let mut by_subject: BTreeMap<&Digest, Vec<&Manifest>> = BTreeMap::new();
         for manifest in unlisted {
             if let Some(subject) = manifest.subject() {
                 by_subject.entry(&subject.digest).or_default().push(manifest);
             }
         }
-        let lookout = repository.lookout();
+        let Target { store, .. } = self.target;
         for (subject, manifests) in by_subject {
             self.check_stop()?;
-            // Some have the API and do not say so when they are given something.
-            if lookout.listed(subject).await?.is_none() {
-                listing::add(
-                    &self.target.store,
-                    &self.target.name(),
-                    subject,
-                    &manifests,
-                    journal,
-                )
+            store
+                .list(&self.target.name(), subject, &manifests, journal)
                 .await?;
-            }
         }
         Ok(())
     }
@@ -179,7 +187,10 @@ impl Edge<'_> {
             journal.record(&name, tag, before.as_ref(), Some(&referrer.digest))?;
         }
         let effect = effect("tag", format!("{name}:{tag} as {}", referrer.digest));
-        self.target.store.put(&pointer, manifest).await?;
+        self.target
+            .store
+            .name(&pointer, manifest, before.as_ref())
+            .await?;
         effect.done(if before.is_some() { "moved" } else { "done" });
         Ok(())
     }
@@ -206,8 +217,10 @@ impl Edge<'_> {
             }
         }
         let effect = effect("tag", format!("{reference} as {wanted}"));
-        if still_to_push || reference.tag().is_some() || store.layout().is_some() {
-            match store.name(&pointer, root).await {
+        // In a folder, what has no tag has to be listed all the same.
+        let is_named_by_being_there = reference.tag().is_none() && store.repository().is_some();
+        if still_to_push || !is_named_by_being_there {
+            match store.name(&pointer, root, before.as_ref()).await {
                 Ok(noted) if root.subject().is_some() && !noted => self.list(vec![root], journal).await?,
                 Ok(_) => {}
                 // Registries that keep tags from changing refuse even what changes nothing: another job may have

@@ -12,17 +12,21 @@
 
 mod batch;
 mod edge;
+mod fanout;
+mod filing;
 mod journal;
 mod listing;
 mod look;
 mod place;
 mod plan;
+mod reading;
+mod record;
 mod referrers;
 mod rollback;
 mod selection;
-mod shelf;
 mod source;
 mod store;
+mod traffic;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,12 +46,14 @@ pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must
 pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
 pub use self::selection::Referrers;
 pub use self::source::Source;
+pub use self::traffic::Traffic;
 
 use self::edge::Edge;
 use self::look::Planned;
 use self::referrers::Search;
+use self::source::Reach;
 use self::store::Store;
-use self::transfer::{Lanes, stopped};
+use self::transfer::stopped;
 use super::{Access, Descriptor, Digest, Graph, Manifest, Platform, Pointer, Registries, Repository};
 use crate::cli::Progress;
 use crate::failure::{Failure, Kind, Result};
@@ -58,10 +64,8 @@ pub const DEFAULT_CONCURRENCY: usize = 16;
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How an image is copied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CopySettings {
-    /// How many requests run at once; a quarter of it are streams of large blobs.
-    pub concurrency: usize,
     /// Which tags may be moved.
     pub move_tag: MoveTag,
     /// What of that which refers to the image goes along.
@@ -71,18 +75,6 @@ pub struct CopySettings {
     /// Whether less than the whole index may go: only those platforms, under another digest, or what a sparse index
     /// still has.
     pub allow_partial_index: bool,
-}
-
-impl Default for CopySettings {
-    fn default() -> Self {
-        CopySettings {
-            concurrency: DEFAULT_CONCURRENCY,
-            move_tag: MoveTag::Never,
-            referrers: Referrers::All,
-            platforms: Vec::new(),
-            allow_partial_index: false,
-        }
-    }
 }
 
 /// Where an image goes: a place, and the tag it gets there unless it goes by digest alone.
@@ -126,6 +118,7 @@ impl Target {
 pub struct Copier {
     source: Source,
     targets: Vec<Target>,
+    traffic: Arc<Traffic>,
     settings: CopySettings,
 }
 
@@ -157,7 +150,7 @@ pub struct Done {
 
 impl Copier {
     /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is what the image has
-    /// to be.
+    /// to be. All copies of a run share its traffic.
     ///
     /// # Errors
     /// As [`Source::open`] and [`Registries::repository`].
@@ -165,6 +158,7 @@ impl Copier {
         source: &ImageReference,
         targets: &[ImageReference],
         registries: &Registries,
+        traffic: &Arc<Traffic>,
         settings: CopySettings,
     ) -> Result<Self> {
         let source = Source::open(source, registries).await?;
@@ -193,6 +187,7 @@ impl Copier {
         Ok(Copier {
             source,
             targets: opened,
+            traffic: traffic.clone(),
             settings,
         })
     }
@@ -346,7 +341,7 @@ impl Copier {
 
     /// Reads the image as far as the targets need it, and what refers to it; notes in `targets` what they lack of that.
     async fn survey(&self, root: Manifest, targets: &mut [Result<Planned>]) -> Result<Graph> {
-        let concurrency = self.settings.concurrency;
+        let concurrency = self.traffic.concurrency();
         let is_wanted = |index: usize| targets[index].as_ref().is_ok_and(|planned| planned.write);
         let needs_all = (0..self.targets.len()).any(|index| is_wanted(index) && self.way(index) != Way::Held);
         let looks_for_referrers = self.settings.referrers.wants_any()
@@ -357,6 +352,7 @@ impl Copier {
         let first: Vec<Digest> = std::iter::once(root.digest().clone()).chain(children).collect();
         let mut graph = Graph::new(root);
         let allow = self.settings.allow_partial_index;
+        let reach = if needs_all { Reach::All } else { Reach::Indexes };
         // What is listed in the root is known before it is read, so that both can go on at once.
         let (candidates, ()) = tokio::try_join!(
             async {
@@ -368,9 +364,7 @@ impl Copier {
             },
             async {
                 if needs_all || looks_for_referrers {
-                    self.source
-                        .complete(&mut graph, concurrency, !needs_all, allow)
-                        .await
+                    self.source.complete(&mut graph, concurrency, &reach, allow).await
                 } else {
                     Ok(())
                 }
@@ -488,7 +482,7 @@ impl Copier {
             Ok::<_, Failure>(there.then(|| blob.digest.clone()))
         });
         stream::iter(asked)
-            .buffer_unordered(self.settings.concurrency.max(1))
+            .buffer_unordered(self.traffic.concurrency())
             .try_filter_map(async |found| Ok(found))
             .try_collect()
             .await
@@ -529,7 +523,6 @@ impl Copier {
             targets,
             ..
         } = look;
-        let lanes = Lanes::new(self.settings.concurrency);
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
         let mut outcomes = Vec::with_capacity(self.targets.len());
         for (index, planned) in targets.into_iter().enumerate() {
@@ -547,7 +540,6 @@ impl Copier {
                         planned: &planned,
                         way: self.way(index),
                         mount_from: self.mount_from(index),
-                        lanes: &lanes,
                         progress: &progress,
                         stop: stop.child_token(),
                     };
@@ -607,11 +599,12 @@ pub async fn push_layout(
     layout: &super::LayoutReference,
     registries: &Registries,
     target: &super::Reference,
+    traffic: &Arc<Traffic>,
     settings: CopySettings,
     interrupted: impl Future<Output = ()>,
 ) -> Result<(Digest, Done)> {
     let source = ImageReference::Layout(layout.clone());
-    let copier = Copier::new(&source, &[target.clone().into()], registries, settings).await?;
+    let copier = Copier::new(&source, &[target.clone().into()], registries, traffic, settings).await?;
     let look = copier.look().await?.all_or_none()?;
     let digest = look.digest().clone();
     let mut outcomes = copier.act(look, None, interrupted).await?;

@@ -10,10 +10,11 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::selection::Referrers;
-use super::source::Source;
+use super::source::{Reach, Source};
 use crate::failure::{Kind, Result};
 use crate::oci::{
-    Descriptor, Digest, DigestTag, Graph, Listed, Lookout, Manifest, Pointer, Referrer, Tag, entries,
+    Descriptor, Digest, DigestTag, Graph, Listed, Lookout, Manifest, Pointer, Referrer, Tag, digest_tags,
+    entries,
 };
 
 /// What has no type of its own is counted under this name.
@@ -81,12 +82,12 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Denied (exit 4) or unavailable (7), as the registry says.
     pub(super) async fn candidates(&self, subjects: &[Digest]) -> Result<Vec<Candidate>> {
-        let Some(lookout) = &self.lookout else {
-            return Ok(Vec::new());
-        };
         if subjects.is_empty() {
             return Ok(Vec::new());
         }
+        let Some(lookout) = &self.lookout else {
+            return self.listed_in_folder(subjects).await;
+        };
         let listing = async {
             let mut found = Vec::new();
             let mut has_api = true;
@@ -114,6 +115,43 @@ impl<'a> Search<'a> {
             found.extend(try_join_all(listed).await?.into_iter().flatten());
         }
         found.extend(attached.into_iter().map(Candidate::tagged));
+        Ok(found)
+    }
+
+    /// What a folder lists beside the image: manifests that name their subject, and tags made of digests.
+    async fn listed_in_folder(&self, subjects: &[Digest]) -> Result<Vec<Candidate>> {
+        let Source::Layout(layout) = self.source else {
+            return Ok(Vec::new());
+        };
+        let tags = digest_tags(subjects);
+        let mut found = Vec::new();
+        for entry in layout.entries() {
+            let descriptor = &entry.descriptor;
+            if let Some(name) = &entry.name
+                && let Some(tag) = tags.iter().find(|tag| tag.tag.as_str() == name)
+                && !tag.ending.is_empty()
+            {
+                found.push(Candidate {
+                    listed: Some(descriptor.clone()),
+                    ..Candidate::tagged(tag.clone())
+                });
+                continue;
+            }
+            let Ok(manifest) = layout.manifest(descriptor).await else {
+                continue;
+            };
+            if let Some(subject) = manifest
+                .subject()
+                .filter(|subject| subjects.contains(&subject.digest))
+            {
+                found.push(Candidate {
+                    subject: subject.digest.clone(),
+                    listed: Some(descriptor.clone()),
+                    kind: None,
+                    tag: None,
+                });
+            }
+        }
         Ok(found)
     }
 
@@ -164,7 +202,11 @@ impl<'a> Search<'a> {
         mut asked: BTreeSet<Digest>,
     ) -> Result<()> {
         loop {
-            candidates.retain(|one| one.kind.as_ref().is_none_or(|kind| self.wanted.wants(kind)));
+            let may_be_wanted = |one: &Candidate| {
+                let ending = one.kind.as_ref().filter(|_| one.tag.is_some());
+                ending.is_none_or(|ending| self.wanted.wants(ending))
+            };
+            candidates.retain(may_be_wanted);
             let mut reading = stream::iter(std::mem::take(&mut candidates))
                 .map(|candidate| async {
                     let read = self.read(&candidate).await?;
@@ -174,10 +216,11 @@ impl<'a> Search<'a> {
             let mut news = Vec::new();
             while let Some((candidate, manifest)) = reading.try_next().await? {
                 let Some(manifest) = manifest else { continue };
-                let own = manifest.artifact_type().filter(|own| !own.is_empty());
-                let kind = candidate
-                    .kind
-                    .unwrap_or_else(|| own.unwrap_or(UNNAMED).to_owned());
+                // Some registries list the media type of the configuration where the manifest names a type of its own.
+                let kind = match (&candidate.tag, manifest.artifact_type()) {
+                    (None, Some(own)) if !own.is_empty() => own.to_owned(),
+                    _ => candidate.kind.unwrap_or_else(|| UNNAMED.to_owned()),
+                };
                 if !self.wanted.wants(&kind) {
                     continue;
                 }
@@ -192,8 +235,9 @@ impl<'a> Search<'a> {
                 }
             }
             drop(reading);
+            let below = Reach::Below(news.clone());
             self.source
-                .complete(graph, self.concurrency, false, false)
+                .complete(graph, self.concurrency, &below, false)
                 .await?;
             let parts = news.iter().flat_map(|top| graph.part(top));
             let subjects: Vec<Digest> = parts

@@ -286,7 +286,7 @@ impl Looked {
         let effect = effect("roll back", format!("{reference} to {}", shown(before)));
         match &manifest {
             Some(manifest) => {
-                store.put(&pointer, manifest).await?;
+                store.name(&pointer, manifest, now.as_ref()).await?;
             }
             None => store.delete(tag, now.as_ref()).await?,
         }

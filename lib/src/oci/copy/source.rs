@@ -1,5 +1,6 @@
 //! An image where it is read from.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -9,6 +10,17 @@ use super::place::ImageReference;
 use crate::failure::{Failure, Kind, Result};
 use crate::oci::layout::Layout;
 use crate::oci::{BlobStream, Descriptor, Digest, Graph, Manifest, Pointer, Registries, Repository};
+
+/// How far a graph is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To the last manifest.
+    All,
+    /// Lists of manifests, and not the images in them.
+    Indexes,
+    /// What is below these.
+    Below(Vec<Digest>),
+}
 
 /// An image somewhere.
 #[derive(Clone, Debug)]
@@ -78,8 +90,8 @@ impl Source {
         }
     }
 
-    /// Reads what the graph's manifests list, `concurrency` manifests at a time; with `indexes_only`, only as far as
-    /// lists go. With `may_be_sparse`, what is not there is left out.
+    /// Reads what the graph's manifests list, as far as `reach` goes, `concurrency` manifests at a time. With
+    /// `may_be_sparse`, what is not there is left out.
     ///
     /// # Errors
     /// As [`Source::root`]; input (exit 3) when a child has another length than its index says.
@@ -87,13 +99,23 @@ impl Source {
         &self,
         graph: &mut Graph,
         concurrency: usize,
-        indexes_only: bool,
+        reach: &Reach,
         may_be_sparse: bool,
     ) -> Result<()> {
         loop {
             let mut wanted = graph.wanted();
-            if indexes_only {
-                wanted.retain(|child| is_index_type(&child.media_type));
+            match reach {
+                Reach::All => {}
+                Reach::Indexes => wanted.retain(|child| is_index_type(&child.media_type)),
+                Reach::Below(tops) => {
+                    let parts: BTreeSet<&Digest> = tops.iter().flat_map(|top| graph.part(top)).collect();
+                    let manifests = parts.into_iter().filter_map(|digest| graph.manifest(digest));
+                    let below: BTreeSet<&Digest> = manifests
+                        .flat_map(Manifest::children)
+                        .map(|child| &child.digest)
+                        .collect();
+                    wanted.retain(|child| below.contains(&child.digest));
+                }
             }
             if wanted.is_empty() {
                 return Ok(());
@@ -157,14 +179,14 @@ impl Source {
         Ok(manifest)
     }
 
-    /// Opens a blob for reading.
+    /// Opens a blob for reading, from an offset on in bytes.
     ///
     /// # Errors
-    /// As [`Repository::blob`] and [`Layout::blob`].
-    pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
+    /// As [`Repository::blob_from`] and [`Layout::blob_from`].
+    pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
         match self {
-            Source::Layout(layout) => layout.blob(blob).await,
-            Source::Registry { repository, .. } => repository.blob(blob).await,
+            Source::Layout(layout) => layout.blob_from(blob, from).await,
+            Source::Registry { repository, .. } => repository.blob_from(blob, from).await,
         }
     }
 }

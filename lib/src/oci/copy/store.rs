@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::journal::Journal;
 use super::listing;
 use super::place::ImageReference;
 use crate::failure::Result;
@@ -12,12 +13,12 @@ use crate::oci::{Descriptor, Digest, LayoutWriter, Manifest, Pointer, Registries
 pub(super) enum Store {
     /// At a registry.
     Registry(Repository),
-    /// A folder.
+    /// In a folder.
     Layout(LayoutWriter),
 }
 
 impl Store {
-    /// Opens the place that a reference names. A registry is not asked yet, and nothing is written to a folder.
+    /// Opens the place that a reference names. A registry is not asked yet.
     ///
     /// # Errors
     /// As [`Registries::repository`] and [`LayoutWriter::open`].
@@ -38,15 +39,7 @@ impl Store {
         }
     }
 
-    /// The layout, when it is a folder.
-    pub(super) fn layout(&self) -> Option<&LayoutWriter> {
-        match self {
-            Store::Registry(_) => None,
-            Store::Layout(layout) => Some(layout),
-        }
-    }
-
-    /// As [`Repository::resolve`] and [`LayoutWriter::resolve`].
+    /// As [`Repository::resolve`].
     pub(super) async fn resolve(&self, pointer: &Pointer) -> Result<Option<Digest>> {
         match self {
             Store::Registry(repository) => repository.resolve(pointer).await,
@@ -54,7 +47,7 @@ impl Store {
         }
     }
 
-    /// As [`Repository::manifest`]; by digest, a layout need not list it.
+    /// As [`Repository::manifest`].
     pub(super) async fn manifest(&self, pointer: &Pointer) -> Result<Manifest> {
         match self {
             Store::Registry(repository) => repository.manifest(pointer, None).await,
@@ -62,44 +55,84 @@ impl Store {
         }
     }
 
-    /// As [`Repository::put_manifest`]. A layout lists what has a tag, and what refers to something.
-    pub(super) async fn put(&self, pointer: &Pointer, manifest: &Manifest) -> Result<bool> {
+    /// Writes a manifest by its digest, which nothing names yet. Tells whether it can be found by its subject already.
+    ///
+    /// # Errors
+    /// As [`Repository::put_manifest`] and [`LayoutWriter::put_manifest`].
+    pub(super) async fn put(&self, manifest: &Manifest) -> Result<bool> {
+        match self {
+            Store::Registry(repository) => {
+                let pointer = Pointer::Digest(manifest.digest().clone());
+                repository.put_manifest(&pointer, manifest).await
+            }
+            Store::Layout(layout) => layout.put_manifest(manifest).await.map(|()| false),
+        }
+    }
+
+    /// Makes a pointer name a manifest, which need not have been written before. `before` is what it names now. Tells
+    /// whether the manifest can be found by its subject already.
+    ///
+    /// # Errors
+    /// As [`Repository::put_manifest`] and [`LayoutWriter::tag`].
+    pub(super) async fn name(
+        &self,
+        pointer: &Pointer,
+        manifest: &Manifest,
+        before: Option<&Digest>,
+    ) -> Result<bool> {
         match self {
             Store::Registry(repository) => repository.put_manifest(pointer, manifest).await,
             Store::Layout(layout) => {
                 layout.put_manifest(manifest).await?;
-                match pointer {
-                    Pointer::Tag(tag) => {
-                        let before = layout.resolve(pointer).await?;
-                        layout.tag(Some(tag), manifest, before.as_ref()).await?;
-                    }
-                    Pointer::Digest(_) if manifest.subject().is_some() => {
-                        layout.tag(None, manifest, None).await?;
-                    }
-                    Pointer::Digest(_) => {}
-                }
+                let tag = match pointer {
+                    Pointer::Tag(tag) => Some(tag),
+                    Pointer::Digest(_) => None,
+                };
+                layout
+                    .tag(tag, manifest, before.filter(|_| tag.is_some()))
+                    .await?;
+                // Whatever is listed is found.
                 Ok(true)
             }
         }
     }
 
-    /// As [`Store::put`], for the image as a whole: a layout lists it, without a tag too.
-    pub(super) async fn name(&self, pointer: &Pointer, manifest: &Manifest) -> Result<bool> {
-        let noted = self.put(pointer, manifest).await?;
-        if let (Store::Layout(layout), Pointer::Digest(_)) = (self, pointer) {
-            layout.tag(None, manifest, None).await?;
+    /// Sees to it that manifests are found by their subject, where that does not come by itself.
+    ///
+    /// # Errors
+    /// As [`listing::add`] and [`LayoutWriter::tag`].
+    pub(super) async fn list(
+        &self,
+        name: &str,
+        subject: &Digest,
+        referrers: &[&Manifest],
+        journal: Option<&Journal>,
+    ) -> Result<()> {
+        match self {
+            Store::Registry(repository) => {
+                // Some have the API and do not say so when they are given something.
+                if repository.lookout().listed(subject).await?.is_none() {
+                    listing::add(self, name, subject, referrers, journal).await?;
+                }
+            }
+            Store::Layout(layout) => {
+                for referrer in referrers {
+                    layout.tag(None, referrer, None).await?;
+                }
+            }
         }
-        Ok(noted)
+        Ok(())
     }
 
     /// Deletes a tag, and not the manifest that it names; `now` is what that is.
+    ///
+    /// # Errors
+    /// As [`Repository::delete_tag`] and [`LayoutWriter::untag`].
     pub(super) async fn delete(&self, tag: &Tag, now: Option<&Digest>) -> Result<()> {
-        match self {
-            Store::Registry(repository) => repository.delete_tag(tag).await,
-            Store::Layout(layout) => match now {
-                Some(now) => layout.untag(tag, now).await,
-                None => Ok(()),
-            },
+        match (self, now) {
+            (Store::Registry(repository), _) => repository.delete_tag(tag).await,
+            (Store::Layout(layout), Some(now)) => layout.untag(tag, now).await,
+            (Store::Layout(_), None) => Ok(()),
         }
     }
 
@@ -118,7 +151,11 @@ impl Store {
                 Some(listed) => Ok(listed.into_iter().map(|one| one.descriptor.digest).collect()),
                 None => listing::listed(self, subject).await,
             },
-            Store::Layout(layout) => layout.referrers(subject).await,
+            // Whatever is listed is found, whatever its subject.
+            Store::Layout(layout) => {
+                let entries = layout.entries().await?;
+                Ok(entries.into_iter().map(|entry| entry.descriptor.digest).collect())
+            }
         }
     }
 }

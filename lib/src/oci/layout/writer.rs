@@ -4,7 +4,6 @@
 //! `index.json` last and in one step. A run that is killed leaves at most a part under a name of its own, which the
 //! next day's run sweeps up.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -167,32 +166,12 @@ impl LayoutWriter {
         self.folder.manifest(digest, index.media_type(digest)).await
     }
 
-    /// What is listed and refers to a manifest.
-    ///
-    /// # Errors
-    /// As [`LayoutWriter::manifest`].
-    pub async fn referrers(&self, subject: &Digest) -> Result<BTreeSet<Digest>> {
-        let mut found = BTreeSet::new();
-        for entry in self.entries().await? {
-            let media_type = Some(entry.descriptor.media_type.as_str());
-            let digest = entry.descriptor.digest;
-            // What is listed and not there, or no manifest, refers to nothing.
-            let Ok(manifest) = self.folder.manifest(&digest, media_type).await else {
-                continue;
-            };
-            if manifest.subject().is_some_and(|of| of.digest == *subject) {
-                found.insert(digest);
-            }
-        }
-        Ok(found)
-    }
-
     /// Opens a blob that is there for reading. Nothing has checked its bytes yet.
     ///
     /// # Errors
     /// Not found (exit 5) when it is not there.
     pub async fn blob(&self, blob: &Descriptor) -> Result<crate::oci::BlobStream> {
-        self.folder.blob(blob).await
+        self.folder.blob_from(blob, 0).await
     }
 
     /// Writes a blob as its bytes come. It gets its name once length and digest are right.
