@@ -25,6 +25,7 @@ pub use arguments::RegistryArgs;
 pub use credentials::{Credential, Credentials};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::{Graph, Referrer};
+pub(crate) use layout::is_digest_tag;
 pub use layout::{Layout, LayoutEntry, LayoutReference, LayoutWriter};
 pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;

@@ -288,13 +288,12 @@ impl<'a> Edge<'a> {
         still_to_push: bool,
         journal: Option<&Journal>,
     ) -> Result<bool> {
-        let Target { reference, store } = self.target;
+        let Target { reference, store, .. } = self.target;
         let wanted = root.digest();
         let pointer = self.target.pointer(wanted);
         if let Some(tag) = reference.tag() {
             *before = store.resolve(&pointer).await?;
-            let allowed = &self.copier.settings.move_tag;
-            if !must_write(reference, wanted, before.as_ref(), allowed)? {
+            if !must_write(reference, wanted, before.as_ref(), &self.target.move_tag)? {
                 return Ok(false);
             }
             if let Some(journal) = journal {

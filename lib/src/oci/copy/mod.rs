@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: any memory between runs. Running again finds out anew what is missing.
 
+mod batch;
 mod edge;
 mod fanout;
 mod filing;
@@ -21,6 +22,7 @@ mod plan;
 mod reading;
 mod record;
 mod referrers;
+mod rollback;
 mod selection;
 mod source;
 mod store;
@@ -36,10 +38,12 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+pub use self::batch::{BatchLine, read_batch};
 pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::look::{Look, Referred};
 pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
+pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
 pub use self::selection::Referrers;
 pub use self::source::Source;
 pub use self::traffic::Traffic;
@@ -78,6 +82,9 @@ pub struct CopySettings {
 struct Target {
     reference: ImageReference,
     store: Store,
+    /// What it was written with, which the image has to be.
+    expected: Option<Digest>,
+    move_tag: MoveTag,
 }
 
 impl Target {
@@ -91,6 +98,18 @@ impl Target {
     /// Without tag and digest.
     fn name(&self) -> String {
         self.reference.name()
+    }
+
+    /// Refuses another image than the one that the target was written with.
+    fn check(&self, digest: &Digest) -> Result<()> {
+        match &self.expected {
+            Some(expected) if expected != digest => Err(Failure::conflict(format!(
+                "the source is {digest}, where {} expects {expected}",
+                self.name()
+            ))
+            .hint("leave the digest out of TARGET, or name the source that has it")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -130,8 +149,8 @@ pub struct Done {
 }
 
 impl Copier {
-    /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is not looked at.
-    /// All copies of a run share its traffic.
+    /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is what the image has
+    /// to be. All copies of a run share its traffic.
     ///
     /// # Errors
     /// As [`Source::open`] and [`Registries::repository`].
@@ -161,6 +180,8 @@ impl Copier {
             opened.push(Target {
                 reference: target.clone().with_digest(None),
                 store,
+                expected: target.digest().cloned(),
+                move_tag: settings.move_tag.clone(),
             });
         }
         Ok(Copier {
@@ -169,6 +190,15 @@ impl Copier {
             traffic: traffic.clone(),
             settings,
         })
+    }
+
+    /// Says for each target which tags may be moved there, in their order, instead of one word for all of them.
+    #[must_use]
+    pub fn with_move_tags(mut self, allowed: impl IntoIterator<Item = MoveTag>) -> Self {
+        for (target, allowed) in self.targets.iter_mut().zip(allowed) {
+            target.move_tag = allowed;
+        }
+        self
     }
 
     /// Finds out what the source is, what refers to it and what the targets have, and checks every target's guard.
@@ -196,9 +226,9 @@ impl Copier {
             .into_iter()
             .zip(&self.targets)
             .map(|(before, target)| {
+                target.check(&digest)?;
                 let before = before?;
-                let allowed = &self.settings.move_tag;
-                let write = must_write(&target.reference, &digest, before.as_ref(), allowed)?;
+                let write = must_write(&target.reference, &digest, before.as_ref(), &target.move_tag)?;
                 Ok(Planned {
                     before,
                     write,
@@ -404,7 +434,7 @@ impl Copier {
         match compare(wanted, &there) {
             Beside::Whole => Ok(false),
             Beside::Part => Ok(true),
-            Beside::Apart if self.settings.move_tag == MoveTag::Any => Ok(true),
+            Beside::Apart if target.move_tag == MoveTag::Any => Ok(true),
             Beside::Apart => Err(Failure::conflict(format!(
                 "{}:{tag} has something of its own, which {} would replace",
                 target.name(),

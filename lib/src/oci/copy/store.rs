@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::journal::Journal;
 use super::listing;
 use super::place::ImageReference;
-use crate::failure::{Failure, Result};
-use crate::oci::{Descriptor, Digest, LayoutWriter, Manifest, Pointer, Registries, Repository};
+use crate::failure::Result;
+use crate::oci::{Descriptor, Digest, LayoutWriter, Manifest, Pointer, Registries, Repository, Tag};
 
 /// A repository or a folder, with the calls that a copy needs of either.
 #[derive(Clone, Debug)]
@@ -51,10 +51,7 @@ impl Store {
     pub(super) async fn manifest(&self, pointer: &Pointer) -> Result<Manifest> {
         match self {
             Store::Registry(repository) => repository.manifest(pointer, None).await,
-            Store::Layout(layout) => match layout.resolve(pointer).await? {
-                Some(digest) => layout.manifest(&digest, None).await,
-                None => Err(Failure::not_found(format!("{layout} does not list {pointer}"))),
-            },
+            Store::Layout(layout) => layout.pointed(pointer).await,
         }
     }
 
@@ -125,6 +122,18 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Deletes a tag, and not the manifest that it names; `now` is what that is.
+    ///
+    /// # Errors
+    /// As [`Repository::delete_tag`] and [`LayoutWriter::untag`].
+    pub(super) async fn delete(&self, tag: &Tag, now: Option<&Digest>) -> Result<()> {
+        match (self, now) {
+            (Store::Registry(repository), _) => repository.delete_tag(tag).await,
+            (Store::Layout(layout), Some(now)) => layout.untag(tag, now).await,
+            (Store::Layout(_), None) => Ok(()),
+        }
     }
 
     /// Whether a blob is there.
