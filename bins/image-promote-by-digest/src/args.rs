@@ -3,10 +3,10 @@
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use towpath::cli::{Arguments, RunArgs, secret_variable};
 use towpath::failure::{Failure, Result};
-use towpath::oci::copy::{ImageReference, MoveTag, Referrers};
+use towpath::oci::copy::{Deliveries, ImageReference, MoveTag, Referrers};
 use towpath::oci::{Credential, Platform, RegistryArgs};
 use towpath::secret::Secret;
 
@@ -16,33 +16,87 @@ const EXAMPLES: &str = "Examples:
   The same in a job that got the build's handoff, passing it on:
     image-promote-by-digest \"$IMAGE_REF\" \"$TARGET:$IMAGE_TAG\" --handoff handoff.env
   See what would be copied and which tags would move:
-    image-promote-by-digest --dry-run registry.example.com/dev/app:1.4.0 rg.fr-par.scw.cloud/shop/app
-  Push what a builder left in a folder:
+    image-promote-by-digest plan registry.example.com/dev/app:1.4.0 rg.fr-par.scw.cloud/shop/app
+  Push what a builder left in a folder, or keep an image in one:
     image-promote-by-digest oci:out registry.example.com/dev/app:1.4.0
-  Move a tag that names another image, if it is the one expected:
+    image-promote-by-digest registry.example.com/dev/app:1.4.0 oci:kept
+  Move a tag that names another image, if it is the one expected, and be able to go back:
     image-promote-by-digest registry.example.com/dev/app:1.4.1 registry.example.com/dev/app:stable \\
-      --move-tag-from sha256:...
+      --move-tag-from sha256:... --journal journal.jsonl
+    image-promote-by-digest rollback journal.jsonl
+  Promote many images in one run, a line SOURCE TARGET [TARGET...] each:
+    image-promote-by-digest --batch release.txt
 
 The variables TOWPATH_SOURCE_PASSWORD and TOWPATH_TARGET_PASSWORD hold passwords, for which there are no flags.";
 
-/// Copy an image between repositories by digest, with every platform
-#[derive(Debug, Parser)]
-#[command(version, after_long_help = EXAMPLES)]
-pub(crate) struct Args {
-    /// The image: REGISTRY/REPOSITORY@DIGEST, REGISTRY/REPOSITORY:TAG (resolved once), or oci:PATH[:TAG][@DIGEST]
-    #[arg(env = "TOWPATH_SOURCE", value_parser = ImageReference::source, hide_env_values = true)]
-    pub(crate) source: ImageReference,
+const USAGE: &str = "image-promote-by-digest [OPTIONS] <SOURCE> <TARGET>...
+       image-promote-by-digest [OPTIONS] --batch <FILE>
+       image-promote-by-digest <COMMAND> ...";
 
-    /// Where it goes: REGISTRY/REPOSITORY[:TAG]; without a tag it gets the source's, or goes by digest alone.
-    /// Separate several by commas in the variable
+/// Copy images between repositories by digest, with every platform
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_long_help = EXAMPLES,
+    override_usage = USAGE,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) promotion: PromotionArgs,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl Arguments for Args {
+    const NAME: &'static str = "image-promote-by-digest";
+
+    fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+}
+
+/// What to do. Without one of these, images are promoted.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what would be copied and which tags would move, and do nothing: the same as --dry-run
+    #[command(override_usage = "image-promote-by-digest plan [OPTIONS] <SOURCE> <TARGET>...
+       image-promote-by-digest plan [OPTIONS] --batch <FILE>")]
+    Plan(Box<PromotionArgs>),
+    /// Put the tags that a promotion moved back to where they were, by its journal
+    Rollback(Box<RollbackArgs>),
+}
+
+/// What goes where, and how.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PromotionArgs {
+    /// The image: REGISTRY/REPOSITORY@DIGEST, REGISTRY/REPOSITORY:TAG (resolved once), or oci:PATH[:TAG][@DIGEST]
+    #[arg(
+        env = "TOWPATH_SOURCE",
+        value_parser = ImageReference::source,
+        required_unless_present = "batch",
+        hide_env_values = true
+    )]
+    pub(crate) source: Option<ImageReference>,
+
+    /// Where it goes: REGISTRY/REPOSITORY[:TAG] or oci:PATH[:TAG]; without a tag it gets the source's, or goes by
+    /// digest alone. Separate several by commas in the variable
     #[arg(
         value_name = "TARGET",
         env = "TOWPATH_TARGET",
         value_delimiter = ',',
-        required = true,
+        required_unless_present = "batch",
         hide_env_values = true
     )]
     pub(crate) targets: Vec<ImageReference>,
+
+    /// A file with a line SOURCE TARGET [TARGET...] for each image, instead of SOURCE and TARGET; - is standard input
+    #[arg(long, value_name = "FILE", env = "TOWPATH_BATCH", hide_env_values = true)]
+    pub(crate) batch: Option<PathBuf>,
 
     /// Which tags may be moved from another image: those that name this digest, any or never
     #[arg(
@@ -83,7 +137,7 @@ pub(crate) struct Args {
     #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
     pub(crate) dry_run: bool,
 
-    /// A file that gets a JSON line for each tag before it is moved, saying what it named
+    /// A file that gets a JSON line for each tag before it is moved, saying what it named; `rollback` reads it
     #[arg(long, value_name = "FILE", env = "TOWPATH_JOURNAL", hide_env_values = true)]
     pub(crate) journal: Option<PathBuf>,
 
@@ -99,16 +153,106 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", hide_env_values = true)]
     pub(crate) source_commit: Option<String>,
 
-    /// How many requests run at once; streams of large blobs are a quarter of it
+    #[command(flatten)]
+    pub(crate) concurrency: ConcurrencyArgs,
+
+    #[command(flatten)]
+    pub(crate) source_login: SourceLoginArgs,
+
+    #[command(flatten)]
+    pub(crate) target_login: TargetLoginArgs,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// Which moves are undone, and how.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RollbackArgs {
+    /// The file that the promotion wrote with --journal
+    #[arg(
+        id = "recorded",
+        value_name = "JOURNAL",
+        env = "TOWPATH_ROLLBACK_JOURNAL",
+        hide_env_values = true
+    )]
+    pub(crate) recorded: PathBuf,
+
+    /// The delivery to undo, by its trace id [default: the last one that is no rollback]
     #[arg(
         long,
+        value_name = "ID",
+        env = "TOWPATH_ROLLBACK_TRACE_ID",
+        conflicts_with = "all",
+        hide_env_values = true
+    )]
+    pub(crate) trace_id: Option<String>,
+
+    /// Undo everything that is in the journal
+    #[arg(long, env = "TOWPATH_ROLLBACK_ALL", hide_env_values = true)]
+    pub(crate) all: bool,
+
+    /// Delete tags that were new, where the registry can, instead of leaving them in place
+    #[arg(long, env = "TOWPATH_DELETE_NEW", hide_env_values = true)]
+    pub(crate) delete_new: bool,
+
+    /// Say which tags would be put back, and do nothing
+    #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
+    pub(crate) dry_run: bool,
+
+    /// Act without asking; without a terminal nobody is asked
+    #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
+    pub(crate) yes: bool,
+
+    /// A file that gets a JSON line for each tag before it is put back, so that this can be undone; the same file will
+    /// do
+    #[arg(long, value_name = "FILE", env = "TOWPATH_JOURNAL", hide_env_values = true)]
+    pub(crate) journal: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) concurrency: ConcurrencyArgs,
+
+    #[command(flatten)]
+    pub(crate) target_login: TargetLoginArgs,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+impl RollbackArgs {
+    /// Which deliveries are undone.
+    pub(crate) fn deliveries(&self) -> Deliveries {
+        match &self.trace_id {
+            Some(trace_id) => Deliveries::One(trace_id.clone()),
+            None if self.all => Deliveries::All,
+            None => Deliveries::Last,
+        }
+    }
+}
+
+/// How much goes on at once.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ConcurrencyArgs {
+    /// How many requests run at once; streams of large blobs are a quarter of it
+    #[arg(
+        long = "concurrency",
         value_name = "NUMBER",
         env = "TOWPATH_CONCURRENCY",
         default_value = "16",
         hide_env_values = true
     )]
-    pub(crate) concurrency: NonZeroU16,
+    number: NonZeroU16,
+}
 
+impl ConcurrencyArgs {
+    pub(crate) fn get(&self) -> usize {
+        self.number.get().into()
+    }
+}
+
+/// Who reads.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct SourceLoginArgs {
     /// The user to read the source as, before what configuration files say
     #[arg(
         long,
@@ -116,7 +260,7 @@ pub(crate) struct Args {
         env = "TOWPATH_SOURCE_USER",
         hide_env_values = true
     )]
-    pub(crate) source_user: Option<String>,
+    source_user: Option<String>,
 
     /// The file with that user's password [default: the variable TOWPATH_SOURCE_PASSWORD]
     #[arg(
@@ -126,8 +270,26 @@ pub(crate) struct Args {
         requires = "source_user",
         hide_env_values = true
     )]
-    pub(crate) source_password_file: Option<PathBuf>,
+    source_password_file: Option<PathBuf>,
+}
 
+impl SourceLoginArgs {
+    /// The login, when a user is given.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when it is given by halves.
+    pub(crate) fn login(&self) -> Result<Option<Credential>> {
+        login(
+            "source",
+            self.source_user.as_ref(),
+            self.source_password_file.as_deref(),
+        )
+    }
+}
+
+/// Who writes.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct TargetLoginArgs {
     /// The user to write to all targets as, before what configuration files say
     #[arg(
         long,
@@ -135,7 +297,7 @@ pub(crate) struct Args {
         env = "TOWPATH_TARGET_USER",
         hide_env_values = true
     )]
-    pub(crate) target_user: Option<String>,
+    target_user: Option<String>,
 
     /// The file with that user's password [default: the variable TOWPATH_TARGET_PASSWORD]
     #[arg(
@@ -145,29 +307,25 @@ pub(crate) struct Args {
         requires = "target_user",
         hide_env_values = true
     )]
-    pub(crate) target_password_file: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
-
-    #[command(flatten)]
-    run: RunArgs,
+    target_password_file: Option<PathBuf>,
 }
 
-impl Arguments for Args {
-    const NAME: &'static str = "image-promote-by-digest";
-
-    fn run_args(&self) -> &RunArgs {
-        &self.run
+impl TargetLoginArgs {
+    /// The login, when a user is given.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when it is given by halves.
+    pub(crate) fn login(&self) -> Result<Option<Credential>> {
+        login(
+            "target",
+            self.target_user.as_ref(),
+            self.target_password_file.as_deref(),
+        )
     }
 }
 
 /// The login for one side (`source` or `target`), when a user is given.
-pub(crate) fn login(
-    side: &str,
-    user: Option<&String>,
-    password_file: Option<&Path>,
-) -> Result<Option<Credential>> {
+fn login(side: &str, user: Option<&String>, password_file: Option<&Path>) -> Result<Option<Credential>> {
     let Some(user) = user else {
         return Ok(None);
     };

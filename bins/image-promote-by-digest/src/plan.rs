@@ -1,88 +1,173 @@
 //! Which image is wanted where. Pure: what the registries have is for the copy engine to compare.
 
 use towpath::failure::{Failure, Result};
-use towpath::oci::Digest;
-use towpath::oci::copy::ImageReference;
+use towpath::oci::copy::{BatchLine, ImageReference, MoveTag};
 
-use crate::args::Args;
+use crate::args::PromotionArgs;
 
-/// The targets, each with the tag it is going to have. There is at least one.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    targets: Vec<ImageReference>,
+/// One target, with the tag it is going to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edge {
+    pub(crate) target: ImageReference,
+    pub(crate) move_tag: MoveTag,
+    /// The batch's line that it stands in.
+    pub(crate) line: Option<usize>,
 }
 
-/// Completes the targets: one without a tag takes over the source's.
+/// One image and its targets, of which there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) source: ImageReference,
+    pub(crate) edges: Vec<Edge>,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// An image, which reaches all its targets or none.
+    One(Group),
+    /// A batch, in which each target stands for itself.
+    Many(Vec<Group>),
+}
+
+/// Completes the targets: one without a tag takes over the source's. `lines` are the batch's.
 ///
 /// # Errors
-/// Usage (exit 2) when a target is named twice.
-pub(crate) fn decide(args: &Args) -> Result<Wanted> {
-    complete(&args.source, &args.targets)
+/// Usage (exit 2) when it is not clear what goes where; input (3), naming the line, when a batch names a target twice.
+pub(crate) fn decide(args: &PromotionArgs, lines: Option<Vec<BatchLine>>) -> Result<Wanted> {
+    match (&args.source, lines) {
+        (Some(source), None) => one(source, &args.targets, &args.move_tag_from).map(Wanted::One),
+        (source, Some(lines)) => {
+            if source.is_some() || !args.targets.is_empty() {
+                return Err(Failure::usage("an image and a batch are given")
+                    .hint("leave SOURCE and TARGET (TOWPATH_SOURCE, TOWPATH_TARGET) out, or --batch (TOWPATH_BATCH)"));
+            }
+            if args.handoff.is_some() {
+                return Err(Failure::usage("a batch has no one image to hand over").hint(
+                    "leave --handoff (TOWPATH_HANDOFF) out, or promote the image for the next job by itself",
+                ));
+            }
+            many(lines, &args.move_tag_from).map(Wanted::Many)
+        }
+        (None, None) => Err(Failure::usage("there is nothing to promote")
+            .hint("give SOURCE and TARGET (TOWPATH_SOURCE, TOWPATH_TARGET), or --batch (TOWPATH_BATCH)")),
+    }
 }
 
-fn complete(source: &ImageReference, targets: &[ImageReference]) -> Result<Wanted> {
-    let mut wanted: Vec<ImageReference> = Vec::with_capacity(targets.len());
+fn one(source: &ImageReference, targets: &[ImageReference], move_tag: &MoveTag) -> Result<Group> {
+    let mut edges: Vec<Edge> = Vec::with_capacity(targets.len());
     for target in targets {
-        let tag = target.tag().or_else(|| source.tag()).cloned();
-        let target = target.clone().with_tag(tag);
-        let is_twice = wanted
-            .iter()
-            .any(|earlier| earlier.name() == target.name() && earlier.tag() == target.tag());
-        if is_twice {
+        let target = complete(source, target);
+        if edges.iter().any(|earlier| is_same(&earlier.target, &target)) {
             return Err(Failure::usage(format!("the target {target} is named twice"))
                 .hint("leave one out of TARGET (TOWPATH_TARGET)"));
         }
-        wanted.push(target);
+        edges.push(Edge {
+            target,
+            move_tag: move_tag.clone(),
+            line: None,
+        });
     }
-    Ok(Wanted { targets: wanted })
+    Ok(Group {
+        source: source.clone(),
+        edges,
+    })
+}
+
+/// Lines with the same source are one group, so that it is read once.
+fn many(lines: Vec<BatchLine>, move_tag: &MoveTag) -> Result<Vec<Group>> {
+    let mut groups: Vec<Group> = Vec::new();
+    for line in lines {
+        for target in &line.targets {
+            let target = complete(&line.source, target);
+            let edges = groups.iter().flat_map(|group| &group.edges);
+            if let Some(earlier) = { edges }.find(|earlier| is_same(&earlier.target, &target)) {
+                return Err(Failure::input(format!(
+                    "the batch's line {} names the target {target}, as line {} does already",
+                    line.number,
+                    earlier.line.unwrap_or_default()
+                ))
+                .hint("leave one of them out"));
+            }
+            let edge = Edge {
+                target,
+                move_tag: line.move_tag.clone().unwrap_or_else(|| move_tag.clone()),
+                line: Some(line.number),
+            };
+            match groups.iter_mut().find(|group| group.source == line.source) {
+                Some(group) => group.edges.push(edge),
+                None => groups.push(Group {
+                    source: line.source.clone(),
+                    edges: vec![edge],
+                }),
+            }
+        }
+    }
+    Ok(groups)
+}
+
+fn complete(source: &ImageReference, target: &ImageReference) -> ImageReference {
+    let tag = target.tag().or_else(|| source.tag()).cloned();
+    target.clone().with_tag(tag)
+}
+
+/// Whether both are written to at the same place.
+fn is_same(one: &ImageReference, other: &ImageReference) -> bool {
+    one.name() == other.name() && one.tag() == other.tag()
 }
 
 impl Wanted {
-    /// All targets.
-    pub(crate) fn references(&self) -> Vec<ImageReference> {
-        self.targets.clone()
-    }
-
-    /// The one that is handed over.
-    pub(crate) fn first(&self) -> &ImageReference {
-        &self.targets[0]
-    }
-
-    /// Compares the digests that targets were written with to the one that is going there.
-    ///
-    /// # Errors
-    /// Conflict (exit 6) when they differ.
-    pub(crate) fn check(&self, digest: &Digest) -> Result<()> {
-        for target in &self.targets {
-            if let Some(expected) = target.digest().filter(|expected| *expected != digest) {
-                return Err(Failure::conflict(format!(
-                    "the source is {digest}, where {} expects {expected}",
-                    target.name()
-                ))
-                .hint("leave the digest out of TARGET, or name the source that has it"));
-            }
+    /// All images.
+    pub(crate) fn groups(&self) -> &[Group] {
+        match self {
+            Wanted::One(group) => std::slice::from_ref(group),
+            Wanted::Many(groups) => groups,
         }
-        Ok(())
+    }
+}
+
+impl Group {
+    /// All targets.
+    pub(crate) fn targets(&self) -> Vec<ImageReference> {
+        self.edges.iter().map(|edge| edge.target.clone()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use towpath::failure::Kind;
+    use towpath::oci::Digest;
 
     use super::*;
 
+    fn reference(text: &str) -> ImageReference {
+        text.parse().unwrap()
+    }
+
     fn completed(source: &str, targets: &[&str]) -> Result<Vec<String>> {
-        let targets: Vec<ImageReference> = targets.iter().map(|target| target.parse().unwrap()).collect();
-        let wanted = complete(&source.parse().unwrap(), &targets)?;
-        Ok(wanted.references().iter().map(ToString::to_string).collect())
+        let targets: Vec<ImageReference> = targets.iter().map(|target| reference(target)).collect();
+        let group = one(&reference(source), &targets, &MoveTag::Never)?;
+        Ok(group.targets().iter().map(ToString::to_string).collect())
+    }
+
+    fn line(number: usize, source: &str, targets: &[&str], move_tag: Option<MoveTag>) -> BatchLine {
+        BatchLine {
+            number,
+            source: reference(source),
+            targets: targets.iter().map(|target| reference(target)).collect(),
+            move_tag,
+        }
     }
 
     #[test]
     fn a_target_without_a_tag_takes_the_sources() {
         assert_eq!(
-            completed("a.example/app:1", &["b.example/app", "b.example/app:2"]).unwrap(),
-            ["b.example/app:1", "b.example/app:2"]
+            completed(
+                "a.example/app:1",
+                &["b.example/app", "b.example/app:2", "oci:out"]
+            )
+            .unwrap(),
+            ["b.example/app:1", "b.example/app:2", "oci:out:1"]
         );
         let by_digest = format!("a.example/app@{}", Digest::of(b""));
         assert_eq!(
@@ -100,14 +185,45 @@ mod tests {
         let failure = completed("a.example/app:1", &["b.example/app", "b.example/app:1"]).expect_err("twice");
         assert_eq!(failure.kind(), Kind::Usage);
         assert!(completed("a.example/app:1", &["b.example/app:1", "b.example/app:2"]).is_ok());
+        let lines = vec![
+            line(2, "a.example/app:1", &["b.example/app", "c.example/app"], None),
+            line(5, "a.example/other:1", &["b.example/app:1"], None),
+        ];
+        let failure = many(lines, &MoveTag::Never).expect_err("twice");
+        assert_eq!(failure.kind(), Kind::Input);
+        for part in ["line 5", "line 2", "b.example/app:1"] {
+            assert!(failure.message().contains(part), "{failure:?}");
+        }
     }
 
     #[test]
-    fn a_digest_in_a_target_is_what_the_source_must_be() {
-        let (right, wrong) = (Digest::of(b"right"), Digest::of(b"wrong"));
-        let target: ImageReference = format!("b.example/app:1@{right}").parse().unwrap();
-        let wanted = complete(&"a.example/app:1".parse().unwrap(), &[target]).unwrap();
-        wanted.check(&right).unwrap();
-        assert_eq!(wanted.check(&wrong).expect_err("another").kind(), Kind::Conflict);
+    fn lines_with_one_source_are_one_group_and_keep_their_own_guards() {
+        let lines = vec![
+            line(1, "a.example/web:1", &["b.example/web", "c.example/web"], None),
+            line(2, "a.example/api:1", &["b.example/api"], None),
+            line(
+                4,
+                "a.example/web:1",
+                &["b.example/web:stable"],
+                Some(MoveTag::Any),
+            ),
+        ];
+        let groups = many(lines, &MoveTag::Never).unwrap();
+        let shown: Vec<(String, Vec<Option<usize>>)> = groups
+            .iter()
+            .map(|group| {
+                let lines = group.edges.iter().map(|edge| edge.line);
+                (group.source.to_string(), lines.collect())
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("a.example/web:1".to_owned(), vec![Some(1), Some(1), Some(4)]),
+                ("a.example/api:1".to_owned(), vec![Some(2)]),
+            ]
+        );
+        let guards: Vec<&MoveTag> = groups[0].edges.iter().map(|edge| &edge.move_tag).collect();
+        assert_eq!(guards, [&MoveTag::Never, &MoveTag::Never, &MoveTag::Any]);
     }
 }

@@ -8,11 +8,15 @@
 //! Deliberately absent: what a status means. Each system's module knows that, and turns it into a
 //! [`Failure`].
 
+mod body;
+mod pace;
 mod request;
 mod response;
 mod unanswered;
 
-pub use request::{Body, Repeat, Request};
+pub use body::Body;
+pub(crate) use pace::{LONGEST_PAUSE, Refusals};
+pub use request::{Repeat, Request};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
 pub use reqwest::{Method, StatusCode, Url, header};
 pub use response::Response;
@@ -44,6 +48,9 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long one connection may take to open.
     pub connect_timeout: Duration,
+    /// How long a server may go on turning a request away (429) before we give up. With it, all requests to one server
+    /// keep one pace: they hold back together, and fewer run at once. Without, each minds itself for a few times.
+    pub patience: Option<Duration>,
 }
 
 impl Settings {
@@ -56,6 +63,7 @@ impl Settings {
             plain_http: PlainHttp::LoopbackOnly,
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            patience: None,
         }
     }
 }
@@ -76,6 +84,7 @@ pub struct Client {
     settings: Settings,
     deadline: Deadline,
     sent: Arc<AtomicU64>,
+    paces: Arc<pace::Paces>,
 }
 
 impl Client {
@@ -104,6 +113,7 @@ impl Client {
             settings,
             deadline,
             sent: Arc::new(AtomicU64::new(0)),
+            paces: Arc::default(),
         })
     }
 

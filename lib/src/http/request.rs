@@ -1,25 +1,20 @@
 //! One request, with what may be repeated and where its answer may come from.
 
-use std::error::Error;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
+use backon::BackoffBuilder as _;
 use bytes::Bytes;
-use futures_util::Stream;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::Instant;
 
+use super::pace::{LONGEST_PAUSE, Pass, REPETITIONS, Refusals, pauses};
 use super::unanswered::tls_error;
-use super::{Client, Response, Unanswered, authority};
+use super::{Body, Client, Response, Unanswered, authority};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
-/// How many times a request is repeated at most.
-const REPETITIONS: usize = 4;
-/// The longest pause that a server may ask for through `Retry-After` before we give up instead.
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// How many redirects one request follows.
 const REDIRECTS: usize = 5;
 
@@ -31,28 +26,6 @@ pub enum Repeat {
     /// Sending it twice might act twice. It is only sent again when it surely did not arrive, or was turned away
     /// by a rate limit.
     Unsafe,
-}
-
-/// What a request carries.
-#[derive(Debug)]
-pub enum Body {
-    /// Nothing.
-    Empty,
-    /// Bytes in memory.
-    Bytes(Bytes),
-    /// A stream that can be read once, so that the request is never repeated, and its length where it is known.
-    Stream(reqwest::Body, Option<u64>),
-}
-
-impl Body {
-    /// A stream of a known length, which is announced: many registries refuse chunked uploads.
-    pub fn stream<S, E>(stream: S, length: u64) -> Self
-    where
-        S: Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
-    {
-        Body::Stream(reqwest::Body::wrap_stream(stream), Some(length))
-    }
 }
 
 /// A request that is being put together. See [`Client::request`].
@@ -68,6 +41,7 @@ pub struct Request<'client> {
     timeout: Duration,
     streams: bool,
     answered_elsewhere: bool,
+    urgent: bool,
     broken: Option<Failure>,
 }
 
@@ -89,6 +63,7 @@ impl<'client> Request<'client> {
             timeout,
             streams: false,
             answered_elsewhere: false,
+            urgent: false,
             broken: None,
         }
     }
@@ -219,6 +194,13 @@ impl<'client> Request<'client> {
         self
     }
 
+    /// Does not queue behind other requests to a server that limits our rate: one of those under way waits for this.
+    #[must_use]
+    pub fn urgent(mut self) -> Self {
+        self.urgent = true;
+        self
+    }
+
     /// Sends it and gives back the answer, whatever its status, once repeating cannot help any more.
     ///
     /// # Errors
@@ -229,12 +211,8 @@ impl<'client> Request<'client> {
             return Err(failure);
         }
         self.client.check_url(&self.url)?;
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(10))
-            .with_max_times(REPETITIONS)
-            .with_jitter()
-            .build();
+        let mut pauses = pauses().with_max_times(REPETITIONS).build();
+        let mut refusals = Refusals::new(self.client.settings.patience);
         let mut redirects = 0;
         loop {
             if self.client.deadline.passed() {
@@ -243,9 +221,10 @@ impl<'client> Request<'client> {
                         .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow"),
                 );
             }
+            let pass = self.pass().await?;
             let repeatable_body = !matches!(self.body, Body::Stream(..));
             let outcome = self.send_once().await;
-            let (asked_pause, failure) = match outcome {
+            let (pause, failure) = match outcome {
                 Ok(response) => {
                     if let Some(target) = self.redirect_target(&response)? {
                         redirects += 1;
@@ -258,6 +237,7 @@ impl<'client> Request<'client> {
                         self.follow(target);
                         continue;
                     }
+                    let asked = response.retry_after();
                     let again = match response.status() {
                         StatusCode::TOO_MANY_REQUESTS => true,
                         StatusCode::BAD_GATEWAY
@@ -269,16 +249,25 @@ impl<'client> Request<'client> {
                         }
                         status => self.repeat_on.contains(&status),
                     };
-                    if !again || !repeatable_body {
-                        return Ok(response);
-                    }
-                    let asked = retry_after(response.headers());
-                    match pauses.next() {
-                        Some(pause) => (asked.unwrap_or(pause), None),
+                    let pause = if response.is_turned_away() {
+                        let pause = refusals.next(asked);
+                        if let Some(pass) = pass {
+                            pass.turned_away(pause.unwrap_or(Duration::ZERO));
+                        }
+                        pause
+                    } else {
+                        if let Some(pass) = pass {
+                            pass.went_well();
+                        }
+                        pauses.next().map(|pause| asked.unwrap_or(pause))
+                    };
+                    match pause.filter(|_| again && repeatable_body) {
+                        Some(pause) => (pause, None),
                         None => return Ok(response),
                     }
                 }
                 Err(error) => {
+                    drop(pass);
                     if self.client.deadline.passed() {
                         return Err(self.too_late(error.as_ref()));
                     }
@@ -295,25 +284,39 @@ impl<'client> Request<'client> {
             let reason = failure
                 .as_ref()
                 .map_or_else(|| "busy".to_owned(), |f| format!("{f:?}"));
-            if asked_pause > LONGEST_PAUSE || asked_pause >= self.client.deadline.remaining() {
-                return Err(failure.unwrap_or_else(|| {
-                    Failure::unavailable(format!(
-                        "{} is busy, and asking again in {} s is too late for this run",
-                        self.shown(),
-                        asked_pause.as_secs()
-                    ))
-                    .hint("try again later, or raise --timeout (TOWPATH_TIMEOUT)")
-                }));
+            if pause > LONGEST_PAUSE || pause >= self.client.deadline.remaining() {
+                return Err(failure.unwrap_or_else(|| self.busy(pause)));
             }
             tracing::debug!(
                 action = "retry",
                 object = self.shown(),
                 reason,
-                pause_ms = u64::try_from(asked_pause.as_millis()).unwrap_or(u64::MAX),
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
                 "sending again"
             );
-            tokio::time::sleep(asked_pause).await;
+            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Waits for its turn, where the client keeps a pace.
+    async fn pass(&self) -> Result<Option<Pass>> {
+        if self.client.settings.patience.is_none() {
+            return Ok(None);
+        }
+        let pace = self.client.paces.of(&self.url);
+        match pace.enter(self.client.deadline, self.urgent).await {
+            Ok(pass) => Ok(Some(pass)),
+            Err(pause) => Err(self.busy(pause)),
+        }
+    }
+
+    fn busy(&self, pause: Duration) -> Failure {
+        Failure::unavailable(format!(
+            "{} is busy, and asking again in {} s is too late for this run",
+            self.shown(),
+            pause.as_secs()
+        ))
+        .hint("try again later, or raise --timeout (TOWPATH_TIMEOUT)")
     }
 
     /// An error of none says that the headers did not come in time.
@@ -470,37 +473,9 @@ fn same_origin(one: &Url, other: &Url) -> bool {
         && one.port_or_known_default() == other.port_or_known_default()
 }
 
-/// Reads `Retry-After` in either form (RFC 9110, section 10.2.3): seconds, or an HTTP date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    let wait = date
-        .as_second()
-        .saturating_sub(jiff::Timestamp::now().as_second());
-    Some(Duration::from_secs(u64::try_from(wait).unwrap_or(0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(retry_after(&headers), None);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
-        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
-        headers.insert(
-            header::RETRY_AFTER,
-            HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT"),
-        );
-        assert_eq!(retry_after(&headers), Some(Duration::ZERO));
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
-        assert_eq!(retry_after(&headers), None);
-    }
 
     #[test]
     fn an_origin_is_scheme_host_and_port() {

@@ -1,9 +1,11 @@
 //! An answer, whose body is read within a bound.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::{self, HeaderMap, HeaderName};
 
 use super::Unanswered;
 use crate::deadline::Deadline;
@@ -60,6 +62,22 @@ impl Response {
     #[must_use]
     pub fn announced_length(&self) -> Option<u64> {
         self.inner.content_length()
+    }
+
+    /// How long the server asks to wait before asking again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(self.headers())
+    }
+
+    /// Whether the server did nothing because it has too much to do: 429, or 503 with `Retry-After`.
+    #[must_use]
+    pub fn is_turned_away(&self) -> bool {
+        match self.status() {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            StatusCode::SERVICE_UNAVAILABLE => self.retry_after().is_some(),
+            _ => false,
+        }
     }
 
     /// Reads the body, at most `limit` bytes of it.
@@ -121,5 +139,40 @@ impl Response {
                     .hint("try again: a proxy or the server cut the connection")
             })
         })
+    }
+}
+
+/// Reads `Retry-After` in either form (RFC 9110, section 10.2.3): seconds, or an HTTP date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    let wait = date
+        .as_second()
+        .saturating_sub(jiff::Timestamp::now().as_second());
+    Some(Duration::from_secs(u64::try_from(wait).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT"),
+        );
+        assert_eq!(retry_after(&headers), Some(Duration::ZERO));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("soon"));
+        assert_eq!(retry_after(&headers), None);
     }
 }

@@ -132,11 +132,11 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Hashes content that comes in pieces, so that none of it has to be kept.
-#[derive(Debug)]
+/// Hashes content that comes in pieces, so that none of it has to be kept. A clone goes on from where it was taken.
+#[derive(Clone, Debug)]
 pub struct Verifier(Hasher);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Hasher {
     Sha256(sha2::Sha256),
     Sha512(Box<sha2::Sha512>),

@@ -25,9 +25,12 @@ pub use arguments::RegistryArgs;
 pub use credentials::{Credential, Credentials};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::{Graph, Referrer};
+pub(crate) use layout::is_digest_tag;
 pub use layout::{Layout, LayoutEntry, LayoutReference, LayoutWriter};
 pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use reference::{Reference, Tag};
-pub use registry::{Access, Begun, BlobStream, Pointer, Registries, RegistrySettings, Repository, Upload};
-pub(crate) use registry::{DigestTag, Listed, Lookout, entries};
+pub use registry::{
+    Access, Begun, BlobStream, GoOn, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
+};
+pub(crate) use registry::{DigestTag, Listed, Lookout, digest_tags, entries};

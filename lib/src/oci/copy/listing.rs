@@ -70,7 +70,9 @@ pub(super) async fn add(
             Some(OCI_IMAGE_INDEX_MEDIA_TYPE),
             &format!("{name}:{tag}"),
         )?;
-        store.put(&pointer, &list).await?;
+        store
+            .name(&pointer, &list, held.as_ref().map(Manifest::digest))
+            .await?;
         effect.done("done");
         wrote = true;
     }

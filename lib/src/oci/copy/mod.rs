@@ -10,16 +10,23 @@
 //!
 //! Deliberately absent: any memory between runs. Running again finds out anew what is missing.
 
+mod batch;
 mod edge;
+mod fanout;
+mod filing;
 mod journal;
 mod listing;
 mod look;
 mod place;
 mod plan;
+mod reading;
+mod record;
 mod referrers;
+mod rollback;
 mod selection;
 mod source;
 mod store;
+mod traffic;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,19 +38,22 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+pub use self::batch::{BatchLine, read_batch};
 pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::look::{Look, Referred};
 pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
+pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
 pub use self::selection::Referrers;
 pub use self::source::Source;
+pub use self::traffic::Traffic;
 
 use self::edge::Edge;
 use self::look::Planned;
 use self::referrers::Search;
 use self::source::Reach;
 use self::store::Store;
-use self::transfer::{Lanes, stopped};
+use self::transfer::stopped;
 use super::{Access, Descriptor, Digest, Graph, Manifest, Platform, Pointer, Registries, Repository};
 use crate::cli::Progress;
 use crate::failure::{Failure, Kind, Result};
@@ -54,10 +64,8 @@ pub const DEFAULT_CONCURRENCY: usize = 16;
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How an image is copied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CopySettings {
-    /// How many requests run at once; a quarter of it are streams of large blobs.
-    pub concurrency: usize,
     /// Which tags may be moved.
     pub move_tag: MoveTag,
     /// What of that which refers to the image goes along.
@@ -69,23 +77,14 @@ pub struct CopySettings {
     pub allow_partial_index: bool,
 }
 
-impl Default for CopySettings {
-    fn default() -> Self {
-        CopySettings {
-            concurrency: DEFAULT_CONCURRENCY,
-            move_tag: MoveTag::Never,
-            referrers: Referrers::All,
-            platforms: Vec::new(),
-            allow_partial_index: false,
-        }
-    }
-}
-
 /// Where an image goes: a place, and the tag it gets there unless it goes by digest alone.
 #[derive(Clone, Debug)]
 struct Target {
     reference: ImageReference,
     store: Store,
+    /// What it was written with, which the image has to be.
+    expected: Option<Digest>,
+    move_tag: MoveTag,
 }
 
 impl Target {
@@ -100,6 +99,18 @@ impl Target {
     fn name(&self) -> String {
         self.reference.name()
     }
+
+    /// Refuses another image than the one that the target was written with.
+    fn check(&self, digest: &Digest) -> Result<()> {
+        match &self.expected {
+            Some(expected) if expected != digest => Err(Failure::conflict(format!(
+                "the source is {digest}, where {} expects {expected}",
+                self.name()
+            ))
+            .hint("leave the digest out of TARGET, or name the source that has it")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One source and its targets.
@@ -107,6 +118,7 @@ impl Target {
 pub struct Copier {
     source: Source,
     targets: Vec<Target>,
+    traffic: Arc<Traffic>,
     settings: CopySettings,
 }
 
@@ -137,7 +149,8 @@ pub struct Done {
 }
 
 impl Copier {
-    /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is not looked at.
+    /// Prepares a copy. Targets without a tag get the image by digest alone; a digest in a target is what the image has
+    /// to be. All copies of a run share its traffic.
     ///
     /// # Errors
     /// As [`Source::open`] and [`Registries::repository`].
@@ -145,6 +158,7 @@ impl Copier {
         source: &ImageReference,
         targets: &[ImageReference],
         registries: &Registries,
+        traffic: &Arc<Traffic>,
         settings: CopySettings,
     ) -> Result<Self> {
         let source = Source::open(source, registries).await?;
@@ -166,13 +180,25 @@ impl Copier {
             opened.push(Target {
                 reference: target.clone().with_digest(None),
                 store,
+                expected: target.digest().cloned(),
+                move_tag: settings.move_tag.clone(),
             });
         }
         Ok(Copier {
             source,
             targets: opened,
+            traffic: traffic.clone(),
             settings,
         })
+    }
+
+    /// Says for each target which tags may be moved there, in their order, instead of one word for all of them.
+    #[must_use]
+    pub fn with_move_tags(mut self, allowed: impl IntoIterator<Item = MoveTag>) -> Self {
+        for (target, allowed) in self.targets.iter_mut().zip(allowed) {
+            target.move_tag = allowed;
+        }
+        self
     }
 
     /// Finds out what the source is, what refers to it and what the targets have, and checks every target's guard.
@@ -200,9 +226,9 @@ impl Copier {
             .into_iter()
             .zip(&self.targets)
             .map(|(before, target)| {
+                target.check(&digest)?;
                 let before = before?;
-                let allowed = &self.settings.move_tag;
-                let write = must_write(&target.reference, &digest, before.as_ref(), allowed)?;
+                let write = must_write(&target.reference, &digest, before.as_ref(), &target.move_tag)?;
                 Ok(Planned {
                     before,
                     write,
@@ -315,7 +341,7 @@ impl Copier {
 
     /// Reads the image as far as the targets need it, and what refers to it; notes in `targets` what they lack of that.
     async fn survey(&self, root: Manifest, targets: &mut [Result<Planned>]) -> Result<Graph> {
-        let concurrency = self.settings.concurrency;
+        let concurrency = self.traffic.concurrency();
         let is_wanted = |index: usize| targets[index].as_ref().is_ok_and(|planned| planned.write);
         let needs_all = (0..self.targets.len()).any(|index| is_wanted(index) && self.way(index) != Way::Held);
         let looks_for_referrers = self.settings.referrers.wants_any()
@@ -408,7 +434,7 @@ impl Copier {
         match compare(wanted, &there) {
             Beside::Whole => Ok(false),
             Beside::Part => Ok(true),
-            Beside::Apart if self.settings.move_tag == MoveTag::Any => Ok(true),
+            Beside::Apart if target.move_tag == MoveTag::Any => Ok(true),
             Beside::Apart => Err(Failure::conflict(format!(
                 "{}:{tag} has something of its own, which {} would replace",
                 target.name(),
@@ -456,7 +482,7 @@ impl Copier {
             Ok::<_, Failure>(there.then(|| blob.digest.clone()))
         });
         stream::iter(asked)
-            .buffer_unordered(self.settings.concurrency.max(1))
+            .buffer_unordered(self.traffic.concurrency())
             .try_filter_map(async |found| Ok(found))
             .try_collect()
             .await
@@ -497,38 +523,38 @@ impl Copier {
             targets,
             ..
         } = look;
-        let lanes = Lanes::new(self.settings.concurrency);
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
-        let mut outcomes = Vec::with_capacity(self.targets.len());
-        for (index, planned) in targets.into_iter().enumerate() {
-            outcomes.push(match (planned, &graph) {
-                (Err(failure), _) => Err(failure),
-                (Ok(planned), Some(graph)) if planned.is_work() => {
-                    if stop.is_cancelled() {
-                        outcomes.push(Err(stopped()));
-                        continue;
-                    }
-                    let edge = Edge {
-                        copier: self,
-                        graph,
-                        target: &self.targets[index],
-                        planned: &planned,
-                        way: self.way(index),
-                        mount_from: self.mount_from(index),
-                        lanes: &lanes,
-                        progress: &progress,
-                        stop: stop.child_token(),
-                    };
-                    edge.carry(journal).await
+        let edge = |index: usize, planned: &Planned| Edge {
+            copier: self,
+            graph: graph.as_ref(),
+            target: &self.targets[index],
+            planned: planned.clone(),
+            way: self.way(index),
+            mount_from: self.mount_from(index),
+            progress: progress.clone(),
+            stop: stop.child_token(),
+        };
+        let edges: Vec<Result<Edge>> = targets
+            .into_iter()
+            .enumerate()
+            .map(|(index, planned)| planned.map(|planned| edge(index, &planned)))
+            .collect();
+        // What has to be sent to several registries is read once for all of them; the rest takes over from those.
+        let together: Vec<&Edge> = edges.iter().flatten().filter(|edge| edge.is_sent()).collect();
+        let mut brought = if together.len() > 1 {
+            edge::bring_together(&together).await
+        } else {
+            Vec::new()
+        }
+        .into_iter();
+        let mut outcomes = Vec::with_capacity(edges.len());
+        for edge in edges {
+            outcomes.push(match edge {
+                Err(failure) => Err(failure),
+                Ok(edge) => {
+                    let brought = if edge.is_sent() { brought.next() } else { None };
+                    edge.carry(brought, journal).await
                 }
-                (Ok(planned), graph) => Ok(Done {
-                    referrers: graph
-                        .as_ref()
-                        .map(|graph| planned.count(graph))
-                        .unwrap_or_default(),
-                    before: planned.before,
-                    ..Done::default()
-                }),
             });
         }
         Ok(outcomes)
@@ -575,11 +601,12 @@ pub async fn push_layout(
     layout: &super::LayoutReference,
     registries: &Registries,
     target: &super::Reference,
+    traffic: &Arc<Traffic>,
     settings: CopySettings,
     interrupted: impl Future<Output = ()>,
 ) -> Result<(Digest, Done)> {
     let source = ImageReference::Layout(layout.clone());
-    let copier = Copier::new(&source, &[target.clone().into()], registries, settings).await?;
+    let copier = Copier::new(&source, &[target.clone().into()], registries, traffic, settings).await?;
     let look = copier.look().await?.all_or_none()?;
     let digest = look.digest().clone();
     let mut outcomes = copier.act(look, None, interrupted).await?;

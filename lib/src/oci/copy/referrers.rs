@@ -13,7 +13,8 @@ use super::selection::Referrers;
 use super::source::{Reach, Source};
 use crate::failure::{Kind, Result};
 use crate::oci::{
-    Descriptor, Digest, DigestTag, Graph, Listed, Lookout, Manifest, Pointer, Referrer, Tag, entries,
+    Descriptor, Digest, DigestTag, Graph, Listed, Lookout, Manifest, Pointer, Referrer, Tag, digest_tags,
+    entries,
 };
 
 /// What has no type of its own is counted under this name.
@@ -81,12 +82,12 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Denied (exit 4) or unavailable (7), as the registry says.
     pub(super) async fn candidates(&self, subjects: &[Digest]) -> Result<Vec<Candidate>> {
-        let Some(lookout) = &self.lookout else {
-            return Ok(Vec::new());
-        };
         if subjects.is_empty() {
             return Ok(Vec::new());
         }
+        let Some(lookout) = &self.lookout else {
+            return self.listed_in_folder(subjects).await;
+        };
         let listing = async {
             let mut found = Vec::new();
             let mut has_api = true;
@@ -114,6 +115,43 @@ impl<'a> Search<'a> {
             found.extend(try_join_all(listed).await?.into_iter().flatten());
         }
         found.extend(attached.into_iter().map(Candidate::tagged));
+        Ok(found)
+    }
+
+    /// What a folder lists beside the image: manifests that name their subject, and tags made of digests.
+    async fn listed_in_folder(&self, subjects: &[Digest]) -> Result<Vec<Candidate>> {
+        let Source::Layout(layout) = self.source else {
+            return Ok(Vec::new());
+        };
+        let tags = digest_tags(subjects);
+        let mut found = Vec::new();
+        for entry in layout.entries() {
+            let descriptor = &entry.descriptor;
+            if let Some(name) = &entry.name
+                && let Some(tag) = tags.iter().find(|tag| tag.tag.as_str() == name)
+                && !tag.ending.is_empty()
+            {
+                found.push(Candidate {
+                    listed: Some(descriptor.clone()),
+                    ..Candidate::tagged(tag.clone())
+                });
+                continue;
+            }
+            let Ok(manifest) = layout.manifest(descriptor).await else {
+                continue;
+            };
+            if let Some(subject) = manifest
+                .subject()
+                .filter(|subject| subjects.contains(&subject.digest))
+            {
+                found.push(Candidate {
+                    subject: subject.digest.clone(),
+                    listed: Some(descriptor.clone()),
+                    kind: None,
+                    tag: None,
+                });
+            }
+        }
         Ok(found)
     }
 

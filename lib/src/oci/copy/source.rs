@@ -179,14 +179,14 @@ impl Source {
         Ok(manifest)
     }
 
-    /// Opens a blob for reading.
+    /// Opens a blob for reading, from an offset on in bytes.
     ///
     /// # Errors
-    /// As [`Repository::blob`] and [`Layout::blob`].
-    pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
+    /// As [`Repository::blob_from`] and [`Layout::blob_from`].
+    pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
         match self {
-            Source::Layout(layout) => layout.blob(blob).await,
-            Source::Registry { repository, .. } => repository.blob(blob).await,
+            Source::Layout(layout) => layout.blob_from(blob, from).await,
+            Source::Registry { repository, .. } => repository.blob_from(blob, from).await,
         }
     }
 }

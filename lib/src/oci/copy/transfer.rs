@@ -1,34 +1,31 @@
 //! Bringing one blob to one repository.
 //!
-//! A blob flows from source to target without being kept: its bytes are hashed on the way, and the last piece is held
-//! back until the hash is right, so that a wrong blob never becomes a complete upload. What breaks off is begun again
-//! a few times; what was begun at the target is given back.
+//! A blob flows from source to target without being kept. What breaks off goes on where it broke off, on either side,
+//! where the registry there can; else it is begun again a few times, and what was begun at the target is given back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt as _};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::reading::{Reading, opener, pauses};
+use super::record::{Flaw, Marks, Record};
 use super::source::Source;
-use crate::cli::{Progress, effect};
+use super::traffic::Traffic;
+use crate::cli::{Effect, Progress, effect};
 use crate::failure::{Failure, Kind, Result};
-use crate::http::Body;
-use crate::oci::{Begun, BlobStream, Descriptor, Repository, Upload, Verifier};
+use crate::http::{Body, LONGEST_PAUSE, Refusals};
+use crate::oci::{Begun, Descriptor, GoOn, Repository, Setback, Upload};
 
 /// How often a blob is begun again.
 const REPETITIONS: usize = 3;
-/// From this size on it is worth a request to ask whether a registry that ignores mounts has the blob, and streams of
-/// blobs run fewer at a time.
-const LARGE: u64 = 1024 * 1024;
-/// A transfer in which nothing moves for so long is given up.
-const STALL: Duration = Duration::from_secs(60);
-/// Once all bytes are sent, a registry may take long to put them where they belong.
-const SETTLE: Duration = Duration::from_secs(600);
+/// From this size on it is worth a request to ask whether a registry that ignores mounts has the blob, or how far an
+/// upload got that broke off, and streams of blobs run fewer at a time.
+pub(super) const LARGE: u64 = 1024 * 1024;
+/// How long a registry may go on turning a blob away.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What became of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,27 +35,14 @@ pub(super) enum Moved {
     Skipped,
 }
 
-/// Bounds what runs at once: requests, and among them streams of large blobs.
-#[derive(Debug)]
-pub(super) struct Lanes {
-    requests: Semaphore,
-    large: Semaphore,
-}
-
-impl Lanes {
-    pub(super) fn new(concurrency: usize) -> Self {
-        Lanes {
-            requests: Semaphore::new(concurrency.max(1)),
-            large: Semaphore::new((concurrency / 4).max(1)),
-        }
-    }
-
-    /// Waits for its turn to send requests, which ends when what this gives back is dropped.
-    pub(super) async fn enter(&self) -> Result<SemaphorePermit<'_>> {
-        self.requests
-            .acquire()
-            .await
-            .map_err(|error| Failure::internal("the lanes of a copy were closed").because(error))
+impl Moved {
+    pub(super) fn told_by(self, effect: Effect) -> Self {
+        effect.done(match self {
+            Moved::Mounted => "mounted",
+            Moved::Copied => "copied",
+            Moved::Skipped => "unchanged",
+        });
+        self
     }
 }
 
@@ -70,9 +54,48 @@ pub(super) struct Mover<'a> {
     pub(super) mount_from: Option<&'a Repository>,
     /// Set once the registry refused to mount from there.
     pub(super) mounts_refused: AtomicBool,
-    pub(super) lanes: &'a Lanes,
+    pub(super) traffic: &'a Traffic,
     pub(super) stop: &'a CancellationToken,
     pub(super) progress: &'a Arc<Progress>,
+}
+
+/// An upload that has begun.
+pub(super) struct Underway {
+    pub(super) upload: Upload,
+    pub(super) record: Arc<Record>,
+    /// What befell it so far.
+    pub(super) setback: Option<Setback>,
+}
+
+/// How a try to bring a blob failed.
+#[derive(Debug)]
+pub(super) struct Missed {
+    pub(super) failure: Failure,
+    /// Whether beginning anew may help.
+    pub(super) again: bool,
+}
+
+impl Missed {
+    /// By the target, or on the way there.
+    fn at_target(failure: Failure) -> Self {
+        Missed {
+            again: failure.kind() == Kind::Unavailable,
+            failure,
+        }
+    }
+
+    pub(super) fn stopped() -> Self {
+        Missed {
+            failure: stopped(),
+            again: false,
+        }
+    }
+}
+
+impl From<Flaw> for Missed {
+    fn from(Flaw { failure, again }: Flaw) -> Self {
+        Missed { failure, again }
+    }
 }
 
 pub(super) fn stopped() -> Failure {
@@ -81,32 +104,51 @@ pub(super) fn stopped() -> Failure {
 }
 
 impl Mover<'_> {
+    /// Brings a blob, unless another copy of this run brings it or has brought it there.
     pub(super) async fn bring(&self, blob: &Descriptor) -> Result<Moved> {
-        let _lane = tokio::select! {
-            lane = self.lanes.enter() => lane?,
-            () = self.stop.cancelled() => return Err(stopped()),
+        let turn = async {
+            let Some(claim) = self.traffic.claim(self.target, &blob.digest).await else {
+                return Ok(None);
+            };
+            Ok(Some((claim, self.traffic.enter(self.target).await?)))
         };
-        let effect = effect(
+        let turn = self.unless_stopped(turn).await?;
+        let Some((claim, _lane)) = turn else {
+            return Ok(Moved::Skipped);
+        };
+        let effect = self.effect(blob);
+        let moved = self.persist(blob, None).await?;
+        claim.fulfil();
+        Ok(moved.told_by(effect))
+    }
+
+    pub(super) fn effect(&self, blob: &Descriptor) -> Effect {
+        effect(
             "bring",
             format!("blob {} to {}", blob.digest, self.target.reference()),
-        );
+        )
+    }
+
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.stop.cancelled() => Err(stopped()),
+        }
+    }
+
+    /// Tries to bring a blob until it is there or trying again cannot help; an upload may be under way already.
+    pub(super) async fn persist(&self, blob: &Descriptor, mut underway: Option<Underway>) -> Result<Moved> {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(300))
             .with_max_times(REPETITIONS)
             .with_jitter()
             .build();
         loop {
-            let failure = match self.attempt(blob).await {
-                Ok(moved) => {
-                    effect.done(match moved {
-                        Moved::Mounted => "mounted",
-                        Moved::Copied => "copied",
-                        Moved::Skipped => "unchanged",
-                    });
-                    return Ok(moved);
-                }
-                Err(failure) => failure,
+            let missed = match self.attempt(blob, underway.take()).await {
+                Ok(moved) => return Ok(moved),
+                Err(missed) => missed,
             };
+            let failure = missed.failure;
             if self.target.deadline().passed() {
                 return Err(Failure::deadline(format!(
                     "the deadline passed while copying the blob {}",
@@ -115,7 +157,7 @@ impl Mover<'_> {
                 .hint("raise --timeout (TOWPATH_TIMEOUT), or look at what is slow")
                 .because(failure));
             }
-            let Some(pause) = pauses.next().filter(|_| failure.kind() == Kind::Unavailable) else {
+            let Some(pause) = pauses.next().filter(|_| missed.again) else {
                 return Err(failure);
             };
             tracing::debug!(
@@ -131,37 +173,54 @@ impl Mover<'_> {
         }
     }
 
-    async fn attempt(&self, blob: &Descriptor) -> Result<Moved> {
-        let begun = tokio::select! {
-            begun = self.begin(blob) => begun?,
-            () = self.stop.cancelled() => return Err(stopped()),
+    async fn attempt(&self, blob: &Descriptor, underway: Option<Underway>) -> Result<Moved, Missed> {
+        let mut underway = match underway {
+            Some(underway) => underway,
+            None => match self.begin(blob).await.map_err(Missed::at_target)? {
+                Ok(moved) => return Ok(moved),
+                Err(upload) => self.underway(blob, upload, Arc::default()),
+            },
         };
-        let upload = match begun {
-            Ok(moved) => return Ok(moved),
-            Err(upload) => upload,
-        };
-        let poured = {
-            let _large = if blob.size >= LARGE {
-                Some(self.lanes.large.acquire().await)
-            } else {
-                None
+        let poured = async {
+            let _large = match blob.size {
+                LARGE.. => Some(
+                    self.traffic
+                        .enter_large(self.target)
+                        .await
+                        .map_err(Missed::at_target)?,
+                ),
+                _ => None,
             };
-            tokio::select! {
-                poured = self.pour(blob, &upload) => poured,
-                () = self.stop.cancelled() => Err(stopped()),
-            }
+            self.pour(blob, &mut underway).await
+        };
+        let poured = tokio::select! {
+            poured = poured => poured,
+            () = self.stop.cancelled() => Err(Missed::stopped()),
         };
         match poured {
             Ok(()) => Ok(Moved::Copied),
-            Err(failure) => {
-                upload.abandon().await;
-                Err(failure)
+            Err(missed) => {
+                underway.upload.abandon().await;
+                Err(missed)
             }
         }
     }
 
+    pub(super) fn underway(&self, blob: &Descriptor, upload: Upload, marks: Arc<Mutex<Marks>>) -> Underway {
+        self.progress.grow(blob.size);
+        Underway {
+            upload,
+            record: Record::new(self.progress.clone(), marks),
+            setback: None,
+        }
+    }
+
     /// Finds out with as few requests as can be whether the blob has to be sent, and opens the upload if so.
-    async fn begin(&self, blob: &Descriptor) -> Result<std::result::Result<Moved, Upload>> {
+    pub(super) async fn begin(&self, blob: &Descriptor) -> Result<Result<Moved, Upload>> {
+        self.unless_stopped(self.ask(blob)).await
+    }
+
+    async fn ask(&self, blob: &Descriptor) -> Result<Result<Moved, Upload>> {
         if let Some(from) = self.mount_from
             && !self.mounts_refused.load(Ordering::Relaxed)
         {
@@ -184,180 +243,113 @@ impl Mover<'_> {
         }
     }
 
-    async fn pour(&self, blob: &Descriptor, upload: &Upload) -> Result<()> {
-        let content = self.source.blob(blob).await?;
-        self.progress.grow(blob.size);
-        let flow = Arc::new(Flow::default());
-        let body = if blob.size == 0 {
-            Body::Empty
-        } else {
-            let checked = checked(content, blob, flow.clone(), self.progress.clone());
-            Body::stream(checked, blob.size)
+    /// Sends the blob, and goes on after setbacks as long as that gets it further.
+    async fn pour(&self, blob: &Descriptor, underway: &mut Underway) -> Result<(), Missed> {
+        let Underway {
+            upload,
+            record,
+            setback,
+        } = underway;
+        let mut setback = setback.take();
+        let (mut offset, mut best) = (0, 0);
+        let mut tries = pauses();
+        let mut refusals = Refusals::new(Some(PATIENCE));
+        loop {
+            let Setback { failure, go_on } = match setback.take() {
+                Some(setback) => setback,
+                None => match self.send(blob, upload, offset, record).await? {
+                    Ok(()) => return Ok(()),
+                    Err(setback) => setback,
+                },
+            };
+            let pause = match go_on {
+                GoOn::AfterPause(asked) => refusals
+                    .next(asked)
+                    .filter(|pause| *pause <= LONGEST_PAUSE && *pause < self.target.deadline().remaining()),
+                GoOn::FromOffset if blob.size >= LARGE => tries.next(),
+                GoOn::FromOffset | GoOn::Anew => return Err(Missed::at_target(failure)),
+            };
+            let Some(pause) = pause else {
+                // Who was turned away for so long, or got nowhere so often, is not helped by another upload.
+                return Err(Missed {
+                    failure,
+                    again: false,
+                });
+            };
+            tokio::time::sleep(pause).await;
+            if go_on != GoOn::FromOffset {
+                continue;
+            }
+            offset = match upload.offset(&blob.digest).await {
+                Ok(offset) if offset <= record.farthest() => offset,
+                // It may be that it has no such thing as an offset, or that all of it arrived and was put away.
+                _ => return Err(Missed::at_target(failure)),
+            };
+            tracing::debug!(
+                action = "resume",
+                object = blob.digest.as_str(),
+                offset,
+                reason = format!("{failure:?}"),
+                "sending on"
+            );
+            if offset > best {
+                best = offset;
+                tries = pauses();
+            }
+        }
+    }
+
+    /// Sends what is missing from `offset` on.
+    async fn send(
+        &self,
+        blob: &Descriptor,
+        upload: &mut Upload,
+        offset: u64,
+        record: &Arc<Record>,
+    ) -> Result<Result<(), Setback>, Missed> {
+        let digest = &blob.digest;
+        if blob.size == 0 && !digest.names(&[]) {
+            return Err(Missed::at_target(
+                Failure::input(format!(
+                    "the image says that the blob {digest} is empty, which it cannot be"
+                ))
+                .hint("the image is damaged at its source: build it again"),
+            ));
+        }
+        // What the registry has was handed out, and the last of it only once its hash was right.
+        if offset == blob.size {
+            return Ok(upload.finish(digest, Body::Empty).await);
+        }
+        record.start_at(offset);
+        let open = opener(self.source, blob);
+        let reading = Reading::open(open, blob, offset, record, self.stop).await?;
+        let body = Body::stream(reading.into_body(), blob.size - offset);
+        let sent = async {
+            if offset == 0 {
+                return upload.finish(digest, body).await;
+            }
+            upload.append(digest, offset, blob.size, body).await?;
+            upload.finish(digest, Body::Empty).await
         };
         let sent = tokio::select! {
-            sent = upload.finish(&blob.digest, body) => sent,
-            () = flow.stalls(blob.size) => Err(Failure::unavailable(format!(
+            sent = sent => sent,
+            () = record.stalls(blob.size) => Err(self.stalled(blob)),
+        };
+        // When the source breaks, the target only sees an upload that ends early. The source's word is the better one.
+        match record.take_flaw() {
+            Some(flaw) => Err(flaw.into()),
+            None => Ok(sent),
+        }
+    }
+
+    pub(super) fn stalled(&self, blob: &Descriptor) -> Setback {
+        Setback {
+            failure: Failure::unavailable(format!(
                 "nothing moves any more of the blob {} to {}",
                 blob.digest,
                 self.target.reference()
-            ))),
-        };
-        // When the source breaks, the target only sees an upload that ends early. The source's word is the better one.
-        match flow.take_failure() {
-            Some(failure) => Err(failure),
-            None => sent,
-        }
-    }
-}
-
-/// What is known of a blob on its way, on both sides of the HTTP client.
-#[derive(Debug, Default)]
-struct Flow {
-    moved: AtomicU64,
-    failure: Mutex<Option<Failure>>,
-}
-
-impl Flow {
-    fn take_failure(&self) -> Option<Failure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn fail(&self, failure: Failure) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-    }
-
-    /// Resolves when nothing moved for too long.
-    async fn stalls(&self, size: u64) {
-        let mut seen = self.moved.load(Ordering::Relaxed);
-        loop {
-            let patience = if seen >= size { SETTLE } else { STALL };
-            tokio::time::sleep(patience).await;
-            let now = self.moved.load(Ordering::Relaxed);
-            if now == seen {
-                return;
-            }
-            seen = now;
-        }
-    }
-}
-
-/// The bytes of a blob as long as they are right: the stream ends in an error, before its last piece, when length or
-/// digest are not those of the descriptor.
-fn checked(
-    content: BlobStream,
-    blob: &Descriptor,
-    flow: Arc<Flow>,
-    progress: Arc<Progress>,
-) -> impl Stream<Item = std::result::Result<Bytes, std::io::Error>> + Send + 'static {
-    struct Check {
-        content: BlobStream,
-        blob: Descriptor,
-        verifier: Option<Verifier>,
-        flow: Arc<Flow>,
-        progress: Arc<Progress>,
-    }
-    let check = Check {
-        content,
-        verifier: Some(blob.digest.verifier()),
-        blob: blob.clone(),
-        flow,
-        progress,
-    };
-    stream::unfold(Some(check), |check| async move {
-        let mut check = check?;
-        let moved = check.flow.moved.load(Ordering::Relaxed);
-        let next = match check.content.next().await {
-            Some(next) => next,
-            None if moved == check.blob.size => return None,
-            None => Err(Failure::unavailable(format!(
-                "the blob {} ended after {moved} of {} bytes",
-                check.blob.digest, check.blob.size
-            ))),
-        };
-        let piece = next.and_then(|bytes| {
-            let total = moved + bytes.len() as u64;
-            // Wrong bytes come from a broken cache or proxy more often than from a wrong registry, and may be right
-            // at the next attempt.
-            let wrong = |what: &str| {
-                Failure::unavailable(format!(
-                    "the source gives other bytes for the blob {} than its {what} says",
-                    check.blob.digest
-                ))
-                .hint("if it stays so, the image is damaged at its source: build it again")
-            };
-            if total > check.blob.size {
-                return Err(wrong("size"));
-            }
-            if let Some(verifier) = &mut check.verifier {
-                verifier.update(&bytes);
-            }
-            if total == check.blob.size
-                && let Some(verifier) = check.verifier.take()
-                && verifier.digest() != check.blob.digest
-            {
-                return Err(wrong("digest"));
-            }
-            check.flow.moved.store(total, Ordering::Relaxed);
-            check.progress.advance(bytes.len() as u64);
-            Ok(bytes)
-        });
-        match piece {
-            Ok(bytes) => Some((Ok(bytes), Some(check))),
-            Err(failure) => {
-                let told = std::io::Error::other(failure.message().to_owned());
-                check.flow.fail(failure);
-                Some((Err(told), None))
-            }
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::pin;
-
-    use super::*;
-    use crate::oci::Digest;
-
-    async fn passed(pieces: &[&'static [u8]], size: u64, digest: Digest) -> (Vec<u8>, Option<Failure>) {
-        let pieces: Vec<Result<Bytes>> = pieces.iter().map(|piece| Ok(Bytes::from_static(piece))).collect();
-        let blob = Descriptor {
-            media_type: "layer".to_owned(),
-            digest,
-            size,
-        };
-        let flow = Arc::new(Flow::default());
-        let progress = Arc::new(Progress::bytes("test", size));
-        let mut stream = pin!(checked(
-            Box::pin(stream::iter(pieces)),
-            &blob,
-            flow.clone(),
-            progress
-        ));
-        let mut bytes = Vec::new();
-        while let Some(piece) = stream.next().await {
-            match piece {
-                Ok(piece) => bytes.extend_from_slice(&piece),
-                Err(_) => break,
-            }
-        }
-        (bytes, flow.take_failure())
-    }
-
-    #[tokio::test]
-    async fn right_bytes_pass_and_wrong_ones_never_get_complete() {
-        let right = passed(&[b"one", b"", b"two"], 6, Digest::of(b"onetwo")).await;
-        assert_eq!(right.0, b"onetwo");
-        assert!(right.1.is_none());
-        for (pieces, size, digest) in [
-            (&[&b"one"[..], b"TWO"][..], 6, Digest::of(b"onetwo")),
-            (&[&b"one"[..]][..], 6, Digest::of(b"onetwo")),
-            (&[&b"one"[..], b"two", b"!"][..], 6, Digest::of(b"onetw")),
-            (&[&b"onetwothree"[..]][..], 6, Digest::of(b"onetwo")),
-        ] {
-            let (bytes, failure) = passed(pieces, size, digest).await;
-            assert!((bytes.len() as u64) < size, "{pieces:?} became complete");
-            assert_eq!(failure.expect("a failure").kind(), Kind::Unavailable);
+            )),
+            go_on: GoOn::FromOffset,
         }
     }
 }

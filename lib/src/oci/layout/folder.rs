@@ -1,11 +1,11 @@
 //! Where the things of a layout are, and reading them.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::index::Index;
@@ -111,12 +111,18 @@ impl Folder {
         Manifest::read(bytes, digest.clone(), media_type, &path.display().to_string())
     }
 
-    /// Opens a blob for reading. Nothing has checked its bytes yet.
-    pub(super) async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
+    /// Opens a blob for reading from an offset on, in bytes. Nothing has checked its bytes yet.
+    ///
+    /// # Errors
+    /// Not found (exit 5) when it is not there.
+    pub(super) async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
         let path = self.blob_path(&blob.digest);
-        let file = tokio::fs::File::open(&path)
-            .await
-            .map_err(|error| unreadable(&path, error))?;
+        let open = async {
+            let mut file = tokio::fs::File::open(&path).await?;
+            file.seek(SeekFrom::Start(from)).await?;
+            Ok(file)
+        };
+        let file = open.await.map_err(|error| unreadable(&path, error))?;
         let stream = ReaderStream::with_capacity(file, CHUNK);
         Ok(Box::pin(futures_util::StreamExt::map(stream, move |chunk| {
             chunk.map_err(|error| unreadable(&path, error))

@@ -22,18 +22,20 @@ pub struct LayoutEntry {
 }
 
 impl LayoutEntry {
-    /// Whether the name is one that stands for what refers to an image: `sha256-<hex>`, with `.sig` or the like.
+    /// Whether the name is one that stands for what refers to an image.
     #[must_use]
     pub fn has_digest_tag(&self) -> bool {
-        let is_digest = |name: &str| {
-            let Some((algorithm, rest)) = name.split_once('-') else {
-                return false;
-            };
-            let hex: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
-            format!("{algorithm}:{hex}").parse::<Digest>().is_ok()
-        };
-        self.name.as_deref().is_some_and(is_digest)
+        self.name.as_deref().is_some_and(is_digest_tag)
     }
+}
+
+/// Whether a tag is made of a digest, as those are that list what refers to it: `sha256-<hex>`, with `.sig` or the like.
+pub(crate) fn is_digest_tag(name: &str) -> bool {
+    let Some((algorithm, rest)) = name.split_once('-') else {
+        return false;
+    };
+    let hex: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+    format!("{algorithm}:{hex}").parse::<Digest>().is_ok()
 }
 
 /// The whole file.
@@ -122,6 +124,15 @@ impl Index {
         self.entries
             .iter()
             .any(|entry| entry.descriptor.digest == *digest)
+    }
+
+    /// What a manifest is listed as.
+    pub(super) fn media_type(&self, digest: &Digest) -> Option<&str> {
+        let listed = self
+            .entries
+            .iter()
+            .find(|entry| entry.descriptor.digest == *digest);
+        listed.map(|entry| entry.descriptor.media_type.as_str())
     }
 
     /// Gives a manifest a name, which is taken from the one that had it. That one stays listed, as a registry keeps

@@ -21,6 +21,7 @@ mod reference;
 mod writer;
 
 pub use index::LayoutEntry;
+pub(crate) use index::is_digest_tag;
 pub use reader::Layout;
 pub use reference::LayoutReference;
 pub use writer::LayoutWriter;

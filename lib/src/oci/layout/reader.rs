@@ -100,12 +100,12 @@ impl Layout {
             .await
     }
 
-    /// Opens a blob for reading. Nothing has checked its bytes yet.
+    /// Opens a blob for reading, from an offset on in bytes. Nothing has checked its bytes yet.
     ///
     /// # Errors
     /// Not found (exit 5) when it is not there.
-    pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
-        self.folder.blob(blob).await
+    pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
+        self.folder.blob_from(blob, from).await
     }
 }
 

@@ -151,12 +151,27 @@ impl LayoutWriter {
         self.folder.manifest(digest, media_type).await
     }
 
+    /// Reads the manifest that a pointer stands for; by digest, it need not be listed.
+    ///
+    /// # Errors
+    /// As [`LayoutWriter::manifest`].
+    pub async fn pointed(&self, pointer: &Pointer) -> Result<Manifest> {
+        let index = self.folder.index_or_empty().await?;
+        let digest = match pointer {
+            Pointer::Digest(digest) => digest,
+            Pointer::Tag(tag) => index.named(tag).ok_or_else(|| {
+                Failure::not_found(format!("{self}:{tag} is not in the layout's index.json"))
+            })?,
+        };
+        self.folder.manifest(digest, index.media_type(digest)).await
+    }
+
     /// Opens a blob that is there for reading. Nothing has checked its bytes yet.
     ///
     /// # Errors
     /// Not found (exit 5) when it is not there.
     pub async fn blob(&self, blob: &Descriptor) -> Result<crate::oci::BlobStream> {
-        self.folder.blob(blob).await
+        self.folder.blob_from(blob, 0).await
     }
 
     /// Writes a blob as its bytes come. It gets its name once length and digest are right.

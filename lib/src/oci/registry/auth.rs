@@ -35,6 +35,8 @@ pub enum Access {
     Pull,
     /// Reads and writes.
     Push,
+    /// Reads, writes and deletes.
+    Delete,
 }
 
 /// Access to repositories, by their names.
@@ -66,6 +68,7 @@ impl Scopes {
         let word = |(repository, access): (&String, &Access)| match access {
             Access::Pull => format!("repository:{repository}:pull"),
             Access::Push => format!("repository:{repository}:pull,push"),
+            Access::Delete => format!("repository:{repository}:pull,push,delete"),
         };
         self.0.iter().map(word).collect()
     }

@@ -138,6 +138,33 @@ impl Repository {
         }
     }
 
+    /// Deletes a tag, and not the manifest that it names. A tag that is gone already is deleted.
+    ///
+    /// # Errors
+    /// Denied (exit 4) when the registry does not allow it, or has no such thing; unavailable (7), as it says.
+    pub async fn delete_tag(&self, tag: &Tag) -> Result<()> {
+        let url = self.url(&format!("manifests/{tag}"))?;
+        let scopes = self.scopes(Access::Delete);
+        let response = self
+            .place
+            .session
+            .send(&scopes, || self.place.client.request(Method::DELETE, url.clone()))
+            .await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_FOUND => Ok(()),
+            _ => {
+                let tried = Tried {
+                    repository: self,
+                    verb: "deleting",
+                    object: format!("the tag {}:{tag}", self.reference()),
+                    scopes: &scopes,
+                };
+                Err(tried.refused(response).await)
+            }
+        }
+    }
+
     async fn ask(&self, method: Method, pointer: &Pointer, extra: &[&str]) -> Result<Response> {
         let url = self.url(&format!("manifests/{pointer}"))?;
         let accepted = [&ACCEPTED[..], extra].concat().join(", ");

@@ -4,7 +4,8 @@
 //! a [`Repository`] is one repository with the login that belongs to it, and has the calls.
 //!
 //! Deliberately absent: a ping of `/v2/` (the first request finds out what is asked for), chunked uploads (a blob
-//! goes up in one stream), and any decision about what to copy, which is [`copy`](super::copy)'s.
+//! goes up in one stream, and what broke off goes on in another), and any decision about what to copy, which is
+//! [`copy`](super::copy)'s.
 
 mod auth;
 mod blobs;
@@ -16,18 +17,22 @@ mod tags;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use self::auth::Access;
-pub use self::blobs::{Begun, BlobStream, Upload};
+pub use self::blobs::{Begun, BlobStream, GoOn, Setback, Upload};
 pub use self::manifests::Pointer;
 pub(crate) use self::referrers::{Listed, Lookout, entries};
-pub(crate) use self::tags::DigestTag;
+pub(crate) use self::tags::{DigestTag, digest_tags};
 
 use self::auth::{Scopes, Session};
 use super::{Credentials, Reference};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::http::{Client, PlainHttp, Settings, Url};
+
+/// Registries count requests by the minute, or by the hour; the latter is nothing to wait for.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How registries are reached.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +66,7 @@ impl Registries {
         let transport = Settings {
             ca_file: settings.ca_file,
             plain_http,
+            patience: Some(PATIENCE),
             ..Settings::new("registry")
         };
         Ok(Registries {

@@ -1,0 +1,278 @@
+//! The order of effects of a promotion: look at everything, decide, then act, and the handoff last.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::stream::{self, StreamExt as _};
+use towpath::cli::{Outcome, Run};
+use towpath::failure::{Failure, Result};
+use towpath::handoff::{self, Handoff};
+use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal, Look, Traffic, read_batch};
+use towpath::oci::{Digest, Registries};
+
+use crate::args::PromotionArgs;
+use crate::plan::{self, Group, Wanted};
+use crate::report::PromotionReport;
+
+/// How many images of a batch are under way at once.
+const AT_ONCE: usize = 4;
+
+/// Promotes an image or a batch, or with `dry_run` says what that would do.
+///
+/// # Errors
+/// As [`plan::decide`] and [`Copier::look`]; what befell a target is in the report.
+pub(crate) async fn promote(args: &PromotionArgs, dry_run: bool, run: &Run) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let lines = args.batch.as_deref().map(read_batch).transpose()?;
+    let wanted = plan::decide(args, lines)?;
+    if let Some(path) = &args.handoff {
+        Handoff::check_place(path)?;
+    }
+    let registries = registries(args, &wanted, run)?;
+    let mut report = PromotionReport::new(&wanted, dry_run);
+    match &wanted {
+        Wanted::One(group) => one(args, group, &registries, &mut report, dry_run, run).await?,
+        Wanted::Many(groups) => many(args, groups, &registries, &mut report, dry_run, run).await?,
+    }
+    let failure = report.finish(registries.requests_sent(), started.elapsed());
+    let outcome = Outcome::report(&report)?;
+    Ok(match failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
+    })
+}
+
+async fn one(
+    args: &PromotionArgs,
+    group: &Group,
+    registries: &Registries,
+    report: &mut PromotionReport,
+    dry_run: bool,
+    run: &Run,
+) -> Result<()> {
+    let (targets, traffic) = (group.targets(), Traffic::new(args.concurrency.get()));
+    let opening = Copier::new(&group.source, &targets, registries, &traffic, settings(args));
+    let copier = run.interruptible("looking for logins", opening).await?;
+    let looking = format!("looking at {} and its targets", group.source);
+    let look = async { copier.look().await?.all_or_none() };
+    let look = run.interruptible(&looking, look).await?;
+    let rows: Vec<usize> = (0..group.edges.len()).collect();
+    report.looked(&rows, &look);
+    if dry_run {
+        let foresee = async { copier.foresee(look).await.into_iter().collect::<Result<Vec<_>>>() };
+        let foreseen = run.interruptible(&looking, foresee).await?;
+        for (row, foreseen) in foreseen.into_iter().enumerate() {
+            report.foresee(row, Ok(foreseen));
+        }
+        return Ok(());
+    }
+
+    // Whatever is wrong with it has to be known before a tag is written.
+    let handoff = match &args.handoff {
+        Some(path) => {
+            let mut handoff = Handoff::read_or_new(path)?;
+            hand_over(&mut handoff, args, &group.edges[0].target, look.digest(), run)?;
+            Some((path, handoff))
+        }
+        None => None,
+    };
+    let journal = journal(args, run)?;
+    let outcomes = copier.act(look, journal.as_ref(), run.interrupted()).await?;
+    let first_is_there = matches!(outcomes.first(), Some(Ok(_)));
+    for (row, outcome) in outcomes.into_iter().enumerate() {
+        report.conclude(row, outcome);
+    }
+    match handoff.filter(|_| first_is_there) {
+        Some((path, handoff)) => handoff.write(path),
+        None => Ok(()),
+    }
+}
+
+/// An image of a batch on its way.
+struct Opened {
+    copier: Copier,
+    /// The places of its targets in the report.
+    rows: Vec<usize>,
+}
+
+async fn many(
+    args: &PromotionArgs,
+    groups: &[Group],
+    registries: &Registries,
+    report: &mut PromotionReport,
+    dry_run: bool,
+    run: &Run,
+) -> Result<()> {
+    let (settings, traffic) = (settings(args), Traffic::new(args.concurrency.get()));
+    // All of them first, so that one token is asked for at each registry.
+    let opening = async {
+        let mut opened = Vec::with_capacity(groups.len());
+        let mut first = 0;
+        for group in groups {
+            let rows: Vec<usize> = (first..first + group.edges.len()).collect();
+            first += rows.len();
+            opened.extend(open(group, rows, registries, &traffic, &settings, report).await);
+        }
+        Ok::<_, Failure>(opened)
+    };
+    let opened = run.interruptible("looking for logins", opening).await?;
+    let looking = async {
+        let look = async |opened: Opened| (opened.copier.look().await, opened);
+        let looked = stream::iter(opened).map(look).buffered(AT_ONCE);
+        Ok::<_, Failure>(looked.collect::<Vec<_>>().await)
+    };
+    let looked = run
+        .interruptible("looking at the images of the batch and their targets", looking)
+        .await?;
+    let mut ready: Vec<(Opened, Look)> = Vec::with_capacity(looked.len());
+    for (look, opened) in looked {
+        match look {
+            Ok(look) => {
+                report.looked(&opened.rows, &look);
+                ready.push((opened, look));
+            }
+            Err(failure) => report.fail_all(&opened.rows, failure),
+        }
+    }
+    if dry_run {
+        let foresee = async |(opened, look): (Opened, Look)| (opened.copier.foresee(look).await, opened.rows);
+        let foreseeing = async {
+            let foreseen = stream::iter(ready).map(foresee).buffered(AT_ONCE);
+            Ok::<_, Failure>(foreseen.collect::<Vec<_>>().await)
+        };
+        let foreseen = run
+            .interruptible("looking at what the batch's targets have", foreseeing)
+            .await?;
+        for (foreseen, rows) in foreseen {
+            for (row, foreseen) in rows.into_iter().zip(foreseen) {
+                report.foresee(row, foreseen);
+            }
+        }
+        return Ok(());
+    }
+    let journal = journal(args, run)?;
+    let act = async |(opened, look): (Opened, Look)| {
+        let acting = opened.copier.act(look, journal.as_ref(), run.interrupted());
+        (acting.await, opened.rows)
+    };
+    let mut acting = stream::iter(ready).map(act).buffer_unordered(AT_ONCE);
+    while let Some((outcomes, rows)) = acting.next().await {
+        match outcomes {
+            Ok(outcomes) => {
+                for (row, outcome) in rows.into_iter().zip(outcomes) {
+                    report.conclude(row, outcome);
+                }
+            }
+            Err(failure) => report.fail_all(&rows, failure),
+        }
+    }
+    Ok(())
+}
+
+/// Opens an image with those of its targets that can be opened; the others are in the report.
+async fn open(
+    group: &Group,
+    rows: Vec<usize>,
+    registries: &Registries,
+    traffic: &Arc<Traffic>,
+    settings: &CopySettings,
+    report: &mut PromotionReport,
+) -> Option<Opened> {
+    let open = async |targets: &[ImageReference]| {
+        Copier::new(&group.source, targets, registries, traffic, settings.clone()).await
+    };
+    // The source alone first: when it cannot be opened, none of its targets is at fault.
+    if let Err(failure) = open(&[]).await {
+        report.fail_all(&rows, failure);
+        return None;
+    }
+    let (mut targets, mut move_tags, mut good) = (Vec::new(), Vec::new(), Vec::new());
+    for (edge, row) in group.edges.iter().zip(rows) {
+        match open(std::slice::from_ref(&edge.target)).await {
+            Ok(_) => {
+                targets.push(edge.target.clone());
+                move_tags.push(edge.move_tag.clone());
+                good.push(row);
+            }
+            Err(failure) => report.fail(row, failure),
+        }
+    }
+    if good.is_empty() {
+        return None;
+    }
+    match open(&targets).await {
+        Ok(copier) => Some(Opened {
+            copier: copier.with_move_tags(move_tags),
+            rows: good,
+        }),
+        Err(failure) => {
+            report.fail_all(&good, failure);
+            None
+        }
+    }
+}
+
+fn settings(args: &PromotionArgs) -> CopySettings {
+    CopySettings {
+        move_tag: args.move_tag_from.clone(),
+        referrers: args.referrers.clone(),
+        platforms: args.platforms.clone(),
+        allow_partial_index: args.allow_partial_index,
+    }
+}
+
+fn journal(args: &PromotionArgs, run: &Run) -> Result<Option<Journal>> {
+    let open = |path: &PathBuf| Journal::open(path, run.trace.trace_id());
+    args.journal.as_ref().map(open).transpose()
+}
+
+fn registries(args: &PromotionArgs, wanted: &Wanted, run: &Run) -> Result<Registries> {
+    let mut credentials = args.registry.credentials()?;
+    if let Some(credential) = args.source_login.login()? {
+        for group in wanted.groups() {
+            match (&group.source, wanted) {
+                (ImageReference::Registry(source), _) => credentials.add(source, credential.clone())?,
+                (ImageReference::Layout(layout), Wanted::One(_)) => {
+                    return Err(Failure::usage(format!("the folder {layout} takes no login"))
+                        .hint("leave --source-user (TOWPATH_SOURCE_USER) out"));
+                }
+                (ImageReference::Layout(_), Wanted::Many(_)) => {}
+            }
+        }
+    }
+    if let Some(credential) = args.target_login.login()? {
+        for edge in wanted.groups().iter().flat_map(|group| &group.edges) {
+            if let ImageReference::Registry(target) = &edge.target {
+                credentials.add(target, credential.clone())?;
+            }
+        }
+    }
+    Registries::new(args.registry.settings(), credentials, run.deadline)
+}
+
+/// The first target is the one that the next job works with.
+fn hand_over(
+    handoff: &mut Handoff,
+    args: &PromotionArgs,
+    first: &ImageReference,
+    digest: &Digest,
+    run: &Run,
+) -> Result<()> {
+    let name = first.name();
+    handoff.set(handoff::IMAGE_REPOSITORY, &name)?;
+    if let Some(tag) = first.tag() {
+        handoff.set(handoff::IMAGE_TAG, tag.as_str())?;
+    }
+    handoff.set(handoff::IMAGE_DIGEST, digest.as_str())?;
+    handoff.set(handoff::IMAGE_REF, &format!("{name}@{digest}"))?;
+    for (name, value) in [
+        (handoff::SOURCE_PROJECT, &args.source_project),
+        (handoff::SOURCE_COMMIT, &args.source_commit),
+    ] {
+        if let Some(value) = value {
+            handoff.set(name, value)?;
+        }
+    }
+    handoff.set(handoff::TRACEPARENT, &run.trace.to_string())
+}
