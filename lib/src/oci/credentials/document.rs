@@ -89,7 +89,8 @@ impl Document {
         Self::parse(&text, &shown).map(Some)
     }
 
-    fn parse(text: &str, origin: &str) -> Result<Self> {
+    /// Reads the text of one. `origin` names it in messages.
+    pub(super) fn parse(text: &str, origin: &str) -> Result<Self> {
         let malformed = |why: &str| malformed(origin, why);
         // serde's own words may repeat a value of the file, so only the place is told.
         let raw: Raw = serde_json::from_str(text).map_err(|error| {

@@ -7,6 +7,8 @@
 
 mod document;
 mod program;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

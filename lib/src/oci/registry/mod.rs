@@ -12,6 +12,8 @@ mod blobs;
 mod challenge;
 mod errors;
 mod manifests;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod referrers;
 mod tags;
 
