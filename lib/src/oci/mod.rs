@@ -31,6 +31,6 @@ pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use reference::{Reference, Tag};
 pub use registry::{
-    Access, Begun, BlobStream, GoOn, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
+    Access, Begun, BlobStream, GoOn, Held, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
 };
 pub(crate) use registry::{DigestTag, Listed, Lookout, digest_tags, entries};

@@ -13,6 +13,8 @@ mod guarded_tags;
 mod logins;
 mod moving;
 mod odd_images;
+mod partial_index;
 mod peculiar_targets;
 mod referrers;
 mod request_counts;
+mod verify;

@@ -226,9 +226,28 @@ impl<'a> Edge<'a> {
             "push",
             format!("manifest {} to {}", manifest.digest(), self.target.name()),
         );
-        let is_found = self.target.store.put(manifest).await?;
+        let is_found = match self.target.store.put(manifest).await {
+            Ok(is_found) => is_found,
+            Err(failure) => return Err(self.blame_gaps(manifest, failure)),
+        };
         effect.done("done");
         Ok(Some(manifest).filter(|manifest| manifest.subject().is_some() && !is_found))
+    }
+
+    /// Most registries take no index before everything that it lists.
+    fn blame_gaps(&self, manifest: &Manifest, failure: Failure) -> Failure {
+        let absent = self.graph.map(Graph::absent);
+        let lacks = |child: &Descriptor| absent.is_some_and(|absent| absent.contains(&child.digest));
+        if failure.kind() != Kind::Unavailable || !manifest.children().iter().any(lacks) {
+            return failure;
+        }
+        Failure::denied(format!(
+            "{} takes no index of which a part is missing, such as {}",
+            self.target.name(),
+            manifest.digest()
+        ))
+        .because(failure)
+        .hint("promote what is there by digests of its own, or build the index again")
     }
 
     /// Sees to it that what refers to a manifest is found by that.
@@ -318,7 +337,7 @@ impl<'a> Edge<'a> {
                         _ => Err(refused),
                     };
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.blame_gaps(root, failure)),
             }
         }
         match store.resolve(&pointer).await? {

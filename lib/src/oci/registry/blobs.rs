@@ -70,6 +70,17 @@ fn without_the_first(
     })
 }
 
+/// What a registry says of a blob without giving it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is not there.
+    No,
+    /// It is there.
+    Yes,
+    /// It is there, with so many bytes.
+    Long(u64),
+}
+
 /// How an upload began.
 #[derive(Debug)]
 pub enum Begun {
@@ -121,6 +132,14 @@ impl Repository {
     /// # Errors
     /// Denied (exit 4) or unavailable (exit 7), as the registry says.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.blob_length(digest).await? != Held::No)
+    }
+
+    /// Whether the repository has a blob, and how long it says that it is.
+    ///
+    /// # Errors
+    /// As [`Repository::has_blob`].
+    pub async fn blob_length(&self, digest: &Digest) -> Result<Held> {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{digest}"))?;
         let response = self
@@ -134,8 +153,15 @@ impl Repository {
             })
             .await?;
         match response.status() {
-            StatusCode::NOT_FOUND => Ok(false),
-            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND => Ok(Held::No),
+            status if status.is_success() => {
+                let length = response.header(&header::CONTENT_LENGTH);
+                // Some say 0 of everything here, as nothing is given.
+                let length = length
+                    .and_then(|length| length.parse().ok())
+                    .filter(|length| *length > 0);
+                Ok(length.map_or(Held::Yes, Held::Long))
+            }
             _ => Err(self.tried_blob("looking for", digest, &scopes, response).await),
         }
     }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use self::auth::Access;
-pub use self::blobs::{Begun, BlobStream, GoOn, Setback, Upload};
+pub use self::blobs::{Begun, BlobStream, GoOn, Held, Setback, Upload};
 pub use self::manifests::Pointer;
 pub(crate) use self::referrers::{Listed, Lookout, entries};
 pub(crate) use self::tags::{DigestTag, digest_tags};
