@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::challenge::{self, Challenge};
 use crate::failure::{Failure, Kind, Result};
 use crate::http::{Client, Request, Response, StatusCode, Url, authority, header, is_loopback};
-use crate::oci::Credential;
+use crate::oci::{Credential, Login};
 use crate::secret::Secret;
 
 /// What the specification says a token lasts when its server does not.
@@ -79,6 +79,7 @@ pub(super) struct Session {
     /// Whether the user allowed plain http to this registry.
     plain_http: bool,
     credential: Option<Credential>,
+    origin: Option<String>,
     scheme: Mutex<Scheme>,
     expected: std::sync::Mutex<Scopes>,
 }
@@ -121,28 +122,26 @@ impl Proof {
 }
 
 impl Session {
-    pub(super) fn new(
-        client: Client,
-        endpoint: &str,
-        plain_http: bool,
-        credential: Option<Credential>,
-    ) -> Self {
+    pub(super) fn new(client: Client, endpoint: &str, plain_http: bool, login: Option<Login>) -> Self {
+        let (credential, origin) = login.map(|login| (login.credential, login.origin)).unzip();
         Session {
             client,
             endpoint: endpoint.to_owned(),
             plain_http,
             credential,
+            origin,
             scheme: Mutex::new(Scheme::Unknown),
             expected: std::sync::Mutex::new(Scopes::default()),
         }
     }
 
-    pub(super) fn is(&self, endpoint: &str, credential: Option<&Credential>) -> bool {
-        self.endpoint == endpoint && self.credential.as_ref() == credential
+    pub(super) fn is(&self, endpoint: &str, login: Option<&Login>) -> bool {
+        self.endpoint == endpoint && self.credential.as_ref() == login.map(|login| &login.credential)
     }
 
-    pub(super) fn has_credential(&self) -> bool {
-        self.credential.is_some()
+    /// Where the login came from, where there is one.
+    pub(super) fn login_origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// Says which scopes this run is going to need, so that one token serves them all.
@@ -383,12 +382,11 @@ impl Session {
                 let failure = Failure::denied(format!(
                     "the token server {server} refuses a token for {endpoint} with scope {scope} (status {status})"
                 ));
-                if self.has_credential() {
-                    failure.hint(format!(
-                        "check the user and password for {endpoint}, and what they may do there"
-                    ))
-                } else {
-                    failure.hint(super::errors::no_credential(endpoint))
+                match self.login_origin() {
+                    Some(origin) => failure.hint(format!(
+                        "check the user and password for {endpoint} (from {origin}), and what they may do there"
+                    )),
+                    None => failure.hint(super::errors::no_credential(endpoint)),
                 }
             }
             _ => Failure::unavailable(format!(

@@ -9,6 +9,7 @@ use super::Repository;
 use super::auth::Scopes;
 use crate::failure::Failure;
 use crate::http::{Response, StatusCode};
+use crate::oci::credentials::variables_for;
 use crate::secret::redact;
 
 /// How much of an error's body is read, and of a message in it shown.
@@ -44,8 +45,12 @@ struct Entry {
 
 /// The hint for whoever is nobody at a registry.
 pub(super) fn no_credential(endpoint: &str) -> String {
+    let variables = match variables_for(endpoint) {
+        Some(variables) => format!(", or set {variables}"),
+        None => String::new(),
+    };
     format!(
-        "no login for {endpoint} was found: run `docker login {endpoint}`, or point --docker-config (DOCKER_CONFIG) to the folder of a config.json that has one"
+        "no login for {endpoint} was found: run `docker login {endpoint}`, or point --docker-config (DOCKER_CONFIG) to the folder of a config.json that has one{variables}"
     )
 }
 
@@ -88,12 +93,17 @@ impl Tried<'_> {
                 Failure::conflict(format!("{host} does not let {object} change{details}"))
                     .hint("the tag is immutable or protected there: promote under another tag")
             }
-            (401, _) if repository.has_credential() => Failure::denied(format!(
-                "{host} refuses the login for {verb} {object} (scope {scope}){details}"
-            ))
-            .hint(format!("check the user and password for {}", repository.reference().name())),
-            (401, _) => Failure::denied(format!("{host} wants a login for {verb} {object}{details}"))
-                .hint(no_credential(host)),
+            (401, _) => match repository.login_origin() {
+                Some(origin) => Failure::denied(format!(
+                    "{host} refuses the login for {verb} {object} (scope {scope}){details}"
+                ))
+                .hint(format!(
+                    "check the user and password for {} (from {origin})",
+                    repository.reference().name()
+                )),
+                None => Failure::denied(format!("{host} wants a login for {verb} {object}{details}"))
+                    .hint(no_credential(host)),
+            },
             (403, _) => Failure::denied(format!(
                 "{host} does not allow {verb} {object} (scope {scope}){details}"
             ))

@@ -72,7 +72,7 @@ impl Registries {
     /// # Errors
     /// As [`Credentials::find`].
     pub async fn repository(&self, reference: &Reference) -> Result<Repository> {
-        let credential = self.credentials.find(reference, self.client.deadline()).await?;
+        let login = self.credentials.find(reference, self.client.deadline()).await?;
         let endpoint = reference.endpoint();
         let plain_http = self
             .plain_http_hosts
@@ -88,14 +88,14 @@ impl Registries {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sessions
             .iter()
-            .find(|session| session.is(endpoint, credential.as_ref()));
+            .find(|session| session.is(endpoint, login.as_ref()));
         let session = known.cloned().unwrap_or_else(|| {
-            let session = Arc::new(Session::new(
-                self.client.clone(),
-                endpoint,
-                plain_http,
-                credential,
-            ));
+            let outcome = match &login {
+                Some(login) => format!("from {}", login.origin),
+                None => "anonymous".to_owned(),
+            };
+            tracing::info!(action = "login", object = reference.name(), outcome);
+            let session = Arc::new(Session::new(self.client.clone(), endpoint, plain_http, login));
             sessions.push(session.clone());
             session
         });
@@ -166,8 +166,9 @@ impl Repository {
         self.place.session.expect(&other.scopes(Access::Pull));
     }
 
-    fn has_credential(&self) -> bool {
-        self.place.session.has_credential()
+    /// Where the login came from, where there is one.
+    fn login_origin(&self) -> Option<&str> {
+        self.place.session.login_origin()
     }
 
     fn scopes(&self, access: Access) -> Scopes {
