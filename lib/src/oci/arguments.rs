@@ -6,6 +6,7 @@ use super::credentials::{ConfigFile, Platforms};
 use super::{Credentials, RegistrySettings};
 use crate::cli::secret_variable;
 use crate::failure::Result;
+use crate::http::ClientIdentity;
 
 /// The document itself, as GitLab's runner, kaniko and newer docker clients know it.
 const DOCUMENT_VARIABLE: &str = "DOCKER_AUTH_CONFIG";
@@ -30,6 +31,15 @@ pub struct RegistryArgs {
         hide_env_values = true
     )]
     pub plain_http: Vec<String>,
+    /// A registry host on loopback that speaks TLS. Repeat it, or separate by commas
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "TOWPATH_TLS_HOSTS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub tls: Vec<String>,
     /// A PEM file with certificates to trust besides the system's
     #[arg(
         long,
@@ -38,6 +48,32 @@ pub struct RegistryArgs {
         hide_env_values = true
     )]
     pub ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that registries know us by (mutual TLS)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOWPATH_REGISTRY_CLIENT_CERTIFICATE",
+        requires = "client_key",
+        hide_env_values = true
+    )]
+    pub client_certificate: Option<PathBuf>,
+    /// A PEM file with that certificate's key, not encrypted
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOWPATH_REGISTRY_CLIENT_KEY",
+        requires = "client_certificate",
+        hide_env_values = true
+    )]
+    pub client_key: Option<PathBuf>,
+    /// A folder like docker's certs.d: HOST[:PORT]/ holds ca.crt, client.cert and client.key for that registry
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "TOWPATH_REGISTRY_CERTS_DIR",
+        hide_env_values = true
+    )]
+    pub certs_dir: Option<PathBuf>,
     /// The key file of a Google service account, for Google's registries where no file has a login
     #[arg(
         long,
@@ -61,9 +97,16 @@ impl RegistryArgs {
     /// How registries are reached.
     #[must_use]
     pub fn settings(&self) -> RegistrySettings {
+        let identity = self.client_certificate.as_ref().zip(self.client_key.as_ref());
         RegistrySettings {
             ca_file: self.ca_file.clone(),
+            client_identity: identity.map(|(certificate, key)| ClientIdentity {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            certs_dir: self.certs_dir.clone(),
             plain_http_hosts: self.plain_http.clone(),
+            tls_hosts: self.tls.clone(),
         }
     }
 

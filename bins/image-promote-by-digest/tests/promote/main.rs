@@ -15,3 +15,4 @@ mod moving;
 mod odd_images;
 mod peculiar_targets;
 mod request_counts;
+mod tls;

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::challenge::{self, Challenge};
+use super::reach::Way;
 use crate::failure::{Failure, Kind, Result};
 use crate::http::{Client, Request, Response, StatusCode, Url, authority, header, is_loopback};
 use crate::oci::{Credential, Login};
@@ -76,6 +77,7 @@ impl Scopes {
 pub(super) struct Session {
     client: Client,
     endpoint: String,
+    over_tls: bool,
     /// Whether the user allowed plain http to this registry.
     plain_http: bool,
     credential: Option<Credential>,
@@ -122,12 +124,13 @@ impl Proof {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, endpoint: &str, plain_http: bool, login: Option<Login>) -> Self {
+    pub(super) fn new(way: &Way, endpoint: &str, login: Option<Login>) -> Self {
         let (credential, origin) = login.map(|login| (login.credential, login.origin)).unzip();
         Session {
-            client,
+            client: way.client.clone(),
             endpoint: endpoint.to_owned(),
-            plain_http,
+            over_tls: way.scheme == "https",
+            plain_http: way.plain_http,
             credential,
             origin,
             scheme: Mutex::new(Scheme::Unknown),
@@ -162,7 +165,13 @@ impl Session {
         {
             let mut scheme = self.scheme.lock().await;
             if matches!(*scheme, Scheme::Unknown) {
-                let response = build().send().await?;
+                let response = match build().send().await {
+                    Ok(response) => response,
+                    Err(failure) => {
+                        self.check_certificate(&failure).await?;
+                        return Err(failure);
+                    }
+                };
                 if response.status() != StatusCode::UNAUTHORIZED {
                     *scheme = Scheme::Open;
                     return Ok(response);
@@ -184,6 +193,21 @@ impl Session {
                 return Ok(response);
             }
             tried_again = true;
+        }
+    }
+
+    /// A registry that never answered may want to know first who we are.
+    async fn check_certificate(&self, failure: &Failure) -> Result<()> {
+        match Url::parse(&format!("https://{}/v2/", self.endpoint)) {
+            Ok(url) if failure.kind() == Kind::Unavailable && self.over_tls => {
+                let refused = self.client.check_client_certificate(&url).await;
+                refused.map_err(|failure| {
+                    failure.hint(
+                        "give the certificate that it knows us by with --client-certificate and --client-key, or --certs-dir",
+                    )
+                })
+            }
+            _ => Ok(()),
         }
     }
 
