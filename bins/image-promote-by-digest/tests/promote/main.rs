@@ -4,6 +4,7 @@
 // Helpers outside of #[test] functions are tests all the same.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod gate;
 mod image;
 mod scripted;
 mod world;
@@ -16,3 +17,4 @@ mod odd_images;
 mod peculiar_targets;
 mod request_counts;
 mod tls;
+mod tokens;

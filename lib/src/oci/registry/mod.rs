@@ -12,6 +12,8 @@ mod challenge;
 mod errors;
 mod manifests;
 mod reach;
+mod scopes;
+mod token;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -46,8 +46,8 @@ pub(super) struct Way {
     pub(super) client: Client,
     /// `http` or `https`.
     pub(super) scheme: &'static str,
-    /// Whether plain http was asked for.
-    pub(super) plain_http: bool,
+    /// The hosts that plain http was asked for, when this is one of them.
+    pub(super) plain_http_hosts: Vec<String>,
 }
 
 impl Reach {
@@ -97,7 +97,11 @@ impl Reach {
         Ok(Way {
             client,
             scheme,
-            plain_http,
+            plain_http_hosts: if plain_http {
+                self.settings.plain_http_hosts.clone()
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -196,7 +200,11 @@ mod tests {
             ("127.0.0.1:5443/app", "https", false),
         ] {
             let way = reach.way(&reference.parse().unwrap()).unwrap();
-            assert_eq!((way.scheme, way.plain_http), (scheme, plain), "{reference}");
+            assert_eq!(
+                (way.scheme, !way.plain_http_hosts.is_empty()),
+                (scheme, plain),
+                "{reference}"
+            );
             // Nobody but the host that was named may be spoken to in the clear.
             let elsewhere = "http://elsewhere.example.com/".parse().unwrap();
             assert_eq!(way.client.check_url(&elsewhere).is_ok(), plain, "{reference}");
