@@ -39,6 +39,22 @@ pub(crate) struct Rules {
     pub(crate) prefix: &'static str,
     /// Each token is good for so many requests.
     pub(crate) token_uses: Option<u32>,
+    /// Nothing takes a token.
+    pub(crate) is_open: bool,
+    /// A tag that is written is refused so.
+    pub(crate) keeps_tags: Option<Refused>,
+    /// Answers carry these headers too.
+    pub(crate) headers: Vec<(&'static str, &'static str)>,
+}
+
+/// How a tag is refused.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    pub(crate) message: &'static str,
+    /// The tag is written all the same, as somebody else would who was a little quicker.
+    pub(crate) too_late: bool,
 }
 
 pub(crate) const BEARER: &str = "Bearer realm=\"http://HOST/token\",service=\"gate\",scope=\"SCOPE\"";
@@ -56,6 +72,9 @@ impl Default for Rules {
             post_alone: false,
             prefix: "",
             token_uses: None,
+            is_open: false,
+            keeps_tags: None,
+            headers: Vec::new(),
         }
     }
 }
@@ -134,10 +153,14 @@ async fn answer(State(state): State<Arc<Inner>>, request: Request) -> Response {
     if parts.uri.path() == "/token" {
         return state.token(&parts.method, &parts.uri, &parts.headers, &body);
     }
-    match state.refusal(&parts.method, &parts.uri, &parts.headers) {
+    let mut response = match state.refusal(&parts.method, &parts.uri, &parts.headers) {
         Some(refusal) => refusal,
-        None => state.pass(parts.method, &parts.uri, parts.headers, body).await,
+        None => state.admit(parts.method, &parts.uri, parts.headers, body).await,
+    };
+    for (name, value) in &state.rules.headers {
+        response.headers_mut().append(*name, value.parse().unwrap());
     }
+    response
 }
 
 fn pairs(query: &str) -> Vec<(String, String)> {
@@ -255,6 +278,9 @@ impl Inner {
     /// The answer to a request that may not pass.
     fn refusal(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
         let needed = needed(method, uri);
+        if self.rules.is_open {
+            return None;
+        }
         if self.rules.reading_is_free && needed.iter().all(|(_, action)| action == "pull") {
             return None;
         }
@@ -315,6 +341,27 @@ impl Inner {
                 .append("www-authenticate", value.parse().unwrap());
         }
         Some(response)
+    }
+
+    /// The answer to a request that may pass, unless it writes a tag that is to be kept.
+    async fn admit(&self, method: Method, uri: &Uri, headers: HeaderMap, body: Bytes) -> Response {
+        let tag = uri
+            .path()
+            .rsplit_once("/manifests/")
+            .filter(|(_, name)| !name.contains(':'));
+        let Some(refused) = self
+            .rules
+            .keeps_tags
+            .as_ref()
+            .filter(|_| tag.is_some() && method == Method::PUT)
+        else {
+            return self.pass(method, uri, headers, body).await;
+        };
+        if refused.too_late {
+            self.pass(method, uri, headers, body).await;
+        }
+        let body = json!({"errors": [{"code": refused.code, "message": refused.message}]}).to_string();
+        (StatusCode::from_u16(refused.status).unwrap(), body).into_response()
     }
 
     /// Hands a request on as it is, and its answer back.

@@ -252,7 +252,7 @@ async fn identity_tokens_and_servers_that_take_forms_alone() {
     };
     guarded.log_in(PROD);
     guarded.promote().await;
-    assert_eq!(guarded.gate.asked(), [expected.clone()]);
+    assert_eq!(guarded.gate.asked(), std::slice::from_ref(&expected));
 
     let entry = serde_json::json!({"auths": {&guarded.gate.host: {"identitytoken": PROD.1}}});
     fs::write(guarded.world.path("docker/config.json"), entry.to_string()).unwrap();

@@ -7,11 +7,12 @@
 //! again shortly before it expires. Where the server gives no such token, or one that the registry does not take, each
 //! request's own scopes are asked for, in the registry's own words where it gave them.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
 
 use super::challenge::{self, Challenge};
+use super::notices::Notices;
 use super::reach::Way;
 pub use super::scopes::Access;
 pub(super) use super::scopes::Scopes;
@@ -35,6 +36,7 @@ pub(super) struct Session {
     plain_http_hosts: Vec<String>,
     credential: Option<Credential>,
     origin: Option<String>,
+    notices: Arc<Notices>,
     scheme: Mutex<Scheme>,
     expected: std::sync::Mutex<Scopes>,
 }
@@ -56,8 +58,8 @@ struct Tokens {
     narrow: bool,
     /// In which words the registry wants which scopes, as it said last.
     hint: Option<(Scopes, Vec<String>)>,
-    /// What the token server refused, and how.
-    refused: Vec<(Vec<String>, StatusCode)>,
+    /// What the token server refused, and how it put it.
+    refused: Vec<(Vec<String>, String)>,
 }
 
 /// What a request is authenticated with.
@@ -88,6 +90,7 @@ impl Session {
             plain_http_hosts: way.plain_http_hosts.clone(),
             credential,
             origin,
+            notices: way.notices.clone(),
             scheme: Mutex::new(Scheme::Unknown),
             expected: std::sync::Mutex::new(Scopes::default()),
         }
@@ -117,6 +120,12 @@ impl Session {
         needed: &Scopes,
         build: impl Fn() -> Request<'a>,
     ) -> Result<Response> {
+        let response = self.send_proved(needed, build).await?;
+        self.notices.tell(&self.endpoint, &response);
+        Ok(response)
+    }
+
+    async fn send_proved<'a>(&self, needed: &Scopes, build: impl Fn() -> Request<'a>) -> Result<Response> {
         {
             let mut scheme = self.scheme.lock().await;
             if matches!(*scheme, Scheme::Unknown) {
@@ -338,7 +347,7 @@ impl Session {
             let words = scopes.words();
             match tokens.ask(&asker, &scopes, words.clone()).await? {
                 Given::Token(token) => return Ok(token),
-                Given::Refused(status) => wide = Some((words, status)),
+                Given::Refused(why) => wide = Some((words, why)),
             }
         }
         // Some token servers refuse the whole when they refuse a part.
@@ -350,9 +359,9 @@ impl Session {
                 Ok(token)
             }
             // The part was not to blame then, and the whole says more about what the run needs.
-            Given::Refused(status) => {
-                let (words, status) = wide.unwrap_or((words, status));
-                Err(asker.refused(&tokens.server, status, &words))
+            Given::Refused(why) => {
+                let (words, why) = wide.unwrap_or((words, why));
+                Err(asker.refused(&tokens.server, &why, &words))
             }
         }
     }
@@ -361,12 +370,12 @@ impl Session {
 impl Tokens {
     /// Asks the token server, unless it refused the same already.
     async fn ask(&mut self, asker: &Asker<'_>, scopes: &Scopes, words: Vec<String>) -> Result<Given> {
-        if let Some((_, status)) = self.refused.iter().find(|(refused, _)| *refused == words) {
-            return Ok(Given::Refused(*status));
+        if let Some((_, why)) = self.refused.iter().find(|(refused, _)| *refused == words) {
+            return Ok(Given::Refused(why.clone()));
         }
         let given = asker.token(&self.server, scopes, words.clone()).await?;
-        if let Given::Refused(status) = given {
-            self.refused.push((words, status));
+        if let Given::Refused(why) = &given {
+            self.refused.push((words, why.clone()));
         }
         Ok(given)
     }

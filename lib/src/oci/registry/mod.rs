@@ -11,6 +11,7 @@ mod blobs;
 mod challenge;
 mod errors;
 mod manifests;
+mod notices;
 mod reach;
 mod scopes;
 mod token;

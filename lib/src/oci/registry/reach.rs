@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::notices::Notices;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::http::{Client, ClientIdentity, PlainHttp, Settings};
@@ -38,6 +39,7 @@ pub(super) struct Reach {
     usual: Client,
     /// Those of registries that are reached in their own way, by `host[:port]`.
     own: Mutex<BTreeMap<String, Client>>,
+    notices: Arc<Notices>,
 }
 
 /// How one registry is reached.
@@ -48,6 +50,8 @@ pub(super) struct Way {
     pub(super) scheme: &'static str,
     /// The hosts that plain http was asked for, when this is one of them.
     pub(super) plain_http_hosts: Vec<String>,
+    /// What was told already of what registries say.
+    pub(super) notices: Arc<Notices>,
 }
 
 impl Reach {
@@ -67,6 +71,7 @@ impl Reach {
             usual: Client::new(transport, deadline)?,
             settings,
             own: Mutex::default(),
+            notices: Arc::default(),
         })
     }
 
@@ -102,6 +107,7 @@ impl Reach {
             } else {
                 Vec::new()
             },
+            notices: self.notices.clone(),
         })
     }
 

@@ -37,8 +37,8 @@ pub(super) struct TokenServer {
 #[derive(Debug)]
 pub(super) enum Given {
     Token(Token),
-    /// The server refuses, with this status. Asking the same once more would be answered the same.
-    Refused(StatusCode),
+    /// The server refuses, with this status and these words. Asking the same once more would be answered the same.
+    Refused(String),
 }
 
 /// A token, as long as it counts.
@@ -121,7 +121,8 @@ impl Asker<'_> {
         }
         let status = response.status();
         if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-            return Ok(Given::Refused(status));
+            let said = super::errors::said(response).await;
+            return Ok(Given::Refused(format!("status {status}{said}")));
         }
         if !status.is_success() {
             return Err(Failure::unavailable(format!(
@@ -218,12 +219,12 @@ impl Asker<'_> {
     }
 
     /// The failure of a run that cannot do without a token for these words.
-    pub(super) fn refused(&self, server: &TokenServer, status: StatusCode, words: &[String]) -> Failure {
+    pub(super) fn refused(&self, server: &TokenServer, why: &str, words: &[String]) -> Failure {
         let realm = authority(&server.realm);
         let endpoint = self.endpoint;
         let scope = words.join(" ");
         let failure = Failure::denied(format!(
-            "the token server {realm} refuses a token for {endpoint} with scope {scope} (status {status})"
+            "the token server {realm} refuses a token for {endpoint} with scope {scope} ({why})"
         ));
         match self.origin {
             Some(origin) => failure.hint(format!(
