@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::transfer::{Lanes, Moved, Mover, stopped};
 use super::{Copier, Done, Journal, Tally, Target, Way, must_write};
 use crate::cli::{Progress, effect};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::oci::{Graph, Manifest, Pointer, Repository};
 
 /// One target on its way.
@@ -114,7 +114,24 @@ impl Edge<'_> {
             }
         }
         let effect = effect("tag", format!("{reference} as {wanted}"));
-        repository.put_manifest(&pointer, root).await?;
+        if let Err(refused) = repository.put_manifest(&pointer, root).await {
+            // Another job may have been quicker with the same image, and a registry that keeps its tags refuses even
+            // the image that they name already.
+            let may_be_right = matches!(refused.kind(), Kind::Conflict | Kind::Denied);
+            let named = match may_be_right && reference.tag().is_some() {
+                true => repository.resolve(&pointer).await.unwrap_or(None),
+                false => None,
+            };
+            if named.as_ref() != Some(wanted) {
+                return Err(refused);
+            }
+            effect.done("unchanged");
+            return Ok(Done {
+                changed: false,
+                before: named,
+                tally,
+            });
+        }
         match repository.resolve(&pointer).await? {
             Some(named) if named == *wanted => {}
             Some(named) => {
