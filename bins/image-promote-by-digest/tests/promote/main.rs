@@ -4,6 +4,7 @@
 // Helpers outside of #[test] functions are tests all the same.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod gate;
 mod image;
 mod scripted;
 mod world;
@@ -17,4 +18,6 @@ mod partial_index;
 mod peculiar_targets;
 mod referrers;
 mod request_counts;
+mod tls;
+mod tokens;
 mod verify;

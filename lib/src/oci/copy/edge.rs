@@ -328,14 +328,17 @@ impl<'a> Edge<'a> {
                 Ok(_) => {}
                 // Registries that keep tags from changing refuse even what changes nothing: another job may have
                 // written the very same a moment ago.
-                Err(refused) if refused.kind() == Kind::Conflict => {
-                    return match store.resolve(&pointer).await {
-                        Ok(Some(named)) if named == *wanted => {
-                            effect.done("unchanged");
-                            Ok(false)
-                        }
-                        _ => Err(refused),
+                Err(refused) if matches!(refused.kind(), Kind::Conflict | Kind::Denied) => {
+                    let named = match reference.tag() {
+                        Some(_) => store.resolve(&pointer).await.unwrap_or(None),
+                        None => None,
                     };
+                    if named.as_ref() != Some(wanted) {
+                        return Err(refused);
+                    }
+                    effect.done("unchanged");
+                    *before = named;
+                    return Ok(false);
                 }
                 Err(failure) => return Err(self.blame_gaps(root, failure)),
             }
