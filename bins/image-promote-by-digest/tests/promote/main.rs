@@ -9,6 +9,7 @@ mod image;
 mod scripted;
 mod world;
 
+mod broken_uploads;
 mod failing_sources;
 mod guarded_tags;
 mod logins;

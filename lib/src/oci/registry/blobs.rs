@@ -265,7 +265,7 @@ impl Repository {
         let Some(location) = response.header(&header::LOCATION) else {
             return Ok(None);
         };
-        let mut location = self.place.base.join(location).map_err(|_| broken())?;
+        let mut location = response.url().join(location).map_err(|_| broken())?;
         // A registry behind a TLS proxy often does not know that it is.
         if self.place.base.scheme() == "https"
             && location.scheme() == "http"
@@ -419,12 +419,18 @@ impl Upload {
             status if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => GoOn::FromOffset,
             _ => GoOn::Anew,
         };
-        Err(Setback {
-            go_on,
-            failure: repository
-                .tried_blob("uploading", digest, &scopes, response)
-                .await,
-        })
+        let failure = match status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::RANGE_NOT_SATISFIABLE => Failure::unavailable(format!(
+                "{} lost track of uploading the blob {digest} (status {status})",
+                repository.reference().endpoint()
+            )),
+            _ => {
+                repository
+                    .tried_blob("uploading", digest, &scopes, response)
+                    .await
+            }
+        };
+        Err(Setback { failure, go_on })
     }
 
     /// Gives the upload back, so that the registry need not keep its beginnings. Best effort: it would expire too, and
