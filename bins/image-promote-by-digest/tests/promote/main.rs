@@ -8,11 +8,15 @@ mod image;
 mod scripted;
 mod world;
 
+mod batch;
 mod failing_sources;
 mod guarded_tags;
+mod layouts;
 mod logins;
 mod moving;
 mod odd_images;
 mod peculiar_targets;
+mod plan;
 mod referrers;
 mod request_counts;
+mod rollback;
