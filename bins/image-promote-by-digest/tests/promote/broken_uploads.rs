@@ -117,6 +117,22 @@ async fn an_upload_begins_anew_where_the_registry_does_not_know_how_far_it_was()
 }
 
 #[tokio::test]
+async fn an_upload_begins_anew_where_the_registry_takes_no_parts() {
+    let world = World::open().await;
+    let image = image();
+    let target = Scripted::start(Script {
+        resumes: true,
+        refuses_parts: true,
+        ..target(UploadFault::BreaksOff(MEBIBYTE), 1)
+    })
+    .await;
+    let (run, _) = promote(&world, &image, &target).await;
+    assert_arrived(run, &target, &image);
+    assert_eq!(target.uploads(&Method::PATCH), 1);
+    assert_eq!(target.uploads(&Method::POST), 2 + 1);
+}
+
+#[tokio::test]
 async fn a_blob_that_arrived_is_not_sent_again_when_only_the_answer_got_lost() {
     let world = World::open().await;
     let image = image();

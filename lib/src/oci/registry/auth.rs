@@ -347,7 +347,8 @@ impl Session {
                 _ => request,
             }
         };
-        let response = request.send().await?;
+        // What needs the token may itself be what an upload under way waits for.
+        let response = request.urgent().send().await?;
         let status = response.status();
         if !status.is_success() {
             return Err(self.token_refusal(realm, status, &words));

@@ -156,25 +156,29 @@ impl Repository {
     pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{}", blob.digest))?;
-        let get = async |from: u64| {
+        let get = async |range: Option<&str>| {
             let build = || {
-                let request = self.place.client.get(url.clone()).answered_elsewhere().streams();
-                match from {
-                    0 => request,
+                let mut request = self.place.client.get(url.clone()).answered_elsewhere().streams();
+                if from > 0 {
                     // The upload that this is read for waits, and may be what keeps others from being sent.
-                    _ => request.urgent().header(header::RANGE, &format!("bytes={from}-")),
+                    request = request.urgent();
+                }
+                match range {
+                    Some(range) => request.header(header::RANGE, range),
+                    None => request,
                 }
             };
             self.place.session.send(&scopes, build).await
         };
-        let mut response = get(from).await?;
+        let range = (from > 0).then(|| format!("bytes={from}-"));
+        let mut response = get(range.as_deref()).await?;
         if from > 0 {
             match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(&response, from, blob.size) => {
                     return Ok(Box::pin(response.stream()));
                 }
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST => {
-                    response = get(0).await?;
+                    response = get(None).await?;
                 }
                 _ => {}
             }

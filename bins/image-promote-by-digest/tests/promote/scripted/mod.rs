@@ -45,6 +45,8 @@ pub(crate) struct Script {
     pub(crate) uploads: Option<(UploadFault, u32)>,
     /// Keeps what it got of an upload that broke off, and says how much.
     pub(crate) resumes: bool,
+    /// Takes nothing but whole blobs.
+    pub(crate) refuses_parts: bool,
     /// Has uploads sent to this other host.
     pub(crate) uploads_at: Option<String>,
     /// Gives other bytes for manifests.
