@@ -145,22 +145,26 @@ impl Repository {
     /// # Errors
     /// Not found (exit 5), denied (4) or unavailable (7), as the registry says.
     pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
-        self.blob_from(blob, 0).await
+        self.open_blob(blob, 0, false).await
     }
 
-    /// Opens a blob for reading from an offset on, in bytes. Servers that know of no ranges are read from the start, and
-    /// what was not asked for is left out.
+    /// Opens a blob to read on from an offset, in bytes. Servers that know of no ranges are read from the start, and what
+    /// was not asked for is left out. Where the registry limits our rate this goes before other requests: the upload
+    /// that waits for it may be what they wait for.
     ///
     /// # Errors
     /// As [`Repository::blob`].
     pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
+        self.open_blob(blob, from, true).await
+    }
+
+    async fn open_blob(&self, blob: &Descriptor, from: u64, urgent: bool) -> Result<BlobStream> {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{}", blob.digest))?;
         let get = async |range: Option<&str>| {
             let build = || {
                 let mut request = self.place.client.get(url.clone()).answered_elsewhere().streams();
-                if from > 0 {
-                    // The upload that this is read for waits, and may be what keeps others from being sent.
+                if urgent {
                     request = request.urgent();
                 }
                 match range {

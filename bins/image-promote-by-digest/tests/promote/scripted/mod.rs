@@ -223,7 +223,7 @@ async fn answer(
     };
     if lingers {
         // Long enough for others to come meanwhile.
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let path = uri.path().strip_prefix("/v2/").unwrap_or_default();
     if let Some((repository, id)) = path.split_once("/blobs/uploads/") {
