@@ -12,6 +12,9 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 use self::document::{Document, Found};
 use super::Reference;
@@ -64,7 +67,11 @@ pub struct Credentials {
     direct: BTreeMap<String, Credential>,
     documents: Vec<Document>,
     platforms: Option<Platforms>,
+    helped: Arc<Mutex<Helped>>,
 }
+
+/// What helpers said of servers.
+type Helped = BTreeMap<(PathBuf, String), Option<Credential>>;
 
 impl Credentials {
     /// Reads the files, in the order of their weight.
@@ -135,8 +142,8 @@ impl Credentials {
                 match found {
                     Found::Login(login) => return Ok(Some(login)),
                     Found::Helper { program, server } => {
-                        if let Some(credential) = program::get(&program, &server, deadline).await? {
-                            let origin = format!("{}, as {} says", program.display(), document.origin());
+                        let origin = format!("{}, as {} says", program.display(), document.origin());
+                        if let Some(credential) = self.helped(program, server, deadline).await? {
                             return Ok(Some(Login { credential, origin }));
                         }
                     }
@@ -147,6 +154,26 @@ impl Credentials {
             Some(platforms) => platforms.find(reference.registry()),
             None => Ok(None),
         }
+    }
+}
+
+impl Credentials {
+    /// Asks a helper, once for each server: it may take its time, and some give another token each time, with which two
+    /// repositories of one registry would be two logins.
+    async fn helped(
+        &self,
+        program: PathBuf,
+        server: String,
+        deadline: Deadline,
+    ) -> Result<Option<Credential>> {
+        let mut helped = self.helped.lock().await;
+        let key = (program, server);
+        if let Some(known) = helped.get(&key) {
+            return Ok(known.clone());
+        }
+        let credential = program::get(&key.0, &key.1, deadline).await?;
+        helped.insert(key, credential.clone());
+        Ok(credential)
     }
 }
 
@@ -383,6 +410,31 @@ mod tests {
         assert!(!format!("{odd:?}").contains("canary"), "{odd:?}");
         let absent = program::get(&folder.path().join("docker-credential-absent"), "x", soon()).await;
         assert_eq!(absent.expect_err("absent").kind(), Kind::Usage);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_never_says_the_same_twice_is_asked_once_for_each_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-fickle");
+        let script = format!(
+            "#!/bin/sh\nread -r server\necho \"$server\" >> {0}/asked\n\
+            echo \"{{\\\"Username\\\":\\\"u\\\",\\\"Secret\\\":\\\"canary-$(wc -l < {0}/asked)\\\"}}\"\n",
+            folder.path().display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let credentials = Credentials::default();
+        let helped = async |server: &str| {
+            let helped = credentials
+                .helped(program.clone(), server.to_owned(), soon())
+                .await;
+            helped.unwrap().unwrap()
+        };
+        let first = helped("a.example").await;
+        assert_eq!(helped("a.example").await, first);
+        assert_ne!(helped("b.example").await, first);
+        let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
+        assert_eq!(asked, "a.example\nb.example\n");
     }
 
     #[tokio::test]

@@ -30,6 +30,11 @@ pub(super) struct Tried<'a> {
 
 /// The hint for whoever is nobody at a registry.
 pub(super) fn no_credential(endpoint: &str) -> String {
+    // Nobody logs in to Docker Hub by the name of its machine.
+    let endpoint = match endpoint {
+        "registry-1.docker.io" => "docker.io",
+        other => other,
+    };
     let variables = match variables_for(endpoint) {
         Some(variables) => format!(", or set {variables}"),
         None => String::new(),
