@@ -14,7 +14,7 @@ use anyhow::Context as _;
 
 pub use certificates::{Authority, Certificate, Validity};
 pub use openbao::{AppRole, JwtRole, KubernetesRole, OpenBao};
-pub use registry::{Registry, Tls, docker_config};
+pub use registry::{Registry, Tls, Tokens, docker_config};
 
 /// A client for servers on loopback: plain HTTP, no redirects, no proxy whatever the environment says, at most a minute
 /// for a request.
