@@ -5,16 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use towpath::http::Url;
-use towpath_sandbox::servers::http_client;
+use towpath_sandbox::servers::{Certificate, http_client};
 
 /// How a gate asks for tokens and gives them.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) prefix: &'static str,
     /// Each token is good for so many requests.
     pub(crate) token_uses: Option<u32>,
+    /// Tokens are signed with this, for a registry that checks them by itself.
+    pub(crate) signer: Option<Certificate>,
     /// Nothing takes a token.
     pub(crate) is_open: bool,
     /// A tag that is written is refused so.
@@ -72,6 +75,7 @@ impl Default for Rules {
             post_alone: false,
             prefix: "",
             token_uses: None,
+            signer: None,
             is_open: false,
             keeps_tags: None,
             headers: Vec::new(),
@@ -238,7 +242,10 @@ impl Inner {
                 }
             }
         }
-        let value = format!("canary-token-of-the-gate-{}", memory.tokens.len());
+        let value = match &self.rules.signer {
+            Some(signer) => signer.sign_token(&claims(&granted)).unwrap(),
+            None => format!("canary-token-of-the-gate-{}", memory.tokens.len()),
+        };
         memory.tokens.insert(value.clone(), Token { granted, uses: 0 });
         // The two specifications name it differently.
         let name = if is_post { "access_token" } else { "token" };
@@ -389,6 +396,26 @@ impl Inner {
         *response.body_mut() = answer.bytes().await.unwrap().into();
         response
     }
+}
+
+/// What a token says that is signed (the distribution project's "Token Authentication Implementation").
+fn claims(granted: &BTreeSet<(String, String)>) -> Value {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let access =
+        |(name, action): &(String, String)| json!({"type": "repository", "name": name, "actions": [action]});
+    json!({
+        "iss": "gate",
+        "aud": "gate",
+        "sub": "somebody",
+        "nbf": now - 60,
+        "iat": now,
+        "exp": now + 300,
+        "jti": "1",
+        "access": granted.iter().map(access).collect::<Vec<_>>(),
+    })
 }
 
 fn basic(user: &str, password: &str) -> String {
