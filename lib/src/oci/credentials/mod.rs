@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use self::document::{Document, Found};
 use super::Reference;
 use crate::deadline::Deadline;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 pub use self::document::render;
@@ -96,11 +96,13 @@ impl Credentials {
     }
 
     /// Reads a document of the same form that is at hand, and counts after what was read before. `origin` names it.
+    /// It may have been written for somebody else, so helpers in it that are not there are passed over.
     ///
     /// # Errors
     /// Input (exit 3) when it is malformed.
     pub fn read_text(&mut self, text: &Secret, origin: &str) -> Result<()> {
-        self.documents.push(Document::parse(text.expose(), origin)?);
+        self.documents
+            .push(Document::parse(text.expose(), origin)?.ambient());
         Ok(())
     }
 
@@ -143,8 +145,14 @@ impl Credentials {
                     Found::Login(login) => return Ok(Some(login)),
                     Found::Helper { program, server } => {
                         let origin = format!("{}, as {} says", program.display(), document.origin());
-                        if let Some(credential) = self.helped(program, server, deadline).await? {
-                            return Ok(Some(Login { credential, origin }));
+                        match self.helped(program, server, deadline).await {
+                            Ok(Some(credential)) => return Ok(Some(Login { credential, origin })),
+                            Ok(None) => {}
+                            // Helpers of the runner's own need not be where the job runs.
+                            Err(failure) if document.is_ambient() && failure.kind() == Kind::Usage => {
+                                tracing::debug!(action = "login", object = origin, reason = %failure, "passed over");
+                            }
+                            Err(failure) => return Err(failure),
                         }
                     }
                 }
@@ -195,7 +203,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::failure::Kind;
 
     fn soon() -> Deadline {
         Deadline::after(Duration::from_secs(20))
@@ -313,6 +320,15 @@ mod tests {
             assert!(found.contains(origin), "{reference}: {found}");
         }
         assert_eq!(user_for(&credentials, "registry.example.com/app").await, None);
+        // A file is the user's own, and a variable may be the runner's.
+        let absent = Secret::new("{\"credsStore\": \"towpath-has-no-such-helper\"}");
+        credentials.read_text(&absent, variable).unwrap();
+        assert_eq!(user_for(&credentials, "registry.example.com/app").await, None);
+        let own = written(folder.path(), absent.expose()).unwrap();
+        let failure = own
+            .find(&"registry.example.com/app".parse().unwrap(), soon())
+            .await;
+        assert_eq!(failure.expect_err("no helper").kind(), Kind::Usage);
         let failure = credentials
             .read_text(&Secret::new("{\"auths\": \"canary-no-map\"}"), variable)
             .expect_err("malformed");
