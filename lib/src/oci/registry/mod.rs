@@ -13,6 +13,7 @@ mod errors;
 mod manifests;
 mod notices;
 mod reach;
+mod refusal;
 mod scopes;
 mod token;
 
