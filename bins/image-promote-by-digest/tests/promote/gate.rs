@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) reading_is_free: bool,
     /// Whoever shows no token is told that nothing is there, but at `/v2/`.
     pub(crate) hides: bool,
+    /// What a token may not read is not there to be mounted from.
+    pub(crate) hides_sources: bool,
     /// The values of `WWW-Authenticate`, for `HOST` and `SCOPE`.
     pub(crate) challenges: Vec<&'static str>,
     /// Says in its challenge why a token was refused.
@@ -67,6 +69,7 @@ impl Default for Rules {
         Rules {
             reading_is_free: false,
             hides: false,
+            hides_sources: false,
             challenges: vec![BEARER],
             explains: true,
             grants: |user, _, _| user.is_some(),
@@ -109,6 +112,16 @@ struct Memory {
 struct Token {
     granted: BTreeSet<(String, String)>,
     uses: u32,
+}
+
+impl Token {
+    /// Whether it may write where it is to be written, and lacks what is to be read elsewhere.
+    fn lacks_sources_alone(&self, needed: &BTreeSet<(String, String)>) -> bool {
+        let written = needed.iter().find(|(_, action)| action == "push");
+        needed
+            .difference(&self.granted)
+            .all(|(repository, _)| written.is_some_and(|(target, _)| target != repository))
+    }
 }
 
 /// A token that was asked for.
@@ -318,6 +331,9 @@ impl Inner {
                 Some(token) if needed.is_subset(&token.granted) => {
                     token.uses += 1;
                     return None;
+                }
+                Some(token) if self.rules.hides_sources && token.lacks_sources_alone(&needed) => {
+                    return Some(error(404, "NAME_UNKNOWN"));
                 }
                 Some(_) => ",error=\"insufficient_scope\"",
                 None => ",error=\"invalid_token\"",

@@ -102,14 +102,16 @@ async fn two_logins_at_one_registry_mount_where_they_may_and_send_where_they_may
     };
     const OWN_ALONE: fn(Option<&str>, &str, &str) -> bool =
         |user, repository, _| user.is_some_and(|user| repository.starts_with(user));
-    for (grants, all_or_nothing, count) in [
-        (MAY_READ_ALL, false, "mounted"),
-        (OWN_ALONE, false, "copied"),
-        (OWN_ALONE, true, "copied"),
+    for (grants, all_or_nothing, hides_sources, count) in [
+        (MAY_READ_ALL, false, false, "mounted"),
+        (OWN_ALONE, false, false, "copied"),
+        (OWN_ALONE, true, false, "copied"),
+        (OWN_ALONE, false, true, "copied"),
     ] {
         let guarded = Guarded::start(Rules {
             grants,
             all_or_nothing,
+            hides_sources,
             ..Rules::default()
         })
         .await;
