@@ -182,10 +182,10 @@ impl Source {
     /// Opens a blob for reading.
     ///
     /// # Errors
-    /// As [`Repository::blob`] and [`Layout::blob`].
+    /// As [`Repository::blob`] and [`Layout::blob_from`].
     pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
         match self {
-            Source::Layout(layout) => layout.blob(blob).await,
+            Source::Layout(layout) => layout.blob_from(blob, 0).await,
             Source::Registry { repository, .. } => repository.blob(blob).await,
         }
     }

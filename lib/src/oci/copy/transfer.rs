@@ -227,8 +227,8 @@ impl Mover<'_> {
             match self.target.begin_upload(&blob.digest, Some(from)).await {
                 Ok(Begun::Mounted) => return Ok(Ok(Moved::Mounted)),
                 Ok(Begun::Upload(upload)) => return Ok(Err(upload)),
-                // The login may write here without being allowed to read there.
-                Err(failure) if failure.kind() == Kind::Denied => {
+                // The login may write here without being allowed to read there, or even to know of it.
+                Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
                     self.mounts_refused.store(true, Ordering::Relaxed);
                 }
                 Err(failure) => return Err(failure),

@@ -122,7 +122,7 @@ impl Asker<'_> {
         }
         let status = response.status();
         if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-            let said = super::errors::said(response).await;
+            let said = super::refusal::said(response).await;
             return Ok(Given::Refused(format!("status {status}{said}")));
         }
         if !status.is_success() {
