@@ -8,10 +8,12 @@ use futures_util::stream::{self, StreamExt as _};
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Result};
 use towpath::handoff::{self, Handoff};
-use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal, Look, Traffic, read_batch};
+use towpath::oci::copy::{
+    BlobCheck, Copier, CopySettings, ImageReference, Journal, Look, Traffic, read_batch,
+};
 use towpath::oci::{Digest, Registries};
 
-use crate::args::PromotionArgs;
+use crate::args::{PromotionArgs, Proof};
 use crate::plan::{self, Group, Wanted};
 use crate::report::PromotionReport;
 
@@ -219,6 +221,7 @@ fn settings(args: &PromotionArgs) -> CopySettings {
         referrers: args.referrers.clone(),
         platforms: args.platforms.clone(),
         allow_partial_index: args.allow_partial_index,
+        verify: (args.verify == Proof::Deep).then_some(BlobCheck::Present),
     }
 }
 

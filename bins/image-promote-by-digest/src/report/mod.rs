@@ -2,9 +2,11 @@
 
 mod promotion;
 mod rollback;
+mod verification;
 
 pub(crate) use promotion::PromotionReport;
 pub(crate) use rollback::RollbackReport;
+pub(crate) use verification::VerificationReport;
 
 use std::time::Duration;
 

@@ -23,31 +23,124 @@ const FILES_AT_ONCE: usize = 4;
 /// One target on its way.
 pub(super) struct Edge<'a> {
     pub(super) copier: &'a Copier,
-    pub(super) graph: &'a Graph,
+    /// None when there is nothing to do.
+    pub(super) graph: Option<&'a Graph>,
     pub(super) target: &'a Target,
-    pub(super) planned: &'a Planned,
+    pub(super) planned: Planned,
     pub(super) way: Way,
     pub(super) mount_from: Option<&'a Repository>,
-    pub(super) progress: &'a Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     pub(super) stop: CancellationToken,
 }
 
-impl Edge<'_> {
-    pub(super) async fn carry(self, journal: Option<&Journal>) -> Result<Done> {
+/// Brings what several targets lack of the blobs, which they are all sent, and reads each blob once. What became of a
+/// target's blobs is in the edges' order.
+pub(super) async fn bring_together(edges: &[&Edge<'_>]) -> Vec<Result<Tally>> {
+    let mut outcomes: Vec<Result<Tally>> = Vec::with_capacity(edges.len());
+    let mut wanted: BTreeMap<&Digest, (&Descriptor, Vec<usize>)> = BTreeMap::new();
+    for (place, edge) in edges.iter().enumerate() {
+        outcomes.push(Ok(Tally::default()));
+        match edge.blobs() {
+            Ok(blobs) => {
+                for blob in blobs {
+                    wanted
+                        .entry(&blob.digest)
+                        .or_insert((blob, Vec::new()))
+                        .1
+                        .push(place);
+                }
+            }
+            Err(failure) => outcomes[place] = Err(failure),
+        }
+    }
+    let mut moving: FuturesUnordered<_> = wanted
+        .into_values()
+        .map(|(blob, places)| async move {
+            let movers: Vec<Mover<'_>> = places.iter().filter_map(|place| edges[*place].mover()).collect();
+            (blob, places, Mover::bring_to_all(&movers, blob).await)
+        })
+        .collect();
+    while let Some((blob, places, moved)) = moving.next().await {
+        for (place, moved) in places.into_iter().zip(moved) {
+            match (moved, &mut outcomes[place]) {
+                (Ok(moved), Ok(tally)) => tally.count(moved, blob),
+                // The first failure is the one to tell; the others follow from it.
+                (Err(failure), Ok(_)) => {
+                    edges[place].stop.cancel();
+                    outcomes[place] = Err(failure);
+                }
+                (_, Err(_)) => {}
+            }
+        }
+    }
+    outcomes
+}
+
+impl Tally {
+    fn count(&mut self, moved: Moved, blob: &Descriptor) {
+        match moved {
+            Moved::Mounted => self.mounted.add(blob),
+            Moved::Copied => self.copied.add(blob),
+            Moved::Skipped => self.skipped.add(blob),
+        }
+    }
+}
+
+impl<'a> Edge<'a> {
+    /// Whether blobs are sent to a registry.
+    pub(super) fn is_sent(&self) -> bool {
+        self.way == Way::Send && self.target.store.repository().is_some() && self.planned.is_work()
+    }
+
+    fn blobs(&self) -> Result<Vec<&'a Descriptor>> {
+        match self.graph {
+            Some(graph) => graph.blobs(&self.planned.parts(graph, self.way)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn mover(&self) -> Option<Mover<'_>> {
+        Some(Mover {
+            source: &self.copier.source,
+            target: self.target.store.repository()?,
+            mount_from: self.mount_from,
+            mounts_refused: AtomicBool::new(false),
+            traffic: &self.copier.traffic,
+            stop: &self.stop,
+            progress: &self.progress,
+        })
+    }
+
+    /// Blobs, unless they were `brought` already; manifests, what refers to them, and the tag.
+    pub(super) async fn carry(
+        self,
+        brought: Option<Result<Tally>>,
+        journal: Option<&Journal>,
+    ) -> Result<Done> {
         let mut done = Done {
             before: self.planned.before.clone(),
-            referrers: self.planned.count(self.graph),
             ..Done::default()
         };
-        let parts = self.planned.parts(self.graph, self.way);
-        self.bring_blobs(&self.graph.blobs(&parts)?, &mut done.tally)
-            .await?;
-        let root = self.graph.root();
-        let missing: Vec<&Referrer> = self.planned.missing(self.graph).collect();
+        let Some(graph) = self.graph else {
+            return Ok(done);
+        };
+        done.referrers = self.planned.count(graph);
+        if !self.planned.is_work() {
+            return Ok(done);
+        }
+        if brought.is_none() {
+            self.check_stop()?;
+        }
+        done.tally = match brought {
+            Some(brought) => brought?,
+            None => self.bring_blobs(&self.blobs()?).await?,
+        };
+        let root = graph.root();
+        let missing: Vec<&Referrer> = self.planned.missing(graph).collect();
         // What refers to the root needs it there; otherwise it comes last, with its tag.
         let root_comes_last = missing.is_empty();
         let mut unlisted = Vec::new();
-        for wave in self.graph.waves(&parts)? {
+        for wave in graph.waves(&self.planned.parts(graph, self.way))? {
             let pushed: FuturesUnordered<_> = wave
                 .into_iter()
                 .filter(|manifest| !root_comes_last || manifest.digest() != root.digest())
@@ -61,12 +154,14 @@ impl Edge<'_> {
         }
         self.list(unlisted, journal).await?;
         for referrer in &missing {
-            self.attach(referrer, journal).await?;
+            self.attach(referrer, graph, journal).await?;
         }
         done.changed = !missing.is_empty();
         if self.planned.write {
             self.check_stop()?;
-            done.changed |= self.name(&mut done.before, root_comes_last, journal).await?;
+            done.changed |= self
+                .name(root, &mut done.before, root_comes_last, journal)
+                .await?;
         }
         Ok(done)
     }
@@ -78,58 +173,47 @@ impl Edge<'_> {
         Ok(())
     }
 
-    async fn bring_blobs(&self, blobs: &[&Descriptor], tally: &mut Tally) -> Result<()> {
+    async fn bring_blobs(&self, blobs: &[&Descriptor]) -> Result<Tally> {
         match &self.target.store {
-            Store::Registry(repository) => {
-                let mover = Mover {
-                    source: &self.copier.source,
-                    target: repository,
-                    mount_from: self.mount_from,
-                    mounts_refused: AtomicBool::new(false),
-                    traffic: &self.copier.traffic,
-                    stop: &self.stop,
-                    progress: self.progress,
+            Store::Registry(_) => {
+                let Some(mover) = self.mover() else {
+                    return Ok(Tally::default());
                 };
                 let moving = blobs
                     .iter()
                     .map(|blob| async { (*blob, mover.bring(blob).await) });
-                self.tally(moving.collect::<FuturesUnordered<_>>(), tally).await
+                self.tally(moving.collect::<FuturesUnordered<_>>()).await
             }
             Store::Layout(layout) => {
                 let filer = Filer {
                     source: &self.copier.source,
                     target: layout,
                     stop: &self.stop,
-                    progress: self.progress,
+                    progress: &self.progress,
                 };
                 let filing = stream::iter(blobs)
                     .map(|blob| async { (*blob, filer.bring(blob).await) })
                     .buffer_unordered(FILES_AT_ONCE);
-                self.tally(filing, tally).await
+                self.tally(filing).await
             }
         }
     }
 
-    async fn tally<'b>(
-        &self,
-        moving: impl Stream<Item = (&'b Descriptor, Result<Moved>)>,
-        tally: &mut Tally,
-    ) -> Result<()> {
+    async fn tally<'b>(&self, moving: impl Stream<Item = (&'b Descriptor, Result<Moved>)>) -> Result<Tally> {
         let mut moving = pin!(moving);
+        let mut tally = Tally::default();
         let mut failed = None;
         // After a failure the others are not dropped but told to stop, so that they can give their uploads back.
         while let Some((blob, moved)) = moving.next().await {
             match moved {
-                Ok(Moved::Mounted) => tally.mounted.add(blob),
-                Ok(Moved::Copied) => tally.copied.add(blob),
-                Ok(Moved::Skipped) => tally.skipped.add(blob),
+                Ok(moved) => tally.count(moved, blob),
                 Err(failure) => {
                     self.stop.cancel();
                     failed.get_or_insert(failure);
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(tally), Err)
     }
 
     /// Gives the manifest back when it refers to another and cannot be found by that yet.
@@ -142,9 +226,28 @@ impl Edge<'_> {
             "push",
             format!("manifest {} to {}", manifest.digest(), self.target.name()),
         );
-        let is_found = self.target.store.put(manifest).await?;
+        let is_found = match self.target.store.put(manifest).await {
+            Ok(is_found) => is_found,
+            Err(failure) => return Err(self.blame_gaps(manifest, failure)),
+        };
         effect.done("done");
         Ok(Some(manifest).filter(|manifest| manifest.subject().is_some() && !is_found))
+    }
+
+    /// Most registries take no index before everything that it lists.
+    fn blame_gaps(&self, manifest: &Manifest, failure: Failure) -> Failure {
+        let absent = self.graph.map(Graph::absent);
+        let lacks = |child: &Descriptor| absent.is_some_and(|absent| absent.contains(&child.digest));
+        if failure.kind() != Kind::Unavailable || !manifest.children().iter().any(lacks) {
+            return failure;
+        }
+        Failure::denied(format!(
+            "{} takes no index of which a part is missing, such as {}",
+            self.target.name(),
+            manifest.digest()
+        ))
+        .because(failure)
+        .hint("promote what is there by digests of its own, or build the index again")
     }
 
     /// Sees to it that what refers to a manifest is found by that.
@@ -166,8 +269,8 @@ impl Edge<'_> {
     }
 
     /// Writes the tag by which a referrer is found, where it has one.
-    async fn attach(&self, referrer: &Referrer, journal: Option<&Journal>) -> Result<()> {
-        let (Some(tag), Some(manifest)) = (&referrer.tag, self.graph.manifest(&referrer.digest)) else {
+    async fn attach(&self, referrer: &Referrer, graph: &Graph, journal: Option<&Journal>) -> Result<()> {
+        let (Some(tag), Some(manifest)) = (&referrer.tag, graph.manifest(&referrer.digest)) else {
             return Ok(());
         };
         self.check_stop()?;
@@ -199,12 +302,12 @@ impl Edge<'_> {
     /// and the registry's answer to the question what it names read just after. Gives back whether it was written.
     async fn name(
         &self,
+        root: &Manifest,
         before: &mut Option<Digest>,
         still_to_push: bool,
         journal: Option<&Journal>,
     ) -> Result<bool> {
         let Target { reference, store, .. } = self.target;
-        let root = self.graph.root();
         let wanted = root.digest();
         let pointer = self.target.pointer(wanted);
         if let Some(tag) = reference.tag() {
@@ -225,16 +328,19 @@ impl Edge<'_> {
                 Ok(_) => {}
                 // Registries that keep tags from changing refuse even what changes nothing: another job may have
                 // written the very same a moment ago.
-                Err(refused) if refused.kind() == Kind::Conflict => {
-                    return match store.resolve(&pointer).await {
-                        Ok(Some(named)) if named == *wanted => {
-                            effect.done("unchanged");
-                            Ok(false)
-                        }
-                        _ => Err(refused),
+                Err(refused) if matches!(refused.kind(), Kind::Conflict | Kind::Denied) => {
+                    let named = match reference.tag() {
+                        Some(_) => store.resolve(&pointer).await.unwrap_or(None),
+                        None => None,
                     };
+                    if named.as_ref() != Some(wanted) {
+                        return Err(refused);
+                    }
+                    effect.done("unchanged");
+                    *before = named;
+                    return Ok(false);
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.blame_gaps(root, failure)),
             }
         }
         match store.resolve(&pointer).await? {

@@ -28,6 +28,7 @@ mod source;
 mod store;
 mod traffic;
 mod transfer;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -47,6 +48,7 @@ pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
 pub use self::selection::Referrers;
 pub use self::source::Source;
 pub use self::traffic::Traffic;
+pub use self::verify::{BlobCheck, Defect, Part, Verified};
 
 use self::edge::Edge;
 use self::look::Planned;
@@ -75,6 +77,8 @@ pub struct CopySettings {
     /// Whether less than the whole index may go: only those platforms, under another digest, or what a sparse index
     /// still has.
     pub allow_partial_index: bool,
+    /// Whether all of the image is looked at once more when it is there, and how closely; else the tag alone is.
+    pub verify: Option<BlobCheck>,
 }
 
 /// Where an image goes: a place, and the tag it gets there unless it goes by digest alone.
@@ -146,6 +150,8 @@ pub struct Done {
     pub tally: Tally,
     /// What refers to the image, by its kinds: artifact types, and the endings of cosign's tags.
     pub referrers: BTreeMap<String, Referred>,
+    /// What the look at all of it found, where one was asked for.
+    pub verified: Option<Verified>,
 }
 
 impl Copier {
@@ -524,38 +530,43 @@ impl Copier {
             ..
         } = look;
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
-        let mut outcomes = Vec::with_capacity(self.targets.len());
-        for (index, planned) in targets.into_iter().enumerate() {
-            outcomes.push(match (planned, &graph) {
-                (Err(failure), _) => Err(failure),
-                (Ok(planned), Some(graph)) if planned.is_work() => {
-                    if stop.is_cancelled() {
-                        outcomes.push(Err(stopped()));
-                        continue;
-                    }
-                    let edge = Edge {
-                        copier: self,
-                        graph,
-                        target: &self.targets[index],
-                        planned: &planned,
-                        way: self.way(index),
-                        mount_from: self.mount_from(index),
-                        progress: &progress,
-                        stop: stop.child_token(),
-                    };
-                    edge.carry(journal).await
+        let edge = |index: usize, planned: Planned| Edge {
+            copier: self,
+            graph: graph.as_ref(),
+            target: &self.targets[index],
+            planned,
+            way: self.way(index),
+            mount_from: self.mount_from(index),
+            progress: progress.clone(),
+            stop: stop.child_token(),
+        };
+        let edges: Vec<Result<Edge>> = targets
+            .into_iter()
+            .enumerate()
+            .map(|(index, planned)| planned.map(|planned| edge(index, planned)))
+            .collect();
+        // What has to be sent to several registries is read once for all of them; the rest takes over from those.
+        let together: Vec<&Edge> = edges.iter().flatten().filter(|edge| edge.is_sent()).collect();
+        let mut brought = if together.len() > 1 {
+            edge::bring_together(&together).await
+        } else {
+            Vec::new()
+        }
+        .into_iter();
+        let mut outcomes = Vec::with_capacity(edges.len());
+        for edge in edges {
+            outcomes.push(match edge {
+                Err(failure) => Err(failure),
+                Ok(edge) => {
+                    let brought = if edge.is_sent() { brought.next() } else { None };
+                    edge.carry(brought, journal).await
                 }
-                (Ok(planned), graph) => Ok(Done {
-                    referrers: graph
-                        .as_ref()
-                        .map(|graph| planned.count(graph))
-                        .unwrap_or_default(),
-                    before: planned.before,
-                    ..Done::default()
-                }),
             });
         }
-        Ok(outcomes)
+        match self.settings.verify {
+            Some(check) => self.prove(outcomes, check, journal, &progress, stop).await,
+            None => Ok(outcomes),
+        }
     }
 
     /// How a target's blobs are come by.

@@ -160,7 +160,7 @@ impl Source {
         }
     }
 
-    async fn child(&self, child: &Descriptor) -> Result<Manifest> {
+    pub(super) async fn child(&self, child: &Descriptor) -> Result<Manifest> {
         let manifest = match self {
             Source::Layout(layout) => layout.manifest(child).await?,
             Source::Registry { repository, .. } => {

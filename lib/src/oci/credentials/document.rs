@@ -1,4 +1,4 @@
-//! One `config.json` or `auth.json`.
+//! One `config.json`, `auth.json`, or a variable that holds the same.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigFile, Credential};
+use super::{ConfigFile, Credential, Login};
 use crate::bounded;
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
@@ -46,9 +46,10 @@ struct RawEntry {
     registrytoken: Option<String>,
 }
 
-/// A file, read and checked.
+/// A document, read and checked.
 #[derive(Clone, Debug)]
 pub(super) struct Document {
+    origin: String,
     auths: BTreeMap<String, Credential>,
     helpers: BTreeMap<String, String>,
     store: Option<String>,
@@ -57,7 +58,7 @@ pub(super) struct Document {
 /// Where a credential is to be had.
 #[derive(Debug)]
 pub(super) enum Found {
-    Credential(Credential),
+    Login(Login),
     Helper { program: PathBuf, server: String },
 }
 
@@ -89,7 +90,8 @@ impl Document {
         Self::parse(&text, &shown).map(Some)
     }
 
-    fn parse(text: &str, origin: &str) -> Result<Self> {
+    /// Reads the text of one. `origin` names it in messages.
+    pub(super) fn parse(text: &str, origin: &str) -> Result<Self> {
         let malformed = |why: &str| malformed(origin, why);
         // serde's own words may repeat a value of the file, so only the place is told.
         let raw: Raw = serde_json::from_str(text).map_err(|error| {
@@ -119,10 +121,16 @@ impl Document {
             check_helper(store).map_err(|why| malformed(&format!("credsStore: {why}")))?;
         }
         Ok(Document {
+            origin: origin.to_owned(),
             auths,
             helpers,
             store,
         })
+    }
+
+    /// Where it was read from.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Where to look for these keys, longest first: helpers before entries, the general store last.
@@ -138,7 +146,12 @@ impl Document {
         let mut found = Vec::new();
         for key in keys {
             found.extend(self.helpers.get(key).map(|name| helper(name, key)));
-            found.extend(self.auths.get(key).cloned().map(Found::Credential));
+            found.extend(self.auths.get(key).map(|credential| {
+                Found::Login(Login {
+                    credential: credential.clone(),
+                    origin: format!("{}, entry {key}", self.origin),
+                })
+            }));
         }
         if let (Some(store), Some(host)) = (&self.store, keys.last()) {
             found.push(helper(store, host));

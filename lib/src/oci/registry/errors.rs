@@ -1,14 +1,16 @@
 //! What a registry's refusal means.
 //!
-//! Source: OCI Distribution Specification, "Error Codes". Status and code decide; the words beside them are shown.
+//! Sources: OCI Distribution Specification, "Error Codes", and for what it leaves open the registries themselves, named
+//! beside each rule. Status and code decide. A registry's words are read in two cases alone, where some give the same
+//! status and code to different things: a tag that is kept from changing, and a quota. They are shown in any case.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Repository;
 use super::auth::Scopes;
 use crate::failure::Failure;
-use crate::http::{Response, StatusCode};
+use crate::http::Response;
+use crate::oci::credentials::variables_for;
 use crate::secret::redact;
 
 /// How much of an error's body is read, and of a message in it shown.
@@ -26,47 +28,169 @@ pub(super) struct Tried<'a> {
     pub(super) scopes: &'a Scopes,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    #[serde(default)]
-    errors: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    detail: Value,
-}
-
 /// The hint for whoever is nobody at a registry.
 pub(super) fn no_credential(endpoint: &str) -> String {
+    let variables = match variables_for(endpoint) {
+        Some(variables) => format!(", or set {variables}"),
+        None => String::new(),
+    };
     format!(
-        "no login for {endpoint} was found: run `docker login {endpoint}`, or point --docker-config (DOCKER_CONFIG) to the folder of a config.json that has one"
+        "no login for {endpoint} was found: run `docker login {endpoint}`, or point --docker-config (DOCKER_CONFIG) to the folder of a config.json that has one{variables}"
     )
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// What was sent did not arrive as it was meant.
+    Lost,
+    /// Something that a manifest names is not there yet.
+    Incomplete,
+    /// The tag is kept from changing.
+    TagKept,
+    /// Something else is there.
+    Conflict,
+    NoLogin,
+    Quota,
+    Forbidden,
+    /// A rule of the registry keeps it from being read.
+    Policy,
+    NoRepository,
+    Absent,
+    Unsupported,
+    TooLarge,
+    Busy,
+    Malformed,
+    Broken,
+    Odd,
+}
+
+/// A refusal, as it came.
+#[derive(Debug)]
+struct Refusal {
+    status: u16,
+    errors: Vec<Entry>,
+    /// Whether it was a tag that was written.
+    of_tag: bool,
+    /// Whether it was a manifest that was written.
+    of_manifest: bool,
+}
+
+/// One error of an answer's body.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Entry {
+    code: String,
+    message: String,
+    detail: String,
+}
+
+impl Refusal {
+    fn code(&self) -> &str {
+        self.errors.first().map_or("", |error| error.code.as_str())
+    }
+
+    /// Whether a registry says one of these words, which are in lower case, in any error.
+    fn says(&self, words: &[&str]) -> bool {
+        self.errors.iter().any(|error| {
+            let said = format!("{} {}", error.message, error.detail).to_lowercase();
+            words.iter().any(|word| said.contains(word))
+        })
+    }
+
+    fn meaning(&self) -> Meaning {
+        let code = self.code();
+        if self.keeps_tag() {
+            return Meaning::TagKept;
+        }
+        match (self.status, code) {
+            (429, _) | (_, "TOOMANYREQUESTS") => Meaning::Busy,
+            (
+                _,
+                "DIGEST_INVALID"
+                | "SIZE_INVALID"
+                | "BLOB_UPLOAD_INVALID"
+                | "BLOB_UPLOAD_UNKNOWN"
+                | "RANGE_INVALID",
+            ) => Meaning::Lost,
+            (_, "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN")
+                if self.of_manifest || self.status != 404 =>
+            {
+                Meaning::Incomplete
+            }
+            (401, _) => Meaning::NoLogin,
+            (402 | 507, _) => Meaning::Quota,
+            // Harbor: DENIED with 403 and "adding 1.0 MiB of storage resource, which when updated to current usage of ...
+            // will exceed the configured upper limit" (goharbor/harbor#11527, #17390). GitLab: DENIED and "the namespace
+            // storage limit has been reached", from its token server (EE's ContainerRegistryAuthenticationService).
+            (400 | 403 | 412 | 413, _)
+                if self.says(&["quota", "storage limit", "configured upper limit"]) =>
+            {
+                Meaning::Quota
+            }
+            // Harbor: "prevent vulnerable images from running" and content trust answer a pull so.
+            (412, "PROJECTPOLICYVIOLATION") => Meaning::Policy,
+            (412, _) if !self.of_manifest => Meaning::Policy,
+            (409 | 412, _) => Meaning::Conflict,
+            // Azure: a locked repository or registry (Azure/acr-cli#70).
+            (403, _) | (405, "REGISTRY_DISALLOWED_OPERATION") => Meaning::Forbidden,
+            (404, "NAME_UNKNOWN") => Meaning::NoRepository,
+            (404, _) => Meaning::Absent,
+            (405 | 501, _) | (_, "UNSUPPORTED") => Meaning::Unsupported,
+            (413, _) => Meaning::TooLarge,
+            (400 | 415 | 422, _) => Meaning::Malformed,
+            (408 | 425 | 500..=599, _) => Meaning::Broken,
+            _ => Meaning::Odd,
+        }
+    }
+
+    /// Whether it was a tag that may not change. Some say so even when it would not: ECR refuses an immutable tag that
+    /// names the same digest already (aws/containers-roadmap#2380).
+    fn keeps_tag(&self) -> bool {
+        if !self.of_tag {
+            return false;
+        }
+        match (self.status, self.code()) {
+            // ECR: "The image tag '1' already exists in the 'app' repository and cannot be overwritten because the
+            // repository is immutable" (moby/buildkit#3776). Its API calls the same ImageTagAlreadyExistsException.
+            (_, "TAG_INVALID" | "ImageTagAlreadyExistsException") => true,
+            // Azure, for a locked tag or image (Azure/acr-cli#70).
+            (405, "REGISTRY_DISALLOWED_OPERATION") => true,
+            // A code of its own that says as much, as GitLab's registry has one for each (ErrorCodeProtectedTag and
+            // ErrorCodeImmutableTag, registry/handlers/manifests.go), whatever status goes with it.
+            (_, code) if code.contains("IMMUTABLE") || code.contains("PROTECTED") => true,
+            // Harbor: PRECONDITION, "configured as immutable" (src/server/middleware/immutable), where quotas and
+            // policies may have the same status. Where a tag is written, 409 can mean nothing else.
+            (412, code) if code != "PROJECTPOLICYVIOLATION" => !self.says(&["quota", "upper limit"]),
+            (409, _) => true,
+            // Quay: UNKNOWN, "tag is immutable and cannot be overwritten" (PROJQUAY-10859). Docker Hub: 403 (docker/
+            // hub-feedback#2466). Google: FAILED_PRECONDITION, which becomes 400. GitLab: `tag "1" is protected` in the
+            // detail. What they say is all there is to go by.
+            (400 | 401 | 403 | 405, _) => self.says(&["immutable", "cannot be overwritten", "is protected"]),
+            _ => false,
+        }
+    }
 }
 
 impl Tried<'_> {
     /// Turns an answer that is no success into a failure.
     pub(super) async fn refused(self, response: Response) -> Failure {
         let status = response.status();
-        let errors = match response.bytes(BODY_LIMIT).await {
-            Ok(bytes) => {
-                serde_json::from_slice::<Body>(&bytes).map_or_else(|_| Vec::new(), |body| body.errors)
-            }
-            Err(_) => Vec::new(),
+        let name = response
+            .url()
+            .path()
+            .rsplit_once("/manifests/")
+            .map(|(_, name)| name.to_owned());
+        let is_write = self.verb == "pushing";
+        let refusal = Refusal {
+            status: status.as_u16(),
+            of_tag: is_write && name.as_ref().is_some_and(|name| !name.contains(':')),
+            of_manifest: is_write && name.is_some(),
+            errors: entries(response).await,
         };
-        let code = errors
-            .first()
-            .map(|error| error.code.as_str())
-            .unwrap_or_default();
-        self.judge(status, code, &details(&errors))
+        self.judge(&refusal)
     }
 
-    fn judge(&self, status: StatusCode, code: &str, details: &str) -> Failure {
+    fn judge(&self, refusal: &Refusal) -> Failure {
         let Tried {
             repository,
             verb,
@@ -74,65 +198,127 @@ impl Tried<'_> {
             scopes,
         } = self;
         let host = repository.reference().endpoint();
+        let name = repository.reference().name();
         let scope = scopes.words().join(" ");
-        match (status.as_u16(), code) {
-            // What was sent did not arrive as it was meant; sending it again may help.
-            (_, "DIGEST_INVALID" | "SIZE_INVALID" | "BLOB_UPLOAD_INVALID" | "BLOB_UPLOAD_UNKNOWN" | "RANGE_INVALID") => {
-                Failure::unavailable(format!("{host} lost track of {verb} {object}{details}"))
+        let status = refusal.status;
+        let details = details(&refusal.errors);
+        match refusal.meaning() {
+            Meaning::Lost => Failure::unavailable(format!("{host} lost track of {verb} {object}{details}")),
+            Meaning::Incomplete => Failure::unavailable(format!("{host} misses parts of {object}{details}"))
+                .hint("run it again: what is missing is sent then"),
+            Meaning::TagKept => Failure::conflict(format!("{host} does not let {object} change{details}"))
+                .hint("the tag is immutable or protected there: promote under another tag"),
+            Meaning::Conflict => {
+                Failure::conflict(format!("{host} has something against {verb} {object} (status {status}){details}"))
+                    .hint("look at what is there, and at the rules of the repository")
             }
-            (_, "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN") if status != StatusCode::NOT_FOUND || *verb == "pushing" => {
-                Failure::unavailable(format!("{host} misses parts of {object}{details}"))
-                    .hint("run it again: what is missing is sent then")
-            }
-            (409 | 412, _) | (_, "TAG_INVALID") => {
-                Failure::conflict(format!("{host} does not let {object} change{details}"))
-                    .hint("the tag is immutable or protected there: promote under another tag")
-            }
-            (401, _) if repository.has_credential() => Failure::denied(format!(
-                "{host} refuses the login for {verb} {object} (scope {scope}){details}"
-            ))
-            .hint(format!("check the user and password for {}", repository.reference().name())),
-            (401, _) => Failure::denied(format!("{host} wants a login for {verb} {object}{details}"))
-                .hint(no_credential(host)),
-            (403, _) => Failure::denied(format!(
+            Meaning::NoLogin => match repository.login_origin() {
+                Some(origin) => Failure::denied(format!(
+                    "{host} refuses the login for {verb} {object} (scope {scope}){details}"
+                ))
+                .hint(format!("check the user and password for {name} (from {origin})")),
+                None => Failure::denied(format!("{host} wants a login for {verb} {object}{details}"))
+                    .hint(no_credential(host)),
+            },
+            Meaning::Quota => Failure::denied(format!("{host} has no room left for {object}{details}")).hint(format!(
+                "delete what is not needed at {name}, or have the quota raised"
+            )),
+            Meaning::Forbidden => Failure::denied(format!(
                 "{host} does not allow {verb} {object} (scope {scope}){details}"
             ))
-            .hint(format!(
-                "check what this login may do in {}, and whether a quota or a protected tag is in the way",
-                repository.reference().name()
-            )),
-            (404, _) => Failure::not_found(format!("{host} does not have {object}{details}"))
-                .hint("check registry, repository and tag or digest; some registries say this for lack of permission"),
-            (405, _) | (_, "UNSUPPORTED") => {
-                Failure::denied(format!("{host} does not support {verb} {object}{details}"))
+            .hint(match repository.login_origin() {
+                Some(origin) => format!(
+                    "check what this login (from {origin}) may do in {name}, and whether a quota, a lock or a protected tag is in the way"
+                ),
+                None => no_credential(host),
+            }),
+            Meaning::Policy => {
+                Failure::denied(format!("{host} keeps {object} back by a policy (status {status}){details}"))
+                    .hint("look at the rules of the repository: findings of a scan, missing signatures")
             }
-            (413, _) => Failure::denied(format!("{host} finds {object} too large{details}"))
+            Meaning::NoRepository => Failure::not_found(format!("{host} has no repository for {object}{details}"))
+                .hint("check its name, or make it first: not every registry does so by itself"),
+            Meaning::Absent => Failure::not_found(format!("{host} does not have {object}{details}"))
+                .hint("check registry, repository and tag or digest; some registries say this for lack of permission"),
+            Meaning::Unsupported => Failure::denied(format!("{host} does not support {verb} {object}{details}")),
+            Meaning::TooLarge => Failure::denied(format!("{host} finds {object} too large{details}"))
                 .hint("raise the limit of the registry, or of the proxy in front of it"),
-            (429, _) => Failure::unavailable(format!("{host} limits our rate: {verb} {object}{details}"))
+            Meaning::Busy => Failure::unavailable(format!("{host} limits our rate: {verb} {object}{details}"))
                 .hint("wait a while, or lower --concurrency"),
-            (400, _) => Failure::input(format!("{host} finds {object} malformed{details}")),
-            (500..=599, _) => {
+            Meaning::Malformed => Failure::input(format!("{host} finds {object} malformed (status {status}){details}")),
+            Meaning::Broken => {
                 Failure::unavailable(format!("{host} broke at {verb} {object} (status {status}){details}"))
             }
-            _ => Failure::denied(format!(
-                "{host} does not take {verb} {object} (status {status}){details}"
-            )),
+            Meaning::Odd => Failure::denied(format!("{host} does not take {verb} {object} (status {status}){details}")),
         }
     }
 }
 
-/// `: CODE: message (detail); CODE: message`, or nothing.
+/// What an answer says beside its status, for messages: `: CODE: message (detail); CODE: message`, or nothing.
+pub(super) async fn said(response: Response) -> String {
+    details(&entries(response).await)
+}
+
+/// The errors in an answer's body.
+async fn entries(response: Response) -> Vec<Entry> {
+    match response.bytes(BODY_LIMIT).await {
+        Ok(bytes) => read_entries(&bytes),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Reads the specification's `errors`, and the forms that token servers and proxies have instead.
+fn read_entries(bytes: &[u8]) -> Vec<Entry> {
+    let Ok(body) = serde_json::from_slice::<Value>(bytes) else {
+        return Vec::new();
+    };
+    if let Some(errors) = body["errors"].as_array() {
+        let entry = |error: &Value| Entry {
+            code: text(&error["code"]),
+            message: text(&error["message"]),
+            detail: text(&error["detail"]),
+        };
+        return errors.iter().map(entry).collect();
+    }
+    // Docker Hub says `details`, Quay `error`, OAuth2 `error` and `error_description` (RFC 6749, section 5.2).
+    let message = ["error_description", "message", "details", "detail"]
+        .into_iter()
+        .map(|name| text(&body[name]))
+        .find(|message| !message.is_empty())
+        .unwrap_or_default();
+    let code = text(&body["error"]);
+    if code.is_empty() && message.is_empty() {
+        return Vec::new();
+    }
+    vec![Entry {
+        code,
+        message,
+        detail: String::new(),
+    }]
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Object(fields) if fields.is_empty() => String::new(),
+        other => other.to_string(),
+    }
+}
+
 fn details(errors: &[Entry]) -> String {
     let shown: Vec<String> = errors
         .iter()
         .take(SHOWN_ERRORS)
         .map(|error| {
-            let detail = match &error.detail {
-                Value::String(detail) if !detail.is_empty() => format!(" ({detail})"),
-                Value::Object(_) | Value::Array(_) => format!(" ({})", error.detail),
-                _ => String::new(),
+            let mut shown: Vec<&str> = vec![&error.code, &error.message];
+            shown.retain(|part| !part.is_empty());
+            let detail = if error.detail.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", error.detail)
             };
-            tidy(&format!("{}: {}{detail}", error.code, error.message))
+            tidy(&format!("{}{detail}", shown.join(": ")))
         })
         .collect();
     if shown.is_empty() {
@@ -143,7 +329,7 @@ fn details(errors: &[Entry]) -> String {
 }
 
 /// Words from outside, fit for one line of a log.
-fn tidy(text: &str) -> String {
+pub(super) fn tidy(text: &str) -> String {
     let line: String = redact(text)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -160,8 +346,136 @@ mod tests {
     use crate::oci::registry::auth::Access;
     use crate::oci::{Credentials, Registries, RegistrySettings};
 
+    fn refusal(of: &str, status: u16, body: &str) -> Refusal {
+        Refusal {
+            status,
+            errors: read_entries(body.as_bytes()),
+            of_tag: of == "tag",
+            of_manifest: of == "tag" || of == "manifest",
+        }
+    }
+
+    fn meaning(of: &str, status: u16, code: &str) -> Meaning {
+        refusal(of, status, &format!(r#"{{"errors": [{{"code": "{code}"}}]}}"#)).meaning()
+    }
+
+    #[test]
+    fn status_and_code_decide() {
+        for (of, status, code, expected) in [
+            ("tag", 401, "UNAUTHORIZED", Meaning::NoLogin),
+            ("tag", 403, "DENIED", Meaning::Forbidden),
+            ("read", 404, "MANIFEST_UNKNOWN", Meaning::Absent),
+            ("read", 404, "BLOB_UNKNOWN", Meaning::Absent),
+            ("read", 404, "", Meaning::Absent),
+            ("blob", 404, "NAME_UNKNOWN", Meaning::NoRepository),
+            ("manifest", 404, "MANIFEST_BLOB_UNKNOWN", Meaning::Incomplete),
+            ("manifest", 400, "MANIFEST_BLOB_UNKNOWN", Meaning::Incomplete),
+            ("manifest", 404, "MANIFEST_UNKNOWN", Meaning::Incomplete),
+            ("manifest", 400, "MANIFEST_INVALID", Meaning::Malformed),
+            ("blob", 400, "DIGEST_INVALID", Meaning::Lost),
+            ("blob", 416, "RANGE_INVALID", Meaning::Lost),
+            ("tag", 400, "TAG_INVALID", Meaning::TagKept),
+            ("manifest", 400, "TAG_INVALID", Meaning::Malformed),
+            ("tag", 409, "", Meaning::TagKept),
+            ("manifest", 409, "", Meaning::Conflict),
+            ("tag", 412, "PRECONDITION", Meaning::TagKept),
+            ("read", 412, "PROJECTPOLICYVIOLATION", Meaning::Policy),
+            ("tag", 405, "REGISTRY_DISALLOWED_OPERATION", Meaning::TagKept),
+            ("blob", 405, "REGISTRY_DISALLOWED_OPERATION", Meaning::Forbidden),
+            ("tag", 401, "TAG_PROTECTED", Meaning::TagKept),
+            ("tag", 409, "TAG_IMMUTABLE", Meaning::TagKept),
+            ("read", 401, "TAG_PROTECTED", Meaning::NoLogin),
+            ("blob", 413, "", Meaning::TooLarge),
+            ("blob", 507, "", Meaning::Quota),
+            ("read", 429, "", Meaning::Busy),
+            ("read", 403, "TOOMANYREQUESTS", Meaning::Busy),
+            ("read", 500, "UNKNOWN", Meaning::Broken),
+            ("read", 408, "", Meaning::Broken),
+            ("blob", 405, "UNSUPPORTED", Meaning::Unsupported),
+            ("blob", 501, "", Meaning::Unsupported),
+            ("read", 451, "", Meaning::Odd),
+        ] {
+            assert_eq!(meaning(of, status, code), expected, "{of} {status} {code}");
+        }
+    }
+
+    #[test]
+    fn registries_that_keep_a_tag_are_understood_in_their_own_words() {
+        for (status, code, message, detail) in [
+            // ECR
+            (
+                400,
+                "TAG_INVALID",
+                "The image tag '1' already exists in the 'app' repository and cannot be overwritten because the repository is immutable.",
+                "",
+            ),
+            // Harbor
+            (
+                412,
+                "PRECONDITION",
+                "Failed to process request due to 'app:1' configured as immutable.",
+                "",
+            ),
+            // GitLab's detail, with a code that says nothing
+            (
+                401,
+                "DENIED",
+                "requested access to the resource is denied",
+                "tag \"1\" is protected",
+            ),
+            (
+                403,
+                "DENIED",
+                "requested access to the resource is denied",
+                "tag \"1\" is immutable",
+            ),
+            // Azure
+            (
+                405,
+                "REGISTRY_DISALLOWED_OPERATION",
+                "The operation is disallowed on this registry, repository or image.",
+                "",
+            ),
+            // Quay
+            (400, "UNKNOWN", "tag is immutable and cannot be overwritten", ""),
+            (403, "DENIED", "Tag is Immutable", ""),
+        ] {
+            let body = serde_json::json!({"errors": [{"code": code, "message": message, "detail": detail}]});
+            let body = body.to_string();
+            assert_eq!(
+                refusal("tag", status, &body).meaning(),
+                Meaning::TagKept,
+                "{body}"
+            );
+            // The same words about something else are about something else.
+            assert_ne!(
+                refusal("blob", status, &body).meaning(),
+                Meaning::TagKept,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_quota_is_told_apart_from_missing_rights() {
+        let harbor = r#"{"errors": [{"code": "DENIED", "message": "adding 29.0 MiB of storage resource, which when updated to current usage of 152.4 MiB will exceed the configured upper limit of 10.0 MiB."}]}"#;
+        let gitlab = r#"{"errors": [{"code": "DENIED", "message": "Your action has been rejected because the namespace storage limit has been reached."}]}"#;
+        for (of, status, body) in [
+            ("blob", 403, harbor),
+            ("tag", 412, harbor),
+            ("tag", 403, harbor),
+            ("blob", 403, gitlab),
+        ] {
+            assert_eq!(
+                refusal(of, status, body).meaning(),
+                Meaning::Quota,
+                "{of} {status}"
+            );
+        }
+    }
+
     #[tokio::test]
-    async fn status_and_code_decide() {
+    async fn what_is_said_names_host_object_scope_and_the_next_action() {
         let registries = Registries::new(
             RegistrySettings::default(),
             Credentials::default(),
@@ -173,57 +487,70 @@ mod tests {
             .await
             .unwrap();
         let scopes = Scopes::of("team/app", Access::Push);
-        let judged = |verb, status: u16, code: &str| {
-            let tried = Tried {
-                repository: &repository,
-                verb,
-                object: "the manifest team/app:1".to_owned(),
-                scopes: &scopes,
-            };
-            tried.judge(StatusCode::from_u16(status).unwrap(), code, "")
+        let tried = Tried {
+            repository: &repository,
+            verb: "pushing",
+            object: "the manifest team/app:1".to_owned(),
+            scopes: &scopes,
         };
         for (status, code, kind) in [
             (401, "UNAUTHORIZED", Kind::Denied),
             (403, "DENIED", Kind::Denied),
-            (404, "MANIFEST_UNKNOWN", Kind::NotFound),
-            (404, "", Kind::NotFound),
+            (404, "NAME_UNKNOWN", Kind::NotFound),
             (404, "MANIFEST_BLOB_UNKNOWN", Kind::Unavailable),
-            (400, "MANIFEST_BLOB_UNKNOWN", Kind::Unavailable),
             (400, "MANIFEST_INVALID", Kind::Input),
             (400, "TAG_INVALID", Kind::Conflict),
-            (409, "", Kind::Conflict),
-            (412, "PRECONDITION", Kind::Conflict),
-            (400, "DIGEST_INVALID", Kind::Unavailable),
+            (507, "", Kind::Denied),
             (413, "", Kind::Denied),
-            (429, "TOOMANYREQUESTS", Kind::Unavailable),
-            (500, "UNKNOWN", Kind::Unavailable),
             (405, "UNSUPPORTED", Kind::Denied),
+            (429, "TOOMANYREQUESTS", Kind::Unavailable),
+            (503, "", Kind::Unavailable),
         ] {
-            let failure = judged("pushing", status, code);
+            let body = format!(r#"{{"errors": [{{"code": "{code}"}}]}}"#);
+            let failure = tried.judge(&refusal("tag", status, &body));
             assert_eq!(failure.kind(), kind, "{status} {code}");
+            let message = failure.message();
             assert!(
-                failure.message().contains("registry.example.com"),
-                "{status} {code}"
+                message.contains("registry.example.com") && message.contains(code),
+                "{message}"
             );
-            assert!(failure.message().contains("team/app:1"), "{status} {code}");
+            assert!(message.contains("team/app:1"), "{message}");
         }
-        assert_eq!(judged("reading", 404, "BLOB_UNKNOWN").kind(), Kind::NotFound);
-        let denied = judged("pushing", 403, "DENIED");
+        let denied = tried.judge(&refusal("tag", 403, ""));
         assert!(denied.message().contains("repository:team/app:pull,push"));
+        assert!(
+            denied.next_action().unwrap().contains("docker login"),
+            "{denied:?}"
+        );
     }
 
     #[test]
     fn the_registrys_words_are_shown_on_one_line_without_secrets() {
         let _secret = crate::secret::Secret::new("canary-registry-error");
-        let body: Body = serde_json::from_str(
-            r#"{"errors": [{"code": "DENIED", "message": "no\ncanary-registry-error.", "detail": {"name": "app"}},
-                {"code": "UNKNOWN"}]}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            details(&body.errors),
-            ": DENIED: no ****. ({\"name\":\"app\"}); UNKNOWN:"
-        );
-        assert_eq!(details(&[]), "");
+        let shown = |body: &str| details(&read_entries(body.as_bytes()));
+        for (body, expected) in [
+            (
+                r#"{"errors": [{"code": "DENIED", "message": "no\ncanary-registry-error.", "detail": {"name": "app"}},
+                    {"code": "UNKNOWN"}, {"message": 7}]}"#,
+                ": DENIED: no ****. ({\"name\":\"app\"}); UNKNOWN; 7",
+            ),
+            (
+                r#"{"details": "incorrect username or password"}"#,
+                ": incorrect username or password",
+            ),
+            (
+                r#"{"error": "invalid_grant", "error_description": "expired"}"#,
+                ": invalid_grant: expired",
+            ),
+            (r#"{"errors": []}"#, ""),
+            (r#"{"errors": "none"}"#, ""),
+            ("[]", ""),
+            ("<html>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(shown(body), expected, "{body}");
+        }
+        let long = "x".repeat(1000);
+        assert!(shown(&format!("{{\"message\": \"{long}\"}}")).len() < 300);
     }
 }

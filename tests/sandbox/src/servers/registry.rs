@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::Certificate;
 use super::process::Process;
 use crate::guardian::Guardian;
 use crate::tools::Tools;
@@ -23,6 +24,15 @@ pub struct Registry {
     storage: PathBuf,
 }
 
+/// What a registry shows who it is by, and whom it lets in.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls<'a> {
+    /// Its own certificate.
+    pub server: &'a Certificate,
+    /// The authority (PEM) that must have signed its clients' certificates, when they have to have one.
+    pub clients: Option<&'a str>,
+}
+
 impl Registry {
     /// Starts a registry that serves these users, or everybody when there are none.
     ///
@@ -33,6 +43,30 @@ impl Registry {
         tools: &Tools,
         name: &str,
         users: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        Self::start_with(guardian, tools, name, users, None).await
+    }
+
+    /// Starts a registry that is spoken to over TLS.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn start_tls(
+        guardian: &Guardian,
+        tools: &Tools,
+        name: &str,
+        users: &[(&str, &str)],
+        tls: Tls<'_>,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(guardian, tools, name, users, Some(tls)).await
+    }
+
+    async fn start_with(
+        guardian: &Guardian,
+        tools: &Tools,
+        name: &str,
+        users: &[(&str, &str)],
+        tls: Option<Tls<'_>>,
     ) -> anyhow::Result<Self> {
         let folder = guardian.dir().join(name);
         let storage = folder.join("storage");
@@ -47,6 +81,20 @@ impl Registry {
             let passwords = folder.join("htpasswd");
             fs::write(&passwords, htpasswd(users)?)?;
             configuration["auth"] = json!({"htpasswd": {"realm": name, "path": passwords}});
+        }
+        if let Some(tls) = tls {
+            let written = |name: &str, text: &str| {
+                let path = folder.join(name);
+                fs::write(&path, text).map(|()| path)
+            };
+            configuration["http"]["tls"] = json!({
+                "certificate": written("server.crt", &tls.server.certificate)?,
+                "key": written("server.key", &tls.server.key)?,
+            });
+            if let Some(authority) = tls.clients {
+                let path = written("clients.crt", authority)?;
+                configuration["http"]["tls"]["clientcas"] = json!([path]);
+            }
         }
         // The server reads YAML, of which JSON is a part.
         let file = folder.join("config.json");

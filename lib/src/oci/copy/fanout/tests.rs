@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::cli::Progress;
 use crate::deadline::Deadline;
-use crate::oci::copy::{Source, SourceReference, Traffic};
+use crate::oci::copy::{ImageReference, Source, Traffic};
 use crate::oci::{Credentials, Digest, Registries, RegistrySettings};
 
 /// What a registry does to the first upload.
@@ -116,7 +116,7 @@ impl World {
         };
         let (host, from) = serve().await;
         *from.blob.lock().unwrap() = Some(content.clone().into());
-        let reference: SourceReference = format!("{host}/app:1").parse().unwrap();
+        let reference: ImageReference = format!("{host}/app:1").parse().unwrap();
         let source = Source::open(&reference, &registries).await.unwrap();
         let (mut to, mut targets) = (Vec::new(), Vec::new());
         for habit in habits {
