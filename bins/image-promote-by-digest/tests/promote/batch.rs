@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use towpath_sandbox::servers::Proxy;
 
 use crate::image::Image;
 use crate::world::{PRODUCTION, STAGING, World, assert_holds, logged, tagged, written};
@@ -205,4 +206,38 @@ async fn what_cannot_even_be_opened_concerns_its_own_edge_alone() {
     assert_eq!(kinds, [&Value::from("not_found"), &"usage".into(), &Value::Null]);
     assert_holds(host, None, "app", &image).await;
     assert_eq!(fs::read_dir(world.path("precious")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn one_token_serves_a_whole_batch() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let proxy = Proxy::start(registry.host()).await.unwrap();
+    let host = proxy.host().to_owned();
+    let mut batch = String::new();
+    for name in ["web", "api", "db"] {
+        let image = Image::of_one_layer(name.as_bytes());
+        let source = format!("{}/dev/{name}:1", registry.host());
+        world.promote(&[&world.layout(&image), &source]).await.succeeded();
+        batch.push_str(&format!("{host}/dev/{name}:1 {host}/shop/{name}\n"));
+    }
+    let batch = written(&world.path("release.batch"), &batch);
+    proxy.ask_for_tokens(u32::MAX);
+    let report = world.promote(&["--batch", &batch]).await.succeeded();
+    assert_eq!(report["targets"].as_array().unwrap().len(), 3);
+    let asked: Vec<String> = proxy
+        .exchanges()
+        .into_iter()
+        .map(|exchange| exchange.uri)
+        .filter(|uri| uri.starts_with("/token"))
+        .collect();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    for name in ["web", "api", "db"] {
+        for scope in [
+            format!("dev%2F{name}%3Apull"),
+            format!("shop%2F{name}%3Apull%2Cpush"),
+        ] {
+            assert!(asked[0].contains(&scope), "{scope} is not in {}", asked[0]);
+        }
+    }
 }
