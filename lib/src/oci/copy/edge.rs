@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,15 @@ use crate::oci::{Descriptor, Digest, Graph, Manifest, Pointer, Referrer, Reposit
 
 /// How many files are written at once: disks are not made faster by more.
 const FILES_AT_ONCE: usize = 4;
+
+/// A look at a tag that is older is not taken for one just before writing it.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What a tag named a moment ago.
+struct Looked {
+    named: Option<Digest>,
+    at: Instant,
+}
 
 /// One target on its way.
 pub(super) struct Edge<'a> {
@@ -140,14 +150,32 @@ impl<'a> Edge<'a> {
         // What refers to the root needs it there; otherwise it comes last, with its tag.
         let root_comes_last = missing.is_empty();
         let mut unlisted = Vec::new();
-        for wave in graph.waves(&self.planned.parts(graph, self.way))? {
+        let waves = graph.waves(&self.planned.parts(graph, self.way))?;
+        // The root is the last wave, and alone in it.
+        let last_below = waves.len().checked_sub(2).filter(|_| root_comes_last);
+        let mut looked = None;
+        for (place, wave) in waves.into_iter().enumerate() {
             let pushed: FuturesUnordered<_> = wave
                 .into_iter()
                 .filter(|manifest| !root_comes_last || manifest.digest() != root.digest())
                 .map(|manifest| self.push(manifest))
                 .collect();
+            let pushing = async {
+                let look = async {
+                    if self.planned.write && last_below == Some(place) {
+                        self.look_at_tag(root.digest()).await
+                    } else {
+                        Ok(None)
+                    }
+                };
+                tokio::try_join!(pushed.try_collect(), look)
+            };
             let pushed: Vec<Option<&Manifest>> = tokio::select! {
-                pushed = pushed.try_collect() => pushed?,
+                pushed = pushing => {
+                    let (pushed, look) = pushed?;
+                    looked = looked.or(look);
+                    pushed
+                }
                 () = self.stop.cancelled() => return Err(stopped()),
             };
             unlisted.extend(pushed.into_iter().flatten());
@@ -160,7 +188,7 @@ impl<'a> Edge<'a> {
         if self.planned.write {
             self.check_stop()?;
             done.changed |= self
-                .name(root, &mut done.before, root_comes_last, journal)
+                .name(root, looked, &mut done.before, root_comes_last, journal)
                 .await?;
         }
         Ok(done)
@@ -298,11 +326,24 @@ impl<'a> Edge<'a> {
         Ok(())
     }
 
+    /// What the tag names, while the manifests before the tagged one are on their way.
+    async fn look_at_tag(&self, wanted: &Digest) -> Result<Option<Looked>> {
+        if self.target.reference.tag().is_none() {
+            return Ok(None);
+        }
+        let named = self.target.store.resolve(&self.target.pointer(wanted)).await?;
+        Ok(Some(Looked {
+            named,
+            at: Instant::now(),
+        }))
+    }
+
     /// The last step: the manifest under its tag (or by its digest), with the guard looked at once more just before,
     /// and the registry's answer to the question what it names read just after. Gives back whether it was written.
     async fn name(
         &self,
         root: &Manifest,
+        looked: Option<Looked>,
         before: &mut Option<Digest>,
         still_to_push: bool,
         journal: Option<&Journal>,
@@ -311,7 +352,10 @@ impl<'a> Edge<'a> {
         let wanted = root.digest();
         let pointer = self.target.pointer(wanted);
         if let Some(tag) = reference.tag() {
-            *before = store.resolve(&pointer).await?;
+            *before = match looked.filter(|looked| looked.at.elapsed() < FRESH) {
+                Some(looked) => looked.named,
+                None => store.resolve(&pointer).await?,
+            };
             if !must_write(reference, wanted, before.as_ref(), &self.target.move_tag)? {
                 return Ok(false);
             }

@@ -36,7 +36,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, join, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
@@ -222,11 +222,20 @@ impl Copier {
                 (digest.clone(), root, before)
             }
             _ => {
-                let root = self.source.root().await?;
-                let root = self.reduced(root)?;
-                let digest = root.1.digest().clone();
-                let before = self.named(&digest).await;
-                (digest, Some(root), before)
+                // What tags name can be asked before it is known what they are to name.
+                let tags = self.targets.iter().map(|target| target.reference.tag());
+                let (root, before) = match tags.collect::<Option<Vec<_>>>() {
+                    Some(_) => {
+                        let (root, before) = join(self.source.root(), self.named(None)).await;
+                        (self.reduced(root?)?, before)
+                    }
+                    None => {
+                        let root = self.reduced(self.source.root().await?)?;
+                        let before = self.named(Some(root.1.digest())).await;
+                        (root, before)
+                    }
+                };
+                (root.1.digest().clone(), Some(root), before)
             }
         };
         let (reduced_from, root) = root.unzip();
@@ -284,7 +293,7 @@ impl Copier {
     ) -> Result<(Option<Root>, Vec<Result<Option<Digest>>>)> {
         let mut early = None;
         let mut root = Box::pin(self.source.root());
-        let named = self.named(digest);
+        let named = self.named(Some(digest));
         let before = if self.is_within_one_registry() {
             named.await
         } else {
@@ -338,11 +347,20 @@ impl Copier {
         (0..self.targets.len()).any(|index| self.way(index) != Way::Held)
     }
 
-    async fn named(&self, digest: &Digest) -> Vec<Result<Option<Digest>>> {
+    /// What the targets name by their tags, or for those without one whether they have the digest.
+    async fn named(&self, digest: Option<&Digest>) -> Vec<Result<Option<Digest>>> {
         let ask = |target: &'_ Target| {
-            let pointer = target.pointer(digest);
+            let pointer = match (target.reference.tag(), digest) {
+                (Some(tag), _) => Some(Pointer::Tag(tag.clone())),
+                (None, digest) => digest.cloned().map(Pointer::Digest),
+            };
             let store = target.store.clone();
-            async move { store.resolve(&pointer).await }
+            async move {
+                match pointer {
+                    Some(pointer) => store.resolve(&pointer).await,
+                    None => Ok(None),
+                }
+            }
         };
         join_all(self.targets.iter().map(ask)).await
     }

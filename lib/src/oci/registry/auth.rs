@@ -129,20 +129,34 @@ impl Session {
         {
             let mut scheme = self.scheme.lock().await;
             if matches!(*scheme, Scheme::Unknown) {
-                let response = match build().send().await {
-                    Ok(response) => response,
-                    Err(failure) => {
-                        self.check_certificate(&failure).await?;
-                        return Err(failure);
-                    }
-                };
-                match self.learn(&response).await? {
-                    Some(asked) => *scheme = asked,
-                    None => {
-                        if response.status() != StatusCode::UNAUTHORIZED {
-                            *scheme = Scheme::Open;
+                // Who is nobody there is most likely let in as such, and need not wait for the first answer.
+                if self.credential.is_none() {
+                    drop(scheme);
+                    let response = self.send_bare(&build).await?;
+                    let asked = self.learn(&response).await?;
+                    scheme = self.scheme.lock().await;
+                    let is_unknown = matches!(*scheme, Scheme::Unknown);
+                    match asked {
+                        Some(asked) if is_unknown => *scheme = asked,
+                        // Another request has learned it meanwhile, and may have its token.
+                        Some(_) => {}
+                        None => {
+                            if is_unknown && response.status() != StatusCode::UNAUTHORIZED {
+                                *scheme = Scheme::Open;
+                            }
+                            return Ok(response);
                         }
-                        return Ok(response);
+                    }
+                } else {
+                    let response = self.send_bare(&build).await?;
+                    match self.learn(&response).await? {
+                        Some(asked) => *scheme = asked,
+                        None => {
+                            if response.status() != StatusCode::UNAUTHORIZED {
+                                *scheme = Scheme::Open;
+                            }
+                            return Ok(response);
+                        }
                     }
                 }
             }
@@ -161,6 +175,16 @@ impl Session {
             }
         }
         self.proof(needed).await?.on(build()).send().await
+    }
+
+    async fn send_bare<'a>(&self, build: &impl Fn() -> Request<'a>) -> Result<Response> {
+        match build().send().await {
+            Ok(response) => Ok(response),
+            Err(failure) => {
+                self.check_certificate(&failure).await?;
+                Err(failure)
+            }
+        }
     }
 
     /// What the registry asks for, going by its answer to a request without a proof.
