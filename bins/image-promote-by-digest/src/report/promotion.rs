@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use towpath::cli::Report;
+use towpath::cli::{Report, size};
 use towpath::failure::Failure;
 use towpath::oci::copy::{Done, Foreseen, ImageReference, Look, Referred, Tally, Verified};
 
-use super::{SCHEMA, seconds, size};
+use super::{SCHEMA, seconds};
 use crate::plan::{Edge, Group, Wanted};
 
 /// What happened, or with `--dry-run` would happen.

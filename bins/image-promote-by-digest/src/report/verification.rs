@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use towpath::cli::Report;
+use towpath::cli::{Report, size};
 use towpath::oci::copy::{Defect, Done, ImageReference, Verified};
 
-use super::{SCHEMA, seconds, size};
+use super::{SCHEMA, seconds};
 
 /// What is there of an image, and what is not.
 #[derive(Debug, Serialize)]

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use towpath_sandbox::servers::{Exchange, Fault, Point, Proxy, Rule};
 
 use crate::image::Image;
 use crate::world::{PRODUCTION, STAGING, World, assert_holds, logged, tagged, written};
@@ -205,4 +206,126 @@ async fn what_cannot_even_be_opened_concerns_its_own_edge_alone() {
     assert_eq!(kinds, [&Value::from("not_found"), &"usage".into(), &Value::Null]);
     assert_holds(host, None, "app", &image).await;
     assert_eq!(fs::read_dir(world.path("precious")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn one_token_serves_a_whole_batch() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let proxy = Proxy::start(registry.host()).await.unwrap();
+    let host = proxy.host().to_owned();
+    let mut batch = String::new();
+    for name in ["web", "api", "db"] {
+        let image = Image::of_one_layer(name.as_bytes());
+        let source = format!("{}/dev/{name}:1", registry.host());
+        world.promote(&[&world.layout(&image), &source]).await.succeeded();
+        batch.push_str(&format!("{host}/dev/{name}:1 {host}/shop/{name}\n"));
+    }
+    let batch = written(&world.path("release.batch"), &batch);
+    proxy.ask_for_tokens(u32::MAX);
+    let report = world.promote(&["--batch", &batch]).await.succeeded();
+    assert_eq!(report["targets"].as_array().unwrap().len(), 3);
+    let asked: Vec<String> = proxy
+        .exchanges()
+        .into_iter()
+        .map(|exchange| exchange.uri)
+        .filter(|uri| uri.starts_with("/token"))
+        .collect();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    for name in ["web", "api", "db"] {
+        for scope in [
+            format!("dev%2F{name}%3Apull"),
+            format!("shop%2F{name}%3Apull%2Cpush"),
+        ] {
+            assert!(asked[0].contains(&scope), "{scope} is not in {}", asked[0]);
+        }
+    }
+}
+
+/// Sends SIGTERM and waits for the end.
+async fn terminate(child: tokio::process::Child) -> std::process::Output {
+    let id = child.id().unwrap().to_string();
+    let sent = std::process::Command::new("kill").args(["-TERM", &id]).status();
+    assert!(sent.unwrap().success());
+    child.wait_with_output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_signal_stops_what_is_under_way_and_the_next_run_finishes_it() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let proxy = Proxy::start(registry.host()).await.unwrap();
+    let (held, other) = (Image::of_one_layer(b"held"), Image::of_three_platforms("other"));
+    let to = proxy.host().to_owned();
+    let batch = written(
+        &world.path("release.batch"),
+        &format!(
+            "{} {to}/held:1\n{} {to}/other:1\n",
+            world.layout(&held),
+            world.layout(&other)
+        ),
+    );
+    proxy.add(Rule::on(
+        "PUT",
+        "/v2/held/blobs/uploads/",
+        Fault::Hold(Point::Arrival),
+    ));
+    let child = world
+        .command(&["--batch", &batch, "--journal", "journal.jsonl"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let is_done = |seen: &Exchange| seen.is("HEAD", "/v2/other/manifests/1") && seen.status == Some(200);
+    let reached = |seen: &[Exchange]| seen.iter().any(is_done) && seen.iter().any(|seen| seen.held);
+    proxy.until(reached).await.unwrap();
+    let output = terminate(child).await;
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{log}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (
+            &report["targets"][0]["failure_kind"],
+            &report["targets"][1]["changed"]
+        ),
+        (&"deadline".into(), &true.into())
+    );
+    assert_eq!(tagged(registry.host(), None, "held", "1").await, None);
+    assert_holds(registry.host(), None, "other", &other).await;
+    let entries = || {
+        let journal = fs::read_to_string(world.path("journal.jsonl")).unwrap();
+        journal.lines().count()
+    };
+    assert_eq!(entries(), 1);
+
+    proxy.clear();
+    let report = world
+        .promote(&["--batch", &batch, "--journal", "journal.jsonl"])
+        .await
+        .succeeded();
+    assert_eq!(report["targets"][1]["changed"], false);
+    assert_holds(registry.host(), None, "held", &held).await;
+    assert_eq!(entries(), 2);
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_wait_for_standard_input() {
+    let world = World::open().await;
+    let mut command = world.command(&["--batch", "-"]);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Held open, and never written to its end: a pipe is read once what was written is gone from it.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&vec![b'\n'; 2 * 64 * 1024]).await.unwrap();
+    let output = terminate(child).await;
+    assert_eq!(
+        output.status.code(),
+        Some(143),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    drop(stdin);
 }

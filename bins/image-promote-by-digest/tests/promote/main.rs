@@ -17,6 +17,7 @@ mod layouts;
 mod logins;
 mod moving;
 mod odd_images;
+mod page;
 mod partial_index;
 mod peculiar_targets;
 mod plan;

@@ -1,10 +1,11 @@
 //! Tags go back to where they were, by the journal, and nothing that somebody else moved is touched.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use towpath::oci::Digest;
-use towpath_sandbox::servers::{ReferrersRegistry, Registry};
+use towpath_sandbox::servers::{Fault, Point, Proxy, ReferrersRegistry, Registry, Rule};
 
 use crate::image::Image;
 use crate::world::{STAGING, World, assert_holds, tagged};
@@ -282,6 +283,38 @@ async fn lines_of_killed_runs_are_no_hindrance() {
 }
 
 #[tokio::test]
+async fn a_killed_rollback_is_finished_by_the_next() {
+    let shop = Shop::open().await;
+    shop.release().await;
+    // The journal names the registry; the same lines name a proxy before it here.
+    let proxy = Proxy::start(shop.registry.host()).await.unwrap();
+    let journal = fs::read_to_string(shop.world.path("journal.jsonl")).unwrap();
+    let journal = journal.replace(shop.registry.host(), proxy.host());
+    fs::write(shop.world.path("journal.jsonl"), journal).unwrap();
+    proxy.add(Rule::on("PUT", "/manifests/stable", Fault::Hold(Point::Arrival)));
+    let arguments = ["rollback", "journal.jsonl", "--journal", "journal.jsonl"];
+    let mut run = shop
+        .world
+        .command(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    proxy
+        .until(|seen| seen.iter().any(|seen| seen.held))
+        .await
+        .unwrap();
+    // This is SIGKILL.
+    run.kill().await.unwrap();
+    assert_eq!(shop.tagged("stable").await.unwrap(), shop.two.root);
+    proxy.clear();
+    let report = shop.world.promote(&arguments).await.succeeded();
+    assert_eq!(step(&report, "stable")["step"], "put_back");
+    assert_eq!(shop.tagged("stable").await.unwrap(), shop.one.root);
+    assert_eq!(shop.world.promote(&arguments).await.succeeded()["changed"], false);
+}
+
+#[tokio::test]
 async fn what_was_cleared_away_is_named_and_the_tag_stays() {
     let shop = Shop::open().await;
     let gone = Digest::of(b"gone").to_string();
@@ -325,6 +358,22 @@ async fn journals_that_are_none_or_not_there_are_named() {
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_journal_is_not_added_to_and_nothing_is_promoted() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let layout = world.layout(&Image::of_one_layer(b"1"));
+    let target = format!("{}/app:1", registry.host());
+    fs::write(world.path("notes.txt"), "precious\n").unwrap();
+    let error = world
+        .promote(&["--journal", "notes.txt", &layout, &target])
+        .await
+        .failed_with(2);
+    assert!(error.contains("notes.txt is no journal"), "{error}");
+    assert_eq!(fs::read_to_string(world.path("notes.txt")).unwrap(), "precious\n");
+    assert_eq!(tagged(registry.host(), None, "app", "1").await, None);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod selection;
 mod source;
 mod store;
 mod traffic;
+mod trail;
 mod transfer;
 mod verify;
 
@@ -44,10 +45,11 @@ pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::look::{Look, Referred};
 pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
-pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
+pub use self::rollback::{Return, Rollback};
 pub use self::selection::Referrers;
 pub use self::source::Source;
 pub use self::traffic::Traffic;
+pub use self::trail::{Deliveries, Step, Trail, trails};
 pub use self::verify::{BlobCheck, Defect, Part, Verified};
 
 use self::edge::Edge;
