@@ -91,7 +91,8 @@ fn plain_http(args: &Args, repository: &Reference, bases: &[String]) -> Vec<Stri
         bases
             .chain([repository.clone()])
             .filter(Reference::is_on_loopback)
-            .map(|reference| reference.registry().to_owned()),
+            .map(|reference| reference.registry().to_owned())
+            .filter(|host| !args.registry.tls.contains(host)),
     );
     hosts.sort();
     hosts.dedup();

@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use towpath::cli::{Arguments, RunArgs, secret_variable};
 use towpath::failure::{Failure, Result};
 use towpath::oci::copy::{Deliveries, ImageReference, MoveTag, Referrers};
@@ -24,6 +24,8 @@ const EXAMPLES: &str = "Examples:
     image-promote-by-digest registry.example.com/dev/app:1.4.1 registry.example.com/dev/app:stable \\
       --move-tag-from sha256:... --journal journal.jsonl
     image-promote-by-digest rollback journal.jsonl
+  Prove that all of an image is there, and bring what is missing:
+    image-promote-by-digest verify registry.example.com/prod/app:1.4.0 --source registry.example.com/dev/app:1.4.0
   Promote many images in one run, a line SOURCE TARGET [TARGET...] each:
     image-promote-by-digest --batch release.txt
 
@@ -69,6 +71,85 @@ pub(crate) enum Command {
     Plan(Box<PromotionArgs>),
     /// Put the tags that a promotion moved back to where they were, by its journal
     Rollback(Box<RollbackArgs>),
+    /// Look at all of an image: every manifest, every blob, what refers to it; with a source, bring what is missing
+    Verify(Box<VerifyArgs>),
+}
+
+/// How closely an image is looked at once it is promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Proof {
+    /// The tag has to name the digest.
+    Tag,
+    /// Every manifest is read back, every blob looked for, and what refers to the image compared.
+    Deep,
+}
+
+/// How closely blobs are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Blobs {
+    /// They have to be there, with the right length.
+    Present,
+    /// They are read and compared with their digests.
+    Read,
+}
+
+/// What is looked at, and how closely.
+#[derive(clap::Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The image: REGISTRY/REPOSITORY[:TAG][@DIGEST], or oci:PATH[:TAG][@DIGEST]
+    #[arg(
+        value_name = "REF",
+        env = "TOWPATH_VERIFY",
+        value_parser = ImageReference::source,
+        hide_env_values = true
+    )]
+    pub(crate) image: ImageReference,
+
+    /// An image to compare with; what REF lacks of it is brought
+    #[arg(
+        long = "source",
+        value_name = "IMAGE",
+        env = "TOWPATH_VERIFY_SOURCE",
+        value_parser = ImageReference::source,
+        hide_env_values = true
+    )]
+    pub(crate) from: Option<ImageReference>,
+
+    /// How closely blobs are looked at
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "TOWPATH_VERIFY_BLOBS",
+        default_value = "present",
+        hide_env_values = true
+    )]
+    pub(crate) blobs: Blobs,
+
+    /// Which of what refers to the image is looked at: all, none, or artifact types separated by commas
+    #[arg(
+        long = "referrers",
+        value_name = "all|none|TYPE,...",
+        env = "TOWPATH_REFERRERS",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub(crate) which: Referrers,
+
+    /// Say what is missing, and bring nothing
+    #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
+    pub(crate) dry_run: bool,
+
+    #[command(flatten)]
+    pub(crate) concurrency: ConcurrencyArgs,
+
+    #[command(flatten)]
+    pub(crate) source_login: SourceLoginArgs,
+
+    #[command(flatten)]
+    pub(crate) target_login: TargetLoginArgs,
+
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 /// What goes where, and how.
@@ -132,6 +213,16 @@ pub(crate) struct PromotionArgs {
     /// Allow less than the whole index: the platforms chosen, under a digest of their own, or what a sparse index has
     #[arg(long, env = "TOWPATH_ALLOW_PARTIAL_INDEX", hide_env_values = true)]
     pub(crate) allow_partial_index: bool,
+
+    /// How closely the image is looked at once it is there; what is missing then is brought again
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "TOWPATH_VERIFY_PROMOTED",
+        default_value = "tag",
+        hide_env_values = true
+    )]
+    pub(crate) verify: Proof,
 
     /// Say what would be copied and which tags would move, and do nothing
     #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]

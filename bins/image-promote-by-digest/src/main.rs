@@ -6,6 +6,7 @@ mod plan;
 mod promote;
 mod report;
 mod roll_back;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -21,5 +22,6 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         None => promote::promote(&args.promotion, args.promotion.dry_run, &run).await,
         Some(Command::Plan(promotion)) => promote::promote(&promotion, true, &run).await,
         Some(Command::Rollback(rollback)) => roll_back::roll_back(&rollback, &run).await,
+        Some(Command::Verify(verify)) => verify::verify(&verify, &run).await,
     }
 }

@@ -8,10 +8,12 @@ use futures_util::stream::{self, StreamExt as _};
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Result};
 use towpath::handoff::{self, Handoff};
-use towpath::oci::copy::{Copier, CopySettings, ImageReference, Journal, Look, Traffic, read_batch};
+use towpath::oci::copy::{
+    BlobCheck, Copier, CopySettings, ImageReference, Journal, Look, Traffic, read_batch,
+};
 use towpath::oci::{Digest, Registries};
 
-use crate::args::PromotionArgs;
+use crate::args::{PromotionArgs, Proof};
 use crate::plan::{self, Group, Wanted};
 use crate::report::PromotionReport;
 
@@ -24,7 +26,10 @@ const AT_ONCE: usize = 4;
 /// As [`plan::decide`] and [`Copier::look`]; what befell a target is in the report.
 pub(crate) async fn promote(args: &PromotionArgs, dry_run: bool, run: &Run) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let lines = args.batch.as_deref().map(read_batch).transpose()?;
+    let lines = match &args.batch {
+        Some(path) => Some(run.interruptible("reading the batch", read_batch(path)).await?),
+        None => None,
+    };
     let wanted = plan::decide(args, lines)?;
     if let Some(path) = &args.handoff {
         Handoff::check_place(path)?;
@@ -182,7 +187,13 @@ async fn open(
     let open = async |targets: &[ImageReference]| {
         Copier::new(&group.source, targets, registries, traffic, settings.clone()).await
     };
-    // The source alone first: when it cannot be opened, none of its targets is at fault.
+    let all = open(&group.targets()).await;
+    if let Ok(copier) = all {
+        let move_tags = group.edges.iter().map(|edge| edge.move_tag.clone());
+        let copier = copier.with_move_tags(move_tags);
+        return Some(Opened { copier, rows });
+    }
+    // Something is wrong. When the source alone cannot be opened either, none of its targets is at fault.
     if let Err(failure) = open(&[]).await {
         report.fail_all(&rows, failure);
         return None;
@@ -219,6 +230,7 @@ fn settings(args: &PromotionArgs) -> CopySettings {
         referrers: args.referrers.clone(),
         platforms: args.platforms.clone(),
         allow_partial_index: args.allow_partial_index,
+        verify: (args.verify == Proof::Deep).then_some(BlobCheck::Present),
     }
 }
 

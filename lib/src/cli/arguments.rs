@@ -338,12 +338,19 @@ fn not_text_complaint(command: &Command) -> String {
     format!("an argument is not text\n{hint}")
 }
 
-/// The argument that clap shows as `shown` (`--flag <VALUE>`, `<VALUE>`), searched through all subcommands.
+/// The argument that clap shows as `shown` (`--flag <VALUE>`, `<VALUE>`), searched through all subcommands; of several,
+/// one that has a variable.
 fn find<'command>(command: &'command Command, shown: &str) -> Option<&'command Arg> {
-    command
+    // The brackets around a name tell whether it is required, which clap does not always agree with itself about.
+    let name = |shown: &str| shown.replace(['<', '>', '[', ']'], "");
+    let own = command
         .get_arguments()
-        .find(|argument| argument.to_string() == shown)
-        .or_else(|| command.get_subcommands().find_map(|sub| find(sub, shown)))
+        .find(|argument| name(&argument.to_string()) == name(shown));
+    if own.is_some_and(|own| own.get_env().is_some()) {
+        return own;
+    }
+    let below = command.get_subcommands().find_map(|sub| find(sub, shown));
+    below.or(own)
 }
 
 fn variable_of(argument: &Arg) -> Option<String> {

@@ -12,7 +12,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-use super::{LogFormat, LogTarget, RunArgs};
+use super::{LogFormat, LogTarget, RunArgs, progress};
 use crate::failure::Described;
 use crate::secret::{Secret, redact};
 
@@ -100,7 +100,7 @@ pub(super) fn failure(described: &Described, exit_code: u8) {
 /// Writes to standard error directly, for what has to be said before or beside the log.
 pub(super) fn to_stderr(text: &str) {
     // Nobody is left to tell when standard error is gone.
-    let _ = io::stderr().lock().write_all(redact(text).as_bytes());
+    let _ = progress::aside(|| io::stderr().lock().write_all(redact(text).as_bytes()));
 }
 
 /// Writes to standard output.

@@ -13,7 +13,7 @@ mod subcommands;
 
 pub use arguments::{Arguments, LogFormat, LogTarget, Output, RunArgs, parse_duration};
 pub use logs::{Effect, effect, note};
-pub use progress::Progress;
+pub use progress::{Progress, size};
 pub use report::{Outcome, Report};
 
 use std::error::Error;

@@ -9,12 +9,14 @@
 //! [`Failure`].
 
 mod body;
+mod certificates;
 mod pace;
 mod request;
 mod response;
 mod unanswered;
 
 pub use body::Body;
+pub use certificates::ClientIdentity;
 pub(crate) use pace::{LONGEST_PAUSE, Refusals};
 pub use request::{Repeat, Request};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.
@@ -23,17 +25,16 @@ pub use response::Response;
 pub use unanswered::Unanswered;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::bounded;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 
-/// Larger than any bundle of certificates.
-const CA_SIZE_LIMIT: u64 = 4 * 1024 * 1024;
+/// How often a server that breaks off is asked whether it is for our certificate.
+const CERTIFICATE_CHECKS: usize = 3;
 
 /// How a client reaches its system.
 #[derive(Clone, Debug)]
@@ -42,6 +43,10 @@ pub struct Settings {
     pub system: &'static str,
     /// A PEM file with certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// More such files.
+    pub more_ca_files: Vec<PathBuf>,
+    /// What is shown to servers that ask for a client's certificate.
+    pub client_identity: Option<ClientIdentity>,
     /// Whether plain `http` may leave the machine.
     pub plain_http: PlainHttp,
     /// How long one request may take, connecting included. Bodies that stream for long raise it per request.
@@ -60,6 +65,8 @@ impl Settings {
         Settings {
             system,
             ca_file: None,
+            more_ca_files: Vec::new(),
+            client_identity: None,
             plain_http: PlainHttp::LoopbackOnly,
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
@@ -91,28 +98,36 @@ impl Client {
     /// Opens a pool. Nothing is sent yet.
     ///
     /// # Errors
-    /// Usage (exit 2) when the CA file cannot be read or holds no certificate; internal when TLS cannot be set up.
+    /// Usage (exit 2) when a file with certificates or the key cannot be read or is not what it should be; internal
+    /// when TLS cannot be set up.
     pub fn new(settings: Settings, deadline: Deadline) -> Result<Self> {
-        // Another part of the process may have done it already; then that one stands, and it is the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(settings.connect_timeout)
-            .tcp_nodelay(true)
-            .referer(false);
-        if let Some(path) = &settings.ca_file {
-            builder = builder.tls_certs_merge(read_certificates(path)?);
-        }
+        Self::counting(settings, deadline, Arc::new(AtomicU64::new(0)))
+    }
+
+    /// Opens another pool with settings of its own, whose requests count as this one's.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn beside(&self, settings: Settings) -> Result<Self> {
+        Self::counting(settings, self.deadline, self.sent.clone())
+    }
+
+    fn counting(settings: Settings, deadline: Deadline, sent: Arc<AtomicU64>) -> Result<Self> {
+        let builder = builder(&settings)?;
         let transport = builder.build().map_err(|error| {
-            Failure::internal(format!("cannot set up the {} client", settings.system))
+            let refused = |identity: &ClientIdentity| identity.refused(&error);
+            settings
+                .client_identity
+                .as_ref()
+                .and_then(refused)
+                .unwrap_or_else(|| Failure::internal(format!("cannot set up the {} client", settings.system)))
                 .because(error.without_url())
         })?;
         Ok(Client {
             transport,
             settings,
             deadline,
-            sent: Arc::new(AtomicU64::new(0)),
+            sent,
             paces: Arc::default(),
         })
     }
@@ -189,9 +204,64 @@ impl Client {
         }
     }
 
+    /// Finds out whether a server that gave no answer broke off because of the client's certificate: for want of one, or
+    /// since it does not accept the one that it was shown. HTTP/2 loses the reason, so it is asked once more by
+    /// HTTP/1.1, with nothing that would authenticate us otherwise.
+    ///
+    /// # Errors
+    /// Denied (exit 4) when that is why. What else may be wrong is for the request that failed to tell.
+    pub async fn check_client_certificate(&self, url: &Url) -> Result<()> {
+        if url.scheme() != "https" {
+            return Ok(());
+        }
+        let Ok(transport) = builder(&self.settings)?.http1_only().build() else {
+            return Ok(());
+        };
+        // The reason may be overtaken by the end of the connection, so one answer without it means little.
+        for _ in 0..CERTIFICATE_CHECKS {
+            let limit = self.deadline.within(self.settings.request_timeout).remaining();
+            self.count();
+            let Err(error) = transport.head(url.clone()).timeout(limit).send().await else {
+                return Ok(());
+            };
+            if certificates::is_refusal(&error) {
+                let (system, host) = (self.settings.system, authority(url));
+                return Err(match &self.settings.client_identity {
+                    None => Failure::denied(format!("{host} ({system}) wants a client certificate"))
+                        .hint("give the certificate that it knows us by, and its key"),
+                    Some(identity) => Failure::denied(format!(
+                        "{host} ({system}) does not accept the client certificate {}",
+                        identity.certificate.display()
+                    ))
+                    .hint("check who signed it, and until when it is valid"),
+                }
+                .because(error.without_url()));
+            }
+        }
+        Ok(())
+    }
+
     fn count(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn builder(settings: &Settings) -> Result<reqwest::ClientBuilder> {
+    // Another part of the process may have done it already; then that one stands, and it is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("towpath/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(settings.connect_timeout)
+        .tcp_nodelay(true)
+        .referer(false);
+    for path in settings.ca_file.iter().chain(&settings.more_ca_files) {
+        builder = builder.tls_certs_merge(certificates::read_trusted(path)?);
+    }
+    if let Some(identity) = &settings.client_identity {
+        builder = builder.identity(identity.read()?);
+    }
+    Ok(builder)
 }
 
 /// Parses the base address of a system.
@@ -244,25 +314,6 @@ pub fn authority(url: &Url) -> String {
         (Some(host), None) => host.to_owned(),
         (None, _) => "unknown host".to_owned(),
     }
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>> {
-    let shown = path.display();
-    let hint = "point it to a PEM file with the certificate authority";
-    let pem = bounded::read(path, CA_SIZE_LIMIT).map_err(|error| {
-        Failure::usage(format!("cannot read the CA file {shown}"))
-            .because(error)
-            .hint(hint)
-    })?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
-        Failure::usage(format!("the CA file {shown} is not PEM"))
-            .because(error.without_url())
-            .hint(hint)
-    })?;
-    if certificates.is_empty() {
-        return Err(Failure::usage(format!("the CA file {shown} holds no certificate")).hint(hint));
-    }
-    Ok(certificates)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! | `arguments` | the flags of a binary that speaks to registries |
 //! | `reference`, `digest` | names, parsed strictly |
 //! | `manifest`, `platform`, `graph` | what an image is made of; pure |
-//! | `credentials` | docker's configuration files and credential helpers |
+//! | `credentials` | docker's configuration files, credential helpers, and what platforms give their jobs |
 //! | `registry` | the client: logins, manifests, blobs |
 //! | `layout` | images in folders, as builders leave them |
 //! | `copy` | the engine: what is missing where, in which order it goes, when a tag may move |
@@ -24,7 +24,7 @@ pub mod reference;
 mod registry;
 
 pub use arguments::RegistryArgs;
-pub use credentials::{Credential, Credentials};
+pub use credentials::{Credential, Credentials, Login};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::{Graph, Referrer};
 pub(crate) use layout::is_digest_tag;
@@ -33,6 +33,6 @@ pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use reference::{Reference, Tag};
 pub use registry::{
-    Access, Begun, BlobStream, GoOn, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
+    Access, Begun, BlobStream, GoOn, Held, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
 };
 pub(crate) use registry::{DigestTag, Listed, Lookout, digest_tags, entries};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use towpath::cli::Report;
+use towpath::cli::{Report, size};
 use towpath::failure::Failure;
-use towpath::oci::copy::{Done, Foreseen, ImageReference, Look, Referred, Tally};
+use towpath::oci::copy::{Done, Foreseen, ImageReference, Look, Referred, Tally, Verified};
 
-use super::{SCHEMA, seconds, size};
+use super::{SCHEMA, seconds};
 use crate::plan::{Edge, Group, Wanted};
 
 /// What happened, or with `--dry-run` would happen.
@@ -18,6 +18,12 @@ pub(crate) struct PromotionReport {
     /// The image; none for a batch.
     source: Option<String>,
     digest: Option<String>,
+    /// The whole index, when only some of its platforms go, so that the image has another digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reduced_from: Option<String>,
+    /// What a sparse index lists and its source does not have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    absent: Vec<String>,
     targets: Vec<TargetReport>,
     requests: u64,
     bytes: u64,
@@ -52,6 +58,9 @@ struct TargetReport {
     bytes: u64,
     /// What refers to the image, by artifact type.
     referrers: BTreeMap<String, ReferrersReport>,
+    /// What the look at all of it found, with `--verify deep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Verified>,
     /// Why it is not there.
     failure: Option<String>,
     /// Of which kind that is, by the name that logs give it.
@@ -79,6 +88,8 @@ impl PromotionReport {
                 Wanted::Many(_) => None,
             },
             digest: None,
+            reduced_from: None,
+            absent: Vec::new(),
             targets: wanted.groups().iter().flat_map(rows).collect(),
             requests: 0,
             bytes: 0,
@@ -94,6 +105,8 @@ impl PromotionReport {
         let digest = look.digest().to_string();
         if self.source.is_some() {
             self.digest = Some(digest.clone());
+            self.reduced_from = look.reduced_from().map(ToString::to_string);
+            self.absent = look.absent().iter().map(ToString::to_string).collect();
         }
         for ((&row, before), writes) in rows.iter().zip(look.before()).zip(look.writes()) {
             let target = &mut self.targets[row];
@@ -121,6 +134,7 @@ impl PromotionReport {
                 target.changed = done.changed;
                 target.before = done.before.as_ref().map(ToString::to_string);
                 target.weigh(&done.tally, &done.referrers);
+                target.verified = done.verified;
             }
             Err(failure) => self.fail(row, failure),
         }
@@ -176,6 +190,7 @@ impl TargetReport {
             skipped_bytes: 0,
             bytes: 0,
             referrers: BTreeMap::new(),
+            verified: None,
             failure: None,
             failure_kind: None,
         }

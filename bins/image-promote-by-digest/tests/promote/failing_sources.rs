@@ -2,11 +2,13 @@
 
 use std::process::Stdio;
 
+use axum::http::Method;
+use futures_util::future::join_all;
 use tokio::io::AsyncReadExt as _;
 use towpath::oci::Digest;
 
 use crate::image::Image;
-use crate::scripted::{Fault, Script, Scripted};
+use crate::scripted::{Fault, Ranges, Script, Scripted};
 use crate::world::{World, assert_holds, logged, open_uploads, tagged};
 
 const GIVEN_BACK: &str = "\"DELETE /v2/";
@@ -19,12 +21,16 @@ fn script(fault: Fault, times: u32) -> Script {
 }
 
 #[tokio::test]
-async fn a_blob_that_breaks_off_or_comes_wrong_is_begun_again() {
+async fn a_blob_that_breaks_off_is_gone_on_with_in_the_same_upload() {
     let world = World::open().await;
     let production = world.registry("production", &[]).await;
     let image = Image::of_three_platforms("1");
-    for (repository, fault, times) in [("broken", Fault::BreaksOff, 2), ("wrong", Fault::WrongBytes, 1)] {
-        let source = Scripted::start(script(fault, times)).await;
+    let promote = async |(repository, fault, times, ranges): (&str, Fault, u32, Ranges)| {
+        let source = Scripted::start(Script {
+            ranges,
+            ..script(fault, times)
+        })
+        .await;
         source.hold("app", "1", &image);
         let target = format!("{}/{repository}", production.host());
         let report = world
@@ -33,10 +39,47 @@ async fn a_blob_that_breaks_off_or_comes_wrong_is_begun_again() {
             .succeeded();
         assert_eq!(report["targets"][0]["copied"], 13);
         assert_holds(production.host(), None, repository, &image).await;
-        assert_eq!(
-            logged(&production, &format!("{GIVEN_BACK}{repository}/")),
-            u64::from(times) * 13
-        );
+        assert_eq!(logged(&production, &format!("{GIVEN_BACK}{repository}/")), 0);
+        let opened = format!("\"POST /v2/{repository}/blobs/uploads/");
+        assert_eq!(logged(&production, &opened), 13, "{repository}");
+        let asked = source.lines("/blobs/", &Method::GET);
+        if ranges == Ranges::Known {
+            // Each blob from its start once, and then only for what lacks.
+            assert_eq!(asked.iter().filter(|line| line.range.is_none()).count(), 13);
+            assert!(asked.len() >= 13 * 3, "{repository}");
+        }
+    };
+    let faults = [
+        ("broken", Fault::BreaksOff, 2, Ranges::Ignored),
+        ("resumed", Fault::BreaksOff, 2, Ranges::Known),
+        ("refused", Fault::BreaksOff, 1, Ranges::Refused),
+        ("confused", Fault::BreaksOff, 1, Ranges::Wrong),
+        ("short", Fault::IsShort, 2, Ranges::Known),
+        // What gets further each time gets there.
+        ("halved", Fault::BreaksOff, u32::MAX, Ranges::Known),
+        ("drips", Fault::Drips, u32::MAX, Ranges::Ignored),
+        ("failing", Fault::Status(500), 2, Ranges::Ignored),
+        ("busy", Fault::Status(503), 2, Ranges::Ignored),
+    ];
+    join_all(faults.map(promote)).await;
+}
+
+#[tokio::test]
+async fn a_blob_that_comes_wrong_is_begun_again() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let image = Image::of_three_platforms("1");
+    for (repository, fault) in [("wrong", Fault::WrongBytes), ("long", Fault::IsLong)] {
+        let source = Scripted::start(script(fault, 1)).await;
+        source.hold("app", "1", &image);
+        let target = format!("{}/{repository}", production.host());
+        let report = world
+            .promote(&[&format!("{}/app:1", source.host), &target])
+            .await
+            .succeeded();
+        assert_eq!(report["targets"][0]["copied"], 13);
+        assert_holds(production.host(), None, repository, &image).await;
+        assert_eq!(logged(&production, &format!("{GIVEN_BACK}{repository}/")), 13);
     }
 }
 
@@ -48,28 +91,37 @@ async fn a_blob_that_never_comes_right_leaves_the_tag_alone() {
         Image::of_one_layer(b"the old layer"),
         Image::of_one_layer(b"the new layer"),
     );
-    let target = format!("{}/app:1", production.host());
-    world.promote(&[&world.layout(&old), &target]).await.succeeded();
-    for fault in [Fault::BreaksOff, Fault::WrongBytes] {
-        let source = Scripted::start(script(fault, u32::MAX)).await;
+    let layout = world.layout(&old);
+    let promote = async |repository: &str, fault: Fault| {
+        let target = format!("{}/{repository}:1", production.host());
+        world.promote(&[&layout, &target]).await.succeeded();
+        let source = Scripted::start(script(fault.clone(), u32::MAX)).await;
         source.hold("app", "1", &new);
         let reference = format!("{}/app:1", source.host);
         let run = world
             .promote(&["--move-tag-from", "any", &reference, &target])
             .await;
-        let error = run.failed_with(7);
+        let code = if matches!(fault, Fault::Status(404)) { 5 } else { 7 };
+        let error = run.failed_with(code);
         assert!(error.contains("sha256:"), "{error}");
         assert_eq!(run.report["targets"][0]["changed"], false);
         assert!(run.report["targets"][0]["failure"].is_string());
         assert_eq!(
-            tagged(production.host(), None, "app", "1").await,
+            tagged(production.host(), None, repository, "1").await,
             Some(old.root.clone())
         );
-    }
-    assert!(
-        logged(&production, GIVEN_BACK) >= 2 * 4,
-        "each attempt was given back"
-    );
+        let given_back = logged(&production, &format!("{GIVEN_BACK}{repository}/"));
+        assert!(given_back >= 1, "{repository}: an upload was not given back");
+    };
+    let faults = [
+        ("broken", Fault::BreaksOff),
+        ("wrong", Fault::WrongBytes),
+        ("short", Fault::IsShort),
+        ("long", Fault::IsLong),
+        ("failing", Fault::Status(500)),
+        ("gone", Fault::Status(404)),
+    ];
+    join_all(faults.map(|(repository, fault)| promote(repository, fault))).await;
 }
 
 #[tokio::test]
@@ -96,7 +148,11 @@ async fn manifests_that_are_not_what_their_digest_names_are_refused() {
 async fn another_host_that_has_the_blobs_gets_no_credentials() {
     let world = World::open().await;
     let production = world.registry("production", &[]).await;
-    let storage = Scripted::start(Script::default()).await;
+    let storage = Scripted::start(Script {
+        ranges: Ranges::Known,
+        ..script(Fault::BreaksOff, 1)
+    })
+    .await;
     let source = Scripted::start(Script {
         bearer: true,
         ..script(Fault::IsElsewhere(storage.host.clone()), u32::MAX)
@@ -113,7 +169,10 @@ async fn another_host_that_has_the_blobs_gets_no_credentials() {
         .await
         .succeeded();
     assert_holds(production.host(), None, "app", &image).await;
-    assert_eq!(storage.log().len(), 13);
+    // What broke off there is asked for by way of the registry again, and the range goes along.
+    assert_eq!(storage.log().len(), 26);
+    let ranges = storage.log().iter().filter(|line| line.range.is_some()).count();
+    assert_eq!(ranges, 13);
     assert!(
         storage.log().iter().all(|line| !line.authorized),
         "{:?}",
@@ -125,21 +184,94 @@ async fn another_host_that_has_the_blobs_gets_no_credentials() {
 async fn a_registry_that_asks_to_wait_is_waited_for() {
     let world = World::open().await;
     let production = world.registry("production", &[]).await;
-    let source = Scripted::start(Script {
-        busy: 2,
+    let image = Image::of_one_layer(b"layer");
+    for (repository, busy, wait) in [
+        ("seconds", 2, Some("1")),
+        ("a-date", 4, Some("Wed, 21 Oct 2015 07:28:00 GMT")),
+        ("without", 3, None),
+        ("nonsense", 2, Some("soon")),
+    ] {
+        let source = Scripted::start(Script {
+            busy,
+            wait,
+            ..Script::default()
+        })
+        .await;
+        source.hold("app", "1", &image);
+        let report = world
+            .promote(&[
+                &format!("{}/app:1", source.host),
+                &format!("{}/{repository}", production.host()),
+            ])
+            .await
+            .succeeded();
+        if wait == Some("1") {
+            assert!(report["seconds"].as_f64().unwrap() >= 2.0, "{report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_busy_for_longer_than_we_have_is_unavailable() {
+    let world = World::open().await;
+    let image = Image::of_one_layer(b"layer");
+    let layout = world.layout(&image);
+    for wait in [Some("100000"), None] {
+        let registry = Scripted::start(Script {
+            busy: u32::MAX,
+            wait,
+            ..Script::default()
+        })
+        .await;
+        let target = format!("{}/app:1", registry.host);
+        let mut command = world.command(&[&layout, &target]);
+        command.env("TOWPATH_TIMEOUT", "10s");
+        let error = world.run(command).await.failed_with(7);
+        assert!(error.contains(&registry.host), "{error}");
+        assert_eq!(registry.tagged("app", "1"), None);
+        if wait.is_some() {
+            assert_eq!(registry.log().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn registries_that_take_few_requests_at_once_get_no_more() {
+    let world = World::open().await;
+    let few = || Script {
+        takes_at_once: Some(2),
         ..Script::default()
+    };
+    let (source, target) = (Scripted::start(few()).await, Scripted::start(few()).await);
+    let image = Image::of_three_platforms("1");
+    source.hold("app", "1", &image);
+    let arguments = [format!("{}/app:1", source.host), format!("{}/app:1", target.host)];
+    world.promote(&[&arguments[0], &arguments[1]]).await.succeeded();
+    assert!(target.has_all("app", &image));
+    assert_eq!(target.tagged("app", "1"), Some(image.root));
+    assert!(source.turned_away() + target.turned_away() > 0);
+}
+
+#[tokio::test]
+async fn uploads_that_wait_for_their_source_do_not_keep_it_from_being_read_on() {
+    let world = World::open().await;
+    // It turns away enough for few requests to run at once, and source and target are both there.
+    let registry = Scripted::start(Script {
+        busy: 2,
+        wait: Some("0"),
+        ignores_mounts: true,
+        ranges: Ranges::Known,
+        ..script(Fault::BreaksOff, 2)
     })
     .await;
-    let image = Image::of_one_layer(b"layer");
-    source.hold("app", "1", &image);
-    let report = world
-        .promote(&[
-            &format!("{}/app:1", source.host),
-            &format!("{}/app", production.host()),
-        ])
-        .await
-        .succeeded();
-    assert!(report["seconds"].as_f64().unwrap() >= 2.0, "{report}");
+    let image = Image::of_three_platforms("1");
+    registry.hold("dev/app", "1", &image);
+    let source = format!("{}/dev/app:1", registry.host);
+    let target = format!("{}/prod/app:1", registry.host);
+    let mut command = world.command(&[&source, &target]);
+    command.env("TOWPATH_TIMEOUT", "60s");
+    world.run(command).await.succeeded();
+    assert!(registry.has_all("prod/app", &image));
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! Who may do what, and what is said when somebody may not. Every run also searches its output for the passwords.
 
+use std::fs;
+
+use towpath_sandbox::servers::docker_config;
+
 use crate::image::Image;
-use crate::world::{PRODUCTION, STAGING, World, assert_holds, written};
+use crate::scripted::{Script, Scripted};
+use crate::world::{PRODUCTION, STAGING, World, assert_holds, tagged, written};
 
 #[tokio::test]
 async fn a_wrong_password_and_none_are_told_apart_from_nothing_there() {
@@ -115,6 +120,104 @@ async fn two_logins_for_two_repositories_of_one_registry() {
         .await
         .failed_with(4);
     assert!(elsewhere.contains("no login"), "{elsewhere}");
+}
+
+#[tokio::test]
+async fn a_job_of_gitlab_is_logged_in_to_its_own_registry() {
+    const JOB: (&str, &str) = ("gitlab-ci-token", "canary-of-the-job");
+    let world = World::open().await;
+    let registry = world.registry("registry", &[STAGING, JOB]).await;
+    let host = registry.host();
+    let layout = world.layout(&Image::of_one_layer(b"layer"));
+    for (tag, variables, origin) in [
+        (
+            "1",
+            &[
+                ("CI_REGISTRY_USER", STAGING.0),
+                ("CI_REGISTRY_PASSWORD", STAGING.1),
+                ("CI_JOB_TOKEN", "canary-not-needed"),
+            ][..],
+            "the variable CI_REGISTRY_PASSWORD",
+        ),
+        ("2", &[("CI_JOB_TOKEN", JOB.1)], "the variable CI_JOB_TOKEN"),
+    ] {
+        let mut command = world.command(&[&layout, &format!("{host}/team/app:{tag}")]);
+        command.env("CI_REGISTRY", host).envs(variables.iter().copied());
+        let run = world.run(command).await;
+        assert!(run.log.contains(origin), "{}", run.log);
+        run.succeeded();
+        assert!(tagged(host, Some(STAGING), "team/app", tag).await.is_some());
+    }
+    let mut command = world.command(&[&layout, &format!("{host}/team/app:3")]);
+    command.env("CI_REGISTRY", host).env("CI_JOB_TOKEN", "");
+    let error = world.run(command).await.failed_with(2);
+    assert!(error.contains("CI_JOB_TOKEN"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_from_a_variable_counts_after_the_files() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[STAGING, PRODUCTION]).await;
+    let host = registry.host();
+    let layout = world.layout(&Image::of_one_layer(b"layer"));
+    let run = async |tag: &str, (user, password): (&str, &str)| {
+        let mut command = world.command(&[&layout, &format!("{host}/team/app:{tag}")]);
+        let document = docker_config(&[(host, user, password)]).to_string();
+        command.env("DOCKER_AUTH_CONFIG", document);
+        world.run(command).await
+    };
+    let by_variable = run("1", STAGING).await;
+    assert!(
+        by_variable.log.contains("the variable DOCKER_AUTH_CONFIG, entry"),
+        "{}",
+        by_variable.log
+    );
+    by_variable.succeeded();
+    let refused = run("2", (STAGING.0, "canary-of-another-job"))
+        .await
+        .failed_with(4);
+    assert!(refused.contains("DOCKER_AUTH_CONFIG"), "{refused}");
+
+    world.log_in(&[(host, PRODUCTION.0, PRODUCTION.1)]);
+    let by_file = run("2", (STAGING.0, "canary-of-another-job")).await;
+    assert!(by_file.log.contains("config.json, entry"), "{}", by_file.log);
+    by_file.succeeded();
+
+    fs::remove_file(world.path("docker/config.json")).unwrap();
+    for (document, code) in [("", 2), ("{\"auths\": \"canary-no-map\"}", 3)] {
+        let mut command = world.command(&[&layout, &format!("{host}/team/app:3")]);
+        command.env("DOCKER_AUTH_CONFIG", document);
+        let error = world.run(command).await.failed_with(code);
+        assert!(error.contains("DOCKER_AUTH_CONFIG"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_platforms_give_goes_to_no_host_but_theirs() {
+    let world = World::open().await;
+    let registry = Scripted::start(Script {
+        bearer: true,
+        ..Script::default()
+    })
+    .await;
+    let layout = world.layout(&Image::of_one_layer(b"layer"));
+    let mut command = world.command(&[&layout, &format!("{}/app:1", registry.host)]);
+    command
+        .env("CI_REGISTRY", "registry.example.com")
+        .env("CI_REGISTRY_USER", "ci")
+        .env("CI_REGISTRY_PASSWORD", "canary-gitlab")
+        .env("CI_JOB_TOKEN", "canary-gitlab")
+        .env("SCW_SECRET_KEY", "canary-scaleway")
+        .env("CLOUDSDK_AUTH_ACCESS_TOKEN", "canary-google")
+        // Another tool's: nothing here is Google's.
+        .env("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json");
+    let error = world.run(command).await.failed_with(4);
+    assert!(error.contains("no login"), "{error}");
+    let log = registry.log();
+    assert!(
+        log.len() >= 2 && log.iter().all(|line| !line.authorized),
+        "{log:?}"
+    );
 }
 
 #[tokio::test]

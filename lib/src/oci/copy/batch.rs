@@ -30,17 +30,30 @@ pub struct BatchLine {
     pub move_tag: Option<MoveTag>,
 }
 
-/// Reads a batch from a file, or from standard input when the path is `-`.
+/// Reads a batch from a file, or from standard input when the path is `-`. Dropping this does not wait for a pipe
+/// into which nobody writes.
 ///
 /// # Errors
 /// Not found (exit 5) when it is not there; usage (2) when it cannot be read; input (3), naming the line, when it is
 /// malformed.
-pub fn read_batch(path: &Path) -> Result<Vec<BatchLine>> {
-    let (origin, read) = if path == Path::new("-") {
-        ("standard input".to_owned(), read_standard_input())
+pub async fn read_batch(path: &Path) -> Result<Vec<BatchLine>> {
+    let is_standard_input = path == Path::new("-");
+    let origin = if is_standard_input {
+        "standard input".to_owned()
     } else {
-        (path.display().to_string(), bounded::read_text(path, SIZE_LIMIT))
+        path.display().to_string()
     };
+    let path = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        if is_standard_input {
+            read_standard_input()
+        } else {
+            bounded::read_text(&path, SIZE_LIMIT)
+        }
+    });
+    let read = reading
+        .await
+        .map_err(|error| Failure::internal(format!("cannot read the batch {origin}")).because(error))?;
     let text = read.map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::not_found(format!("there is no batch {origin}"))
             .hint("name a file with --batch (TOWPATH_BATCH), or - for standard input"),
@@ -194,17 +207,17 @@ mod tests {
         assert!(parse_batch(&long, "x").is_err());
     }
 
-    #[test]
-    fn a_file_is_read_within_bounds() {
+    #[tokio::test]
+    async fn a_file_is_read_within_bounds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("batch");
-        assert_eq!(read_batch(&path).expect_err("absent").kind(), Kind::NotFound);
-        assert_eq!(read_batch(folder.path()).expect_err("folder").kind(), Kind::Usage);
+        let refused = async |path: &Path| read_batch(path).await.expect_err("refused").kind();
+        assert_eq!(refused(&path).await, Kind::NotFound);
+        assert_eq!(refused(folder.path()).await, Kind::Usage);
         std::fs::write(&path, b"\xff\xfe").unwrap();
-        assert_eq!(read_batch(&path).expect_err("no text").kind(), Kind::Input);
-        assert_eq!(
-            read_batch(Path::new("/dev/zero")).expect_err("endless").kind(),
-            Kind::Input
-        );
+        assert_eq!(refused(&path).await, Kind::Input);
+        assert_eq!(refused(Path::new("/dev/zero")).await, Kind::Input);
+        std::fs::write(&path, "a.example/web:1 b.example/web").unwrap();
+        assert_eq!(read_batch(&path).await.unwrap().len(), 1);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,15 @@ use crate::oci::{Descriptor, Digest, Graph, Manifest, Pointer, Referrer, Reposit
 
 /// How many files are written at once: disks are not made faster by more.
 const FILES_AT_ONCE: usize = 4;
+
+/// A look at a tag that is older is not taken for one just before writing it.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What a tag named a moment ago.
+struct Looked {
+    named: Option<Digest>,
+    at: Instant,
+}
 
 /// One target on its way.
 pub(super) struct Edge<'a> {
@@ -140,14 +150,32 @@ impl<'a> Edge<'a> {
         // What refers to the root needs it there; otherwise it comes last, with its tag.
         let root_comes_last = missing.is_empty();
         let mut unlisted = Vec::new();
-        for wave in graph.waves(&self.planned.parts(graph, self.way))? {
+        let waves = graph.waves(&self.planned.parts(graph, self.way))?;
+        // The root is the last wave, and alone in it.
+        let last_below = waves.len().checked_sub(2).filter(|_| root_comes_last);
+        let mut looked = None;
+        for (place, wave) in waves.into_iter().enumerate() {
             let pushed: FuturesUnordered<_> = wave
                 .into_iter()
                 .filter(|manifest| !root_comes_last || manifest.digest() != root.digest())
                 .map(|manifest| self.push(manifest))
                 .collect();
+            let pushing = async {
+                let look = async {
+                    if self.planned.write && last_below == Some(place) {
+                        self.look_at_tag(root.digest()).await
+                    } else {
+                        Ok(None)
+                    }
+                };
+                tokio::try_join!(pushed.try_collect(), look)
+            };
             let pushed: Vec<Option<&Manifest>> = tokio::select! {
-                pushed = pushed.try_collect() => pushed?,
+                pushed = pushing => {
+                    let (pushed, look) = pushed?;
+                    looked = looked.or(look);
+                    pushed
+                }
                 () = self.stop.cancelled() => return Err(stopped()),
             };
             unlisted.extend(pushed.into_iter().flatten());
@@ -160,7 +188,7 @@ impl<'a> Edge<'a> {
         if self.planned.write {
             self.check_stop()?;
             done.changed |= self
-                .name(root, &mut done.before, root_comes_last, journal)
+                .name(root, looked, &mut done.before, root_comes_last, journal)
                 .await?;
         }
         Ok(done)
@@ -226,9 +254,28 @@ impl<'a> Edge<'a> {
             "push",
             format!("manifest {} to {}", manifest.digest(), self.target.name()),
         );
-        let is_found = self.target.store.put(manifest).await?;
+        let is_found = match self.target.store.put(manifest).await {
+            Ok(is_found) => is_found,
+            Err(failure) => return Err(self.blame_gaps(manifest, failure)),
+        };
         effect.done("done");
         Ok(Some(manifest).filter(|manifest| manifest.subject().is_some() && !is_found))
+    }
+
+    /// Most registries take no index before everything that it lists.
+    fn blame_gaps(&self, manifest: &Manifest, failure: Failure) -> Failure {
+        let absent = self.graph.map(Graph::absent);
+        let lacks = |child: &Descriptor| absent.is_some_and(|absent| absent.contains(&child.digest));
+        if failure.kind() != Kind::Unavailable || !manifest.children().iter().any(lacks) {
+            return failure;
+        }
+        Failure::denied(format!(
+            "{} takes no index of which a part is missing, such as {}",
+            self.target.name(),
+            manifest.digest()
+        ))
+        .because(failure)
+        .hint("promote what is there by digests of its own, or build the index again")
     }
 
     /// Sees to it that what refers to a manifest is found by that.
@@ -279,11 +326,24 @@ impl<'a> Edge<'a> {
         Ok(())
     }
 
+    /// What the tag names, while the manifests before the tagged one are on their way.
+    async fn look_at_tag(&self, wanted: &Digest) -> Result<Option<Looked>> {
+        if self.target.reference.tag().is_none() {
+            return Ok(None);
+        }
+        let named = self.target.store.resolve(&self.target.pointer(wanted)).await?;
+        Ok(Some(Looked {
+            named,
+            at: Instant::now(),
+        }))
+    }
+
     /// The last step: the manifest under its tag (or by its digest), with the guard looked at once more just before,
     /// and the registry's answer to the question what it names read just after. Gives back whether it was written.
     async fn name(
         &self,
         root: &Manifest,
+        looked: Option<Looked>,
         before: &mut Option<Digest>,
         still_to_push: bool,
         journal: Option<&Journal>,
@@ -292,7 +352,10 @@ impl<'a> Edge<'a> {
         let wanted = root.digest();
         let pointer = self.target.pointer(wanted);
         if let Some(tag) = reference.tag() {
-            *before = store.resolve(&pointer).await?;
+            *before = match looked.filter(|looked| looked.at.elapsed() < FRESH) {
+                Some(looked) => looked.named,
+                None => store.resolve(&pointer).await?,
+            };
             if !must_write(reference, wanted, before.as_ref(), &self.target.move_tag)? {
                 return Ok(false);
             }
@@ -309,16 +372,19 @@ impl<'a> Edge<'a> {
                 Ok(_) => {}
                 // Registries that keep tags from changing refuse even what changes nothing: another job may have
                 // written the very same a moment ago.
-                Err(refused) if refused.kind() == Kind::Conflict => {
-                    return match store.resolve(&pointer).await {
-                        Ok(Some(named)) if named == *wanted => {
-                            effect.done("unchanged");
-                            Ok(false)
-                        }
-                        _ => Err(refused),
+                Err(refused) if matches!(refused.kind(), Kind::Conflict | Kind::Denied) => {
+                    let named = match reference.tag() {
+                        Some(_) => store.resolve(&pointer).await.unwrap_or(None),
+                        None => None,
                     };
+                    if named.as_ref() != Some(wanted) {
+                        return Err(refused);
+                    }
+                    effect.done("unchanged");
+                    *before = named;
+                    return Ok(false);
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.blame_gaps(root, failure)),
             }
         }
         match store.resolve(&pointer).await? {

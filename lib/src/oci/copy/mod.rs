@@ -27,14 +27,16 @@ mod selection;
 mod source;
 mod store;
 mod traffic;
+mod trail;
 mod transfer;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, join, join_all, select};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
@@ -43,10 +45,12 @@ pub use self::journal::{Entry as JournalEntry, Journal, Recorded};
 pub use self::look::{Look, Referred};
 pub use self::place::ImageReference;
 pub use self::plan::{Amount, Beside, MoveTag, Tally, Way, compare, foresee, must_write};
-pub use self::rollback::{Deliveries, Return, Rollback, Step, Trail, trails};
+pub use self::rollback::{Return, Rollback};
 pub use self::selection::Referrers;
 pub use self::source::Source;
 pub use self::traffic::Traffic;
+pub use self::trail::{Deliveries, Step, Trail, trails};
+pub use self::verify::{BlobCheck, Defect, Part, Verified};
 
 use self::edge::Edge;
 use self::look::Planned;
@@ -75,6 +79,8 @@ pub struct CopySettings {
     /// Whether less than the whole index may go: only those platforms, under another digest, or what a sparse index
     /// still has.
     pub allow_partial_index: bool,
+    /// Whether all of the image is looked at once more when it is there, and how closely; else the tag alone is.
+    pub verify: Option<BlobCheck>,
 }
 
 /// Where an image goes: a place, and the tag it gets there unless it goes by digest alone.
@@ -146,6 +152,8 @@ pub struct Done {
     pub tally: Tally,
     /// What refers to the image, by its kinds: artifact types, and the endings of cosign's tags.
     pub referrers: BTreeMap<String, Referred>,
+    /// What the look at all of it found, where one was asked for.
+    pub verified: Option<Verified>,
 }
 
 impl Copier {
@@ -214,11 +222,20 @@ impl Copier {
                 (digest.clone(), root, before)
             }
             _ => {
-                let root = self.source.root().await?;
-                let root = self.reduced(root)?;
-                let digest = root.1.digest().clone();
-                let before = self.named(&digest).await;
-                (digest, Some(root), before)
+                // What tags name can be asked before it is known what they are to name.
+                let tags = self.targets.iter().map(|target| target.reference.tag());
+                let (root, before) = match tags.collect::<Option<Vec<_>>>() {
+                    Some(_) => {
+                        let (root, before) = join(self.source.root(), self.named(None)).await;
+                        (self.reduced(root?)?, before)
+                    }
+                    None => {
+                        let root = self.reduced(self.source.root().await?)?;
+                        let before = self.named(Some(root.1.digest())).await;
+                        (root, before)
+                    }
+                };
+                (root.1.digest().clone(), Some(root), before)
             }
         };
         let (reduced_from, root) = root.unzip();
@@ -276,7 +293,7 @@ impl Copier {
     ) -> Result<(Option<Root>, Vec<Result<Option<Digest>>>)> {
         let mut early = None;
         let mut root = Box::pin(self.source.root());
-        let named = self.named(digest);
+        let named = self.named(Some(digest));
         let before = if self.is_within_one_registry() {
             named.await
         } else {
@@ -330,11 +347,20 @@ impl Copier {
         (0..self.targets.len()).any(|index| self.way(index) != Way::Held)
     }
 
-    async fn named(&self, digest: &Digest) -> Vec<Result<Option<Digest>>> {
+    /// What the targets name by their tags, or for those without one whether they have the digest.
+    async fn named(&self, digest: Option<&Digest>) -> Vec<Result<Option<Digest>>> {
         let ask = |target: &'_ Target| {
-            let pointer = target.pointer(digest);
+            let pointer = match (target.reference.tag(), digest) {
+                (Some(tag), _) => Some(Pointer::Tag(tag.clone())),
+                (None, digest) => digest.cloned().map(Pointer::Digest),
+            };
             let store = target.store.clone();
-            async move { store.resolve(&pointer).await }
+            async move {
+                match pointer {
+                    Some(pointer) => store.resolve(&pointer).await,
+                    None => Ok(None),
+                }
+            }
         };
         join_all(self.targets.iter().map(ask)).await
     }
@@ -524,11 +550,11 @@ impl Copier {
             ..
         } = look;
         let progress = Arc::new(Progress::bytes(format!("copying {digest}"), 0));
-        let edge = |index: usize, planned: &Planned| Edge {
+        let edge = |index: usize, planned: Planned| Edge {
             copier: self,
             graph: graph.as_ref(),
             target: &self.targets[index],
-            planned: planned.clone(),
+            planned,
             way: self.way(index),
             mount_from: self.mount_from(index),
             progress: progress.clone(),
@@ -537,7 +563,7 @@ impl Copier {
         let edges: Vec<Result<Edge>> = targets
             .into_iter()
             .enumerate()
-            .map(|(index, planned)| planned.map(|planned| edge(index, &planned)))
+            .map(|(index, planned)| planned.map(|planned| edge(index, planned)))
             .collect();
         // What has to be sent to several registries is read once for all of them; the rest takes over from those.
         let together: Vec<&Edge> = edges.iter().flatten().filter(|edge| edge.is_sent()).collect();
@@ -557,7 +583,10 @@ impl Copier {
                 }
             });
         }
-        Ok(outcomes)
+        match self.settings.verify {
+            Some(check) => self.prove(outcomes, check, journal, &progress, stop).await,
+            None => Ok(outcomes),
+        }
     }
 
     /// How a target's blobs are come by.

@@ -1,4 +1,4 @@
-//! One `config.json` or `auth.json`.
+//! One `config.json`, `auth.json`, or a variable that holds the same.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigFile, Credential};
+use super::{ConfigFile, Credential, Login};
 use crate::bounded;
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
@@ -46,9 +46,11 @@ struct RawEntry {
     registrytoken: Option<String>,
 }
 
-/// A file, read and checked.
+/// A document, read and checked.
 #[derive(Clone, Debug)]
 pub(super) struct Document {
+    origin: String,
+    is_ambient: bool,
     auths: BTreeMap<String, Credential>,
     helpers: BTreeMap<String, String>,
     store: Option<String>,
@@ -57,7 +59,7 @@ pub(super) struct Document {
 /// Where a credential is to be had.
 #[derive(Debug)]
 pub(super) enum Found {
-    Credential(Credential),
+    Login(Login),
     Helper { program: PathBuf, server: String },
 }
 
@@ -120,10 +122,30 @@ impl Document {
             check_helper(store).map_err(|why| malformed(&format!("credsStore: {why}")))?;
         }
         Ok(Document {
+            origin: origin.to_owned(),
+            is_ambient: false,
             auths,
             helpers,
             store,
         })
+    }
+
+    /// The same, as one that nobody wrote for this run.
+    pub(super) fn ambient(self) -> Self {
+        Document {
+            is_ambient: true,
+            ..self
+        }
+    }
+
+    /// Whether nobody wrote it for this run.
+    pub(super) fn is_ambient(&self) -> bool {
+        self.is_ambient
+    }
+
+    /// Where it was read from.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Where to look for these keys, longest first: helpers before entries, the general store last.
@@ -139,7 +161,12 @@ impl Document {
         let mut found = Vec::new();
         for key in keys {
             found.extend(self.helpers.get(key).map(|name| helper(name, key)));
-            found.extend(self.auths.get(key).cloned().map(Found::Credential));
+            found.extend(self.auths.get(key).map(|credential| {
+                Found::Login(Login {
+                    credential: credential.clone(),
+                    origin: format!("{}, entry {key}", self.origin),
+                })
+            }));
         }
         if let (Some(store), Some(host)) = (&self.store, keys.last()) {
             found.push(helper(store, host));

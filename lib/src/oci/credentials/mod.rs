@@ -3,23 +3,31 @@
 //! Sources: Docker's documentation, "docker login", sections "Credential stores" and "Credential helpers", for
 //! `config.json`; containers-auth.json(5) for keys that name a repository. A key is a host, or a host and the first
 //! parts of a repository; the longest one that fits counts, so that two projects on one host can have two logins.
-//! What was given for a repository directly comes before any file, and earlier files before later ones.
+//! What was given for a repository directly comes before any document, earlier documents before later ones, and what a
+//! platform gives its jobs last.
 
 mod document;
+mod platform;
 mod program;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 use self::document::{Document, Found};
 use super::Reference;
 use crate::deadline::Deadline;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 pub use self::document::render;
+pub use self::platform::{Platforms, SecretVariable};
+
+pub(super) use self::platform::variables_for;
 
 /// What a registry, or the token server behind it, is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +45,15 @@ pub enum Credential {
     RegistryToken(Secret),
 }
 
+/// A credential and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The credential.
+    pub credential: Credential,
+    /// Its source, for logs and hints: a file, a variable, a program. Never a secret.
+    pub origin: String,
+}
+
 /// A file that may hold credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFile {
@@ -51,7 +68,12 @@ pub struct ConfigFile {
 pub struct Credentials {
     direct: BTreeMap<String, Credential>,
     documents: Vec<Document>,
+    platforms: Option<Platforms>,
+    helped: Arc<Mutex<Helped>>,
 }
+
+/// What helpers said of servers.
+type Helped = BTreeMap<(PathBuf, String), Option<Credential>>;
 
 impl Credentials {
     /// Reads the files, in the order of their weight.
@@ -59,14 +81,36 @@ impl Credentials {
     /// # Errors
     /// Usage (exit 2) when a required file is absent or one cannot be read; input (exit 3) when one is malformed.
     pub fn read(files: &[ConfigFile]) -> Result<Self> {
-        let mut documents = Vec::new();
+        let mut credentials = Credentials::default();
         for file in files {
-            documents.extend(Document::read(file)?);
+            credentials.read_file(file)?;
         }
-        Ok(Credentials {
-            direct: BTreeMap::new(),
-            documents,
-        })
+        Ok(credentials)
+    }
+
+    /// Reads another file, which counts after what was read before.
+    ///
+    /// # Errors
+    /// As [`Credentials::read`].
+    pub fn read_file(&mut self, file: &ConfigFile) -> Result<()> {
+        self.documents.extend(Document::read(file)?);
+        Ok(())
+    }
+
+    /// Reads a document of the same form that is at hand, and counts after what was read before. `origin` names it.
+    /// It may have been written for somebody else, so helpers in it that are not there are passed over.
+    ///
+    /// # Errors
+    /// Input (exit 3) when it is malformed.
+    pub fn read_text(&mut self, text: &Secret, origin: &str) -> Result<()> {
+        self.documents
+            .push(Document::parse(text.expose(), origin)?.ambient());
+        Ok(())
+    }
+
+    /// Falls back on what platforms give their jobs, each for its own hosts.
+    pub fn fall_back_on(&mut self, platforms: Platforms) {
+        self.platforms = Some(platforms);
     }
 
     /// Adds a credential for the reference's repository and what lies below it.
@@ -84,28 +128,62 @@ impl Credentials {
         }
     }
 
-    /// The credential for a repository; none when it is to be asked anonymously.
+    /// The login for a repository; none when it is to be asked anonymously.
     ///
     /// # Errors
-    /// Usage (exit 2) when a helper program is missing; denied (exit 4) when it fails.
-    pub async fn find(&self, reference: &Reference, deadline: Deadline) -> Result<Option<Credential>> {
+    /// Usage (exit 2) when a helper program is missing; denied (exit 4) when it fails; usage or input (exit 3) when
+    /// what a platform gives is of no use.
+    pub async fn find(&self, reference: &Reference, deadline: Deadline) -> Result<Option<Login>> {
         let keys = keys(reference);
         if let Some(credential) = keys.iter().find_map(|key| self.direct.get(key)) {
-            return Ok(Some(credential.clone()));
+            return Ok(Some(Login {
+                credential: credential.clone(),
+                origin: "the command line".to_owned(),
+            }));
         }
         for document in &self.documents {
             for found in document.find(&keys) {
                 match found {
-                    Found::Credential(credential) => return Ok(Some(credential)),
+                    Found::Login(login) => return Ok(Some(login)),
                     Found::Helper { program, server } => {
-                        if let Some(credential) = program::get(&program, &server, deadline).await? {
-                            return Ok(Some(credential));
+                        let origin = format!("{}, as {} says", program.display(), document.origin());
+                        match self.helped(program, server, deadline).await {
+                            Ok(Some(credential)) => return Ok(Some(Login { credential, origin })),
+                            Ok(None) => {}
+                            // Helpers of the runner's own need not be where the job runs.
+                            Err(failure) if document.is_ambient() && failure.kind() == Kind::Usage => {
+                                tracing::debug!(action = "login", object = origin, reason = %failure, "passed over");
+                            }
+                            Err(failure) => return Err(failure),
                         }
                     }
                 }
             }
         }
-        Ok(None)
+        match &self.platforms {
+            Some(platforms) => platforms.find(reference.registry()),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Credentials {
+    /// Asks a helper, once for each server: it may take its time, and some give another token each time, with which two
+    /// repositories of one registry would be two logins.
+    async fn helped(
+        &self,
+        program: PathBuf,
+        server: String,
+        deadline: Deadline,
+    ) -> Result<Option<Credential>> {
+        let mut helped = self.helped.lock().await;
+        let key = (program, server);
+        if let Some(known) = helped.get(&key) {
+            return Ok(known.clone());
+        }
+        let credential = program::get(&key.0, &key.1, deadline).await?;
+        helped.insert(key, credential.clone());
+        Ok(credential)
     }
 }
 
@@ -127,7 +205,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::failure::Kind;
 
     fn soon() -> Deadline {
         Deadline::after(Duration::from_secs(20))
@@ -141,10 +218,10 @@ mod tests {
 
     async fn user_for(credentials: &Credentials, reference: &str) -> Option<String> {
         let reference = reference.parse().unwrap();
-        match credentials.find(&reference, soon()).await.unwrap() {
-            Some(Credential::Password { user, .. }) => Some(user),
-            Some(other) => panic!("unexpected {other:?}"),
-            None => None,
+        let login = credentials.find(&reference, soon()).await.unwrap()?;
+        match login.credential {
+            Credential::Password { user, .. } => Some(user),
+            other => panic!("unexpected {other:?}"),
         }
     }
 
@@ -213,6 +290,55 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn documents_count_in_their_order_and_platforms_last() {
+        let folder = tempfile::tempdir().unwrap();
+        // The auth fields read host:p, team:p, app:p.
+        let mut credentials = written(
+            folder.path(),
+            r#"{"auths": {"rg.fr-par.scw.cloud": {"auth": "aG9zdDpw"}}}"#,
+        )
+        .unwrap();
+        let text = r#"{"auths": {"rg.fr-par.scw.cloud": {"auth": "dGVhbTpw"}, "rg.nl-ams.scw.cloud": {"auth": "YXBwOnA="}}}"#;
+        let variable = "the variable DOCKER_AUTH_CONFIG";
+        credentials.read_text(&Secret::new(text), variable).unwrap();
+        credentials.fall_back_on(Platforms {
+            gitlab_registry: None,
+            gitlab_user: None,
+            google_key_file: None,
+            secret: |_| Ok(Some(Secret::new("canary-of-the-platform"))),
+        });
+        for (reference, user, origin) in [
+            ("rg.fr-par.scw.cloud/ns/app", "host", "config.json"),
+            ("rg.nl-ams.scw.cloud/ns/app", "app", variable),
+            (
+                "rg.pl-waw.scw.cloud/ns/app",
+                "nologin",
+                "the variable SCW_SECRET_KEY",
+            ),
+        ] {
+            assert_eq!(user_for(&credentials, reference).await.as_deref(), Some(user));
+            let login = credentials.find(&reference.parse().unwrap(), soon()).await;
+            let found = login.unwrap().unwrap().origin;
+            assert!(found.contains(origin), "{reference}: {found}");
+        }
+        assert_eq!(user_for(&credentials, "registry.example.com/app").await, None);
+        // A file is the user's own, and a variable may be the runner's.
+        let absent = Secret::new("{\"credsStore\": \"towpath-has-no-such-helper\"}");
+        credentials.read_text(&absent, variable).unwrap();
+        assert_eq!(user_for(&credentials, "registry.example.com/app").await, None);
+        let own = written(folder.path(), absent.expose()).unwrap();
+        let failure = own
+            .find(&"registry.example.com/app".parse().unwrap(), soon())
+            .await;
+        assert_eq!(failure.expect_err("no helper").kind(), Kind::Usage);
+        let failure = credentials
+            .read_text(&Secret::new("{\"auths\": \"canary-no-map\"}"), variable)
+            .expect_err("malformed");
+        assert_eq!(failure.kind(), Kind::Input);
+        assert!(failure.message().contains(variable) && !format!("{failure:?}").contains("canary"));
+    }
+
+    #[tokio::test]
     async fn tokens_are_told_apart_from_passwords() {
         let folder = tempfile::tempdir().unwrap();
         let credentials = written(
@@ -224,10 +350,8 @@ mod tests {
         )
         .unwrap();
         let find = async |reference: &str| {
-            credentials
-                .find(&reference.parse().unwrap(), soon())
-                .await
-                .unwrap()
+            let login = credentials.find(&reference.parse().unwrap(), soon()).await;
+            login.unwrap().map(|login| login.credential)
         };
         assert_eq!(
             find("id.example.com/app").await,
@@ -304,6 +428,31 @@ mod tests {
         assert!(!format!("{odd:?}").contains("canary"), "{odd:?}");
         let absent = program::get(&folder.path().join("docker-credential-absent"), "x", soon()).await;
         assert_eq!(absent.expect_err("absent").kind(), Kind::Usage);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_never_says_the_same_twice_is_asked_once_for_each_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-fickle");
+        let script = format!(
+            "#!/bin/sh\nread -r server\necho \"$server\" >> {0}/asked\n\
+            echo \"{{\\\"Username\\\":\\\"u\\\",\\\"Secret\\\":\\\"canary-$(wc -l < {0}/asked)\\\"}}\"\n",
+            folder.path().display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let credentials = Credentials::default();
+        let helped = async |server: &str| {
+            let helped = credentials
+                .helped(program.clone(), server.to_owned(), soon())
+                .await;
+            helped.unwrap().unwrap()
+        };
+        let first = helped("a.example").await;
+        assert_eq!(helped("a.example").await, first);
+        assert_ne!(helped("b.example").await, first);
+        let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
+        assert_eq!(asked, "a.example\nb.example\n");
     }
 
     #[tokio::test]

@@ -7,12 +7,14 @@
 //! | `reference` | how an image in a layout is written: `oci:PATH[:TAG][@DIGEST]` |
 //! | `index` | `index.json`: what is listed, and under which name; pure |
 //! | `folder` | where things are, and reading them |
+//! | `ground` | making a folder a layout |
 //! | `lock` | one writer of it at a time |
 //! | `part` | files on their way |
 //! | `reader` | an image that is read |
 //! | `writer` | a layout that is written to |
 
 mod folder;
+mod ground;
 mod index;
 mod lock;
 mod part;

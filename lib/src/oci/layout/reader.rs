@@ -100,6 +100,14 @@ impl Layout {
             .await
     }
 
+    /// How long a blob is that is there, in bytes.
+    ///
+    /// # Errors
+    /// Input (exit 3) when something else is in its place; denied (4) when the folder may not be read.
+    pub async fn blob_length(&self, digest: &Digest) -> Result<Option<u64>> {
+        self.folder.length(digest).await
+    }
+
     /// Opens a blob for reading, from an offset on in bytes. Nothing has checked its bytes yet.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! next day's run sweeps up.
 
 use std::fmt;
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,13 +17,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OnceCell;
 
 use super::folder::Folder;
+use super::ground::{self, unwritable};
 use super::index::{Index, LayoutEntry};
 use super::{lock, part};
 use crate::failure::{Failure, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Pointer, Tag};
-
-/// What a new layout says it is.
-const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// A folder that is an OCI image layout, or becomes one with the first thing that is written. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,60 +42,8 @@ impl LayoutWriter {
             folder,
             prepared: Arc::new(OnceCell::new()),
         };
-        if !writer.is_layout().await? && !writer.is_free().await? && !writer.is_layout().await? {
-            return Err(Failure::usage(format!(
-                "the folder {} is no OCI layout, and not empty",
-                path.display()
-            ))
-            .hint("name a folder that is empty, or not there yet: nothing that is in one is overwritten"));
-        }
+        ground::check(&writer.folder).await?;
         Ok(writer)
-    }
-
-    /// Whether the folder has the marker of a layout; then everything in it has to be as a layout has it.
-    async fn is_layout(&self) -> Result<bool> {
-        match tokio::fs::try_exists(self.folder.marker()).await {
-            Ok(false) => Ok(false),
-            Ok(true) => {
-                self.folder.check().await?;
-                self.folder.index_or_empty().await?;
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::NotADirectory => Err(no_folder(self.path())),
-            Err(error) => Err(self.unlistable(error)),
-        }
-    }
-
-    /// Whether the folder is empty or not there. Another run may be about to make it a layout, so it is looked at for
-    /// the marker once more when it is not.
-    async fn is_free(&self) -> Result<bool> {
-        let path = self.folder.path();
-        let mut entries = match tokio::fs::read_dir(path).await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(no_folder(path)),
-            Err(error) => return Err(self.unlistable(error)),
-        };
-        while let Some(entry) = entries
-            .next_entry()
-            .await
-            .map_err(|error| self.unlistable(error))?
-        {
-            // A run that was killed while it made the layout left a part.
-            if !part::is_part(&entry.file_name()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn unlistable(&self, error: std::io::Error) -> Failure {
-        let shown = self.folder.path().display();
-        let failure = match error.kind() {
-            ErrorKind::PermissionDenied => Failure::denied(format!("the folder {shown} may not be read")),
-            _ => Failure::usage(format!("the folder {shown} cannot be read")),
-        };
-        failure.because(error)
     }
 
     /// The folder.
@@ -192,7 +138,7 @@ impl LayoutWriter {
             .hint("if it stays so, the image is damaged at its source: build it again")
         };
         let (file, part) = self.part(&blob.digest).await?.into_parts();
-        let broke = |error| self.unwritable(&self.folder.blob_path(&blob.digest), error);
+        let broke = |error| unwritable(&self.folder.blob_path(&blob.digest), error);
         let mut file = tokio::fs::File::from_std(file);
         let mut verifier = blob.digest.verifier();
         let mut written = 0_u64;
@@ -226,7 +172,7 @@ impl LayoutWriter {
     /// As [`LayoutWriter::write_blob`].
     pub async fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
         let (file, part) = self.part(manifest.digest()).await?.into_parts();
-        let broke = |error| self.unwritable(&self.folder.blob_path(manifest.digest()), error);
+        let broke = |error| unwritable(&self.folder.blob_path(manifest.digest()), error);
         let mut file = tokio::fs::File::from_std(file);
         file.write_all(manifest.bytes()).await.map_err(broke)?;
         file.flush().await.map_err(broke)?;
@@ -287,7 +233,7 @@ impl LayoutWriter {
         let mut index = self.folder.index_or_empty().await?;
         how(&mut index)?;
         let path = self.folder.index_path();
-        let broke = |error| self.unwritable(&path, error);
+        let broke = |error| unwritable(&path, error);
         // What it is going to list has to be on the disk before.
         self.sync_blobs().map_err(broke)?;
         let mut file = part::create_in(self.folder.path()).map_err(broke)?;
@@ -310,30 +256,7 @@ impl LayoutWriter {
     /// Makes the folder a layout, once.
     async fn prepare(&self) -> Result<()> {
         self.prepared
-            .get_or_try_init(|| async {
-                let path = self.folder.path();
-                let broke = |error| self.unwritable(path, error);
-                std::fs::create_dir_all(path).map_err(broke)?;
-                let marker = self.folder.marker();
-                if !marker.try_exists().map_err(broke)? {
-                    let mut file = part::create_in(path).map_err(broke)?;
-                    file.write_all(MARKER).map_err(broke)?;
-                    file.as_file().sync_all().map_err(broke)?;
-                    // Another run may have made it meanwhile, with the same words.
-                    match file.persist_noclobber(&marker) {
-                        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => {
-                            return Err(broke(error.error));
-                        }
-                        _ => {}
-                    }
-                }
-                std::fs::create_dir_all(self.folder.blobs().join("sha256")).map_err(broke)?;
-                part::sweep(path);
-                for folder in std::fs::read_dir(self.folder.blobs()).map_err(broke)?.flatten() {
-                    part::sweep(&folder.path());
-                }
-                Ok(())
-            })
+            .get_or_try_init(|| async { ground::make(&self.folder) })
             .await
             .copied()
     }
@@ -342,7 +265,7 @@ impl LayoutWriter {
     async fn part(&self, digest: &Digest) -> Result<NamedTempFile> {
         self.prepare().await?;
         let path = self.folder.blob_path(digest);
-        let broke = |error| self.unwritable(&path, error);
+        let broke = |error| unwritable(&path, error);
         let folder = path.parent().unwrap_or(self.folder.path());
         std::fs::create_dir_all(folder).map_err(broke)?;
         part::create_in(folder).map_err(broke)
@@ -351,25 +274,7 @@ impl LayoutWriter {
     fn complete(&self, part: TempPath, digest: &Digest) -> Result<()> {
         let path = self.folder.blob_path(digest);
         part.persist(&path)
-            .map_err(|error| self.unwritable(&path, error.error))
-    }
-
-    fn unwritable(&self, path: &Path, error: std::io::Error) -> Failure {
-        let shown = path.display();
-        let failure = match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::internal(format!(
-                "there is no room for {shown}"
-            ))
-            .hint("make room on that disk, and run it again: what is there already is not written twice"),
-            ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::AlreadyExists
-            | ErrorKind::NotFound => Failure::usage(format!("cannot write {shown}"))
-                .hint("name a folder that this user may write to: oci:PATH[:TAG]"),
-            _ => Failure::internal(format!("cannot write {shown}")),
-        };
-        failure.because(part::plain(error))
+            .map_err(|error| unwritable(&path, error.error))
     }
 }
 
@@ -377,11 +282,6 @@ impl fmt::Display for LayoutWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "oci:{}", self.folder.path().display())
     }
-}
-
-fn no_folder(path: &Path) -> Failure {
-    Failure::usage(format!("{} is not a folder", path.display()))
-        .hint("write oci:PATH[:TAG] with a folder that is an OCI layout, empty or not there yet")
 }
 
 #[cfg(test)]

@@ -1,87 +1,42 @@
 //! One login at one registry: what it asks for, and the tokens we have for it.
 //!
-//! Source: the distribution project's "Token Authentication Specification" and "OAuth2 Token Authentication".
+//! Source: the distribution project's "Token Authentication Specification".
 //!
 //! The first request goes out bare and finds out what the registry asks for; the others wait for that, so there is no
 //! separate ping and no burst of 401s. A token is asked for with every scope that the run is known to need, once, and
-//! again shortly before it expires.
+//! again shortly before it expires. Where the server gives no such token, or one that the registry does not take, each
+//! request's own scopes are asked for, in the registry's own words where it gave them.
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
-use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::challenge::{self, Challenge};
+use super::notices::Notices;
+use super::reach::Way;
+pub use super::scopes::Access;
+pub(super) use super::scopes::Scopes;
+use super::token::{Asker, Given, Token, TokenServer, TokenValue};
 use crate::failure::{Failure, Kind, Result};
 use crate::http::{Client, Request, Response, StatusCode, Url, authority, header, is_loopback};
-use crate::oci::Credential;
+use crate::oci::{Credential, Login};
 use crate::secret::Secret;
 
-/// What the specification says a token lasts when its server does not.
-const DEFAULT_EXPIRY: u64 = 60;
-/// No run is longer, so no token is kept for longer, whatever its server says.
-const LONGEST_EXPIRY: u64 = 24 * 60 * 60;
-/// A token server's answer is a few KiB.
-const ANSWER_LIMIT: usize = 1024 * 1024;
-const CLIENT_ID: &str = "towpath";
-
-/// What a request does to a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Access {
-    /// Reads.
-    Pull,
-    /// Reads and writes.
-    Push,
-    /// Reads, writes and deletes.
-    Delete,
-}
-
-/// Access to repositories, by their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scopes(BTreeMap<String, Access>);
-
-impl Scopes {
-    pub(super) fn of(repository: &str, access: Access) -> Self {
-        Scopes(BTreeMap::from([(repository.to_owned(), access)]))
-    }
-
-    pub(super) fn and(mut self, other: &Scopes) -> Self {
-        for (repository, access) in &other.0 {
-            let held = self.0.entry(repository.clone()).or_insert(*access);
-            *held = (*held).max(*access);
-        }
-        self
-    }
-
-    fn covers(&self, other: &Scopes) -> bool {
-        other
-            .0
-            .iter()
-            .all(|(repository, access)| self.0.get(repository).is_some_and(|held| held >= access))
-    }
-
-    /// As the token server reads them, and as messages show them.
-    pub(super) fn words(&self) -> Vec<String> {
-        let word = |(repository, access): (&String, &Access)| match access {
-            Access::Pull => format!("repository:{repository}:pull"),
-            Access::Push => format!("repository:{repository}:pull,push"),
-            Access::Delete => format!("repository:{repository}:pull,push,delete"),
-        };
-        self.0.iter().map(word).collect()
-    }
-}
+/// How often a request is sent again with another proof. One for what the registry asks for, one for a token that ran
+/// out, one for narrower scopes.
+const OTHER_PROOFS: usize = 3;
 
 /// One login at one registry. Shared by all repositories that use it.
 #[derive(Debug)]
 pub(super) struct Session {
     client: Client,
     endpoint: String,
-    /// Whether the user allowed plain http to this registry.
-    plain_http: bool,
+    over_tls: bool,
+    /// The hosts that may be spoken to in the clear, when the registry is one of them.
+    plain_http_hosts: Vec<String>,
     credential: Option<Credential>,
+    origin: Option<String>,
+    notices: Arc<Notices>,
     scheme: Mutex<Scheme>,
     expected: std::sync::Mutex<Scopes>,
 }
@@ -91,18 +46,20 @@ enum Scheme {
     Unknown,
     Open,
     Basic,
-    Bearer {
-        realm: Url,
-        service: Option<String>,
-        tokens: Vec<Token>,
-    },
+    Bearer(Box<Tokens>),
 }
 
+/// The tokens of a login.
 #[derive(Debug)]
-struct Token {
-    scopes: Scopes,
-    value: Secret,
-    stale: Instant,
+struct Tokens {
+    server: TokenServer,
+    held: Vec<Token>,
+    /// Whether tokens for all that the run needs are of no use here.
+    narrow: bool,
+    /// In which words the registry wants which scopes, as it said last.
+    hint: Option<(Scopes, Vec<String>)>,
+    /// What the token server refused, and how it put it.
+    refused: Vec<(Vec<String>, String)>,
 }
 
 /// What a request is authenticated with.
@@ -110,7 +67,7 @@ struct Token {
 pub(super) enum Proof {
     Nothing,
     Password { user: String, password: Secret },
-    Token(Secret),
+    Token(TokenValue),
 }
 
 impl Proof {
@@ -118,34 +75,34 @@ impl Proof {
         match self {
             Proof::Nothing => request,
             Proof::Password { user, password } => request.basic(user, password),
-            Proof::Token(token) => request.bearer(token),
+            Proof::Token(token) => request.bearer(&token.secret),
         }
     }
 }
 
 impl Session {
-    pub(super) fn new(
-        client: Client,
-        endpoint: &str,
-        plain_http: bool,
-        credential: Option<Credential>,
-    ) -> Self {
+    pub(super) fn new(way: &Way, endpoint: &str, login: Option<Login>) -> Self {
+        let (credential, origin) = login.map(|login| (login.credential, login.origin)).unzip();
         Session {
-            client,
+            client: way.client.clone(),
             endpoint: endpoint.to_owned(),
-            plain_http,
+            over_tls: way.scheme == "https",
+            plain_http_hosts: way.plain_http_hosts.clone(),
             credential,
+            origin,
+            notices: way.notices.clone(),
             scheme: Mutex::new(Scheme::Unknown),
             expected: std::sync::Mutex::new(Scopes::default()),
         }
     }
 
-    pub(super) fn is(&self, endpoint: &str, credential: Option<&Credential>) -> bool {
-        self.endpoint == endpoint && self.credential.as_ref() == credential
+    pub(super) fn is(&self, endpoint: &str, login: Option<&Login>) -> bool {
+        self.endpoint == endpoint && self.credential.as_ref() == login.map(|login| &login.credential)
     }
 
-    pub(super) fn has_credential(&self) -> bool {
-        self.credential.is_some()
+    /// Where the login came from, where there is one.
+    pub(super) fn login_origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// Says which scopes this run is going to need, so that one token serves them all.
@@ -163,31 +120,114 @@ impl Session {
         needed: &Scopes,
         build: impl Fn() -> Request<'a>,
     ) -> Result<Response> {
+        let response = self.send_proved(needed, build).await?;
+        self.notices.tell(&self.endpoint, &response);
+        Ok(response)
+    }
+
+    async fn send_proved<'a>(&self, needed: &Scopes, build: impl Fn() -> Request<'a>) -> Result<Response> {
         {
             let mut scheme = self.scheme.lock().await;
             if matches!(*scheme, Scheme::Unknown) {
-                let response = build().send().await?;
-                if response.status() != StatusCode::UNAUTHORIZED {
-                    *scheme = Scheme::Open;
-                    return Ok(response);
-                }
-                match self.scheme_for(&response)? {
-                    Some(asked) => *scheme = asked,
-                    None => return Ok(response),
+                // Who is nobody there is most likely let in as such, and need not wait for the first answer.
+                if self.credential.is_none() {
+                    drop(scheme);
+                    let response = self.send_bare(&build).await?;
+                    let asked = self.learn(&response).await?;
+                    scheme = self.scheme.lock().await;
+                    let is_unknown = matches!(*scheme, Scheme::Unknown);
+                    match asked {
+                        Some(asked) if is_unknown => *scheme = asked,
+                        // Another request has learned it meanwhile, and may have its token.
+                        Some(_) => {}
+                        None => {
+                            if is_unknown && response.status() != StatusCode::UNAUTHORIZED {
+                                *scheme = Scheme::Open;
+                            }
+                            return Ok(response);
+                        }
+                    }
+                } else {
+                    let response = self.send_bare(&build).await?;
+                    match self.learn(&response).await? {
+                        Some(asked) => *scheme = asked,
+                        None => {
+                            if response.status() != StatusCode::UNAUTHORIZED {
+                                *scheme = Scheme::Open;
+                            }
+                            return Ok(response);
+                        }
+                    }
                 }
             }
         }
-        let mut tried_again = false;
-        loop {
+        for _ in 0..OTHER_PROOFS {
             let proof = self.proof(needed).await?;
             let response = proof.on(build()).send().await?;
-            let again = response.status() == StatusCode::UNAUTHORIZED
-                && !tried_again
-                && self.reconsider(&proof, &response).await?;
-            if !again {
+            if response.status() != StatusCode::UNAUTHORIZED {
+                if let Proof::Token(token) = &proof {
+                    token.accept();
+                }
                 return Ok(response);
             }
-            tried_again = true;
+            if !self.reconsider_for(Some(needed), &proof, &response).await? {
+                return Ok(response);
+            }
+        }
+        self.proof(needed).await?.on(build()).send().await
+    }
+
+    async fn send_bare<'a>(&self, build: &impl Fn() -> Request<'a>) -> Result<Response> {
+        match build().send().await {
+            Ok(response) => Ok(response),
+            Err(failure) => {
+                self.check_certificate(&failure).await?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What the registry asks for, going by its answer to a request without a proof.
+    ///
+    /// # Errors
+    /// As [`Session::scheme_for`], and as [`Request::send`].
+    async fn learn(&self, response: &Response) -> Result<Option<Scheme>> {
+        let status = response.status();
+        let may_hide = matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
+        if status != StatusCode::UNAUTHORIZED && !may_hide {
+            return Ok(None);
+        }
+        if let Some(asked) = self.scheme_for(response)? {
+            return Ok(Some(asked));
+        }
+        // Some registries hide from strangers what they have, instead of asking who it is. Where we are somebody, it
+        // is worth a request to ask at the one address that has to say how.
+        if self.credential.is_none() {
+            return Ok(None);
+        }
+        let scheme = if self.over_tls { "https" } else { "http" };
+        let address = Url::parse(&format!("{scheme}://{}/v2/", self.endpoint))
+            .map_err(|error| Failure::internal(format!("{} makes no URL", self.endpoint)).because(error))?;
+        let asked = self.client.get(address).send().await?;
+        if asked.status() == StatusCode::UNAUTHORIZED {
+            self.scheme_for(&asked)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// A registry that never answered may want to know first who we are.
+    async fn check_certificate(&self, failure: &Failure) -> Result<()> {
+        match Url::parse(&format!("https://{}/v2/", self.endpoint)) {
+            Ok(url) if failure.kind() == Kind::Unavailable && self.over_tls => {
+                let refused = self.client.check_client_certificate(&url).await;
+                refused.map_err(|failure| {
+                    failure.hint(
+                        "give the certificate that it knows us by with --client-certificate and --client-key, or --certs-dir",
+                    )
+                })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -206,29 +246,36 @@ impl Session {
                 },
                 _ => Proof::Nothing,
             }),
-            Scheme::Bearer {
-                realm,
-                service,
-                tokens,
-            } => {
+            Scheme::Bearer(tokens) => {
                 if let Some(Credential::RegistryToken(token)) = &self.credential {
-                    return Ok(Proof::Token(token.clone()));
+                    return Ok(Proof::Token(TokenValue::new(token.clone())));
                 }
-                let now = Instant::now();
-                tokens.retain(|token| token.stale > now);
-                if let Some(token) = tokens.iter().find(|token| token.scopes.covers(needed)) {
+                tokens.held.retain(|token| !token.is_stale());
+                if let Some(token) = tokens.held.iter().find(|token| token.scopes.covers(needed)) {
                     return Ok(Proof::Token(token.value.clone()));
                 }
-                let token = self.fetch_token(realm, service.as_deref(), needed).await?;
+                // Whoever else needs one waits here for this one.
+                let token = self.fetch_token(tokens, needed).await?;
                 let value = token.value.clone();
-                tokens.push(token);
+                tokens.held.push(token);
                 Ok(Proof::Token(value))
             }
         }
     }
 
-    /// Whether another try with something else can help after a 401.
+    /// Whether another try with something else can help after a 401 to a request that cannot be sent again as it is.
     pub(super) async fn reconsider(&self, proof: &Proof, response: &Response) -> Result<bool> {
+        self.reconsider_for(None, proof, response).await
+    }
+
+    /// Whether another try with something else can help after a 401 to a request for these scopes, or all of its
+    /// token's.
+    async fn reconsider_for(
+        &self,
+        needed: Option<&Scopes>,
+        proof: &Proof,
+        response: &Response,
+    ) -> Result<bool> {
         let mut scheme = self.scheme.lock().await;
         match (proof, &mut *scheme) {
             // What is open for reading may ask for a login when written to.
@@ -239,37 +286,48 @@ impl Session {
                 }
                 None => false,
             }),
-            (Proof::Nothing, _) => Ok(true),
-            (Proof::Token(refused), Scheme::Bearer { tokens, .. }) => {
-                // Another request that showed it too may have dropped it by now.
-                tokens.retain(|token| token.value != *refused);
-                Ok(!matches!(self.credential, Some(Credential::RegistryToken(_))))
+            // Another request found out meanwhile.
+            (Proof::Nothing, Scheme::Basic | Scheme::Bearer(_)) => Ok(true),
+            // There is but one of its kind.
+            (Proof::Token(_), _) if matches!(self.credential, Some(Credential::RegistryToken(_))) => {
+                Ok(false)
+            }
+            (Proof::Token(refused), Scheme::Bearer(tokens)) => {
+                Ok(tokens.give_up(needed, refused, &challenges(response)))
             }
             _ => Ok(false),
         }
     }
 
     fn scheme_for(&self, response: &Response) -> Result<Option<Scheme>> {
-        let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
-        for challenge in challenge::parse(headers.iter().filter_map(|value| value.to_str().ok())) {
+        let mut unusable = None;
+        for challenge in challenges(response) {
             match challenge {
                 Challenge::Basic if matches!(self.credential, Some(Credential::Password { .. })) => {
                     return Ok(Some(Scheme::Basic));
                 }
                 Challenge::Basic => {}
-                Challenge::Bearer { realm, service } => {
-                    return Ok(Some(Scheme::Bearer {
-                        realm: self.check_realm(&realm)?,
-                        service,
-                        tokens: Vec::new(),
-                    }));
-                }
+                Challenge::Bearer { realm, service, .. } => match self.check_realm(&realm) {
+                    Ok(realm) => {
+                        return Ok(Some(Scheme::Bearer(Box::new(Tokens {
+                            server: TokenServer { realm, service },
+                            held: Vec::new(),
+                            narrow: false,
+                            hint: None,
+                            refused: Vec::new(),
+                        }))));
+                    }
+                    Err(failure) => {
+                        unusable.get_or_insert(failure);
+                    }
+                },
             }
         }
-        Ok(None)
+        unusable.map_or(Ok(None), Err)
     }
 
-    /// The registry names the address that gets our password, so a registry behind TLS must name one behind TLS.
+    /// The registry names the address that gets our password, so a registry behind TLS must name one behind TLS, and
+    /// one that may be spoken to in the clear speaks for itself alone.
     fn check_realm(&self, realm: &str) -> Result<Url> {
         let url = Url::parse(realm).map_err(|error| {
             Failure::unavailable(format!(
@@ -278,9 +336,13 @@ impl Session {
             ))
             .because(error)
         })?;
+        let own = Url::parse(&format!("http://{}/", self.endpoint)).ok();
         // What listens on this machine's loopback is no business of a registry elsewhere.
-        let stays_here = is_loopback(&url) && self.is_on_loopback();
-        if url.scheme() == "http" && !stays_here && !self.plain_http {
+        let stays_here = is_loopback(&url) && own.as_ref().is_some_and(is_loopback);
+        let is_own = own.is_some_and(|own| own.host_str() == url.host_str());
+        let is_named = self.plain_http_hosts.iter().any(|host| *host == authority(&url));
+        let may_be_plain = !self.plain_http_hosts.is_empty() && (is_own || is_named);
+        if url.scheme() == "http" && !stays_here && !may_be_plain {
             return Err(Failure::denied(format!(
                 "the registry {} names a token server without TLS, {}",
                 self.endpoint,
@@ -291,130 +353,153 @@ impl Session {
         Ok(url)
     }
 
-    fn is_on_loopback(&self) -> bool {
-        Url::parse(&format!("http://{}/", self.endpoint)).is_ok_and(|url| is_loopback(&url))
-    }
-
-    async fn fetch_token(&self, realm: &Url, service: Option<&str>, needed: &Scopes) -> Result<Token> {
-        let expected = self
-            .expected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let wide = expected.and(needed);
-        match self.request_token(realm, service, &wide).await {
-            // Some token servers refuse the whole when they refuse a part.
-            Err(refused) if refused.kind() == Kind::Denied && wide != *needed => {
-                match self.request_token(realm, service, needed).await {
-                    // The part was not to blame, and the whole says more about what the run needs.
-                    Err(again) if again.kind() == Kind::Denied => Err(refused),
-                    other => other,
-                }
-            }
-            other => other,
-        }
-    }
-
-    async fn request_token(&self, realm: &Url, service: Option<&str>, scopes: &Scopes) -> Result<Token> {
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-            expires_in: Option<u64>,
-        }
-        let words = scopes.words();
-        let asked = Instant::now();
-        let request = if let Some(Credential::IdentityToken(token)) = &self.credential {
-            let scope = words.join(" ");
-            let mut form = vec![
-                ("grant_type", "refresh_token"),
-                ("client_id", CLIENT_ID),
-                ("scope", scope.as_str()),
-                ("refresh_token", token.expose()),
-            ];
-            form.extend(service.map(|service| ("service", service)));
-            self.client
-                .post(realm.clone())
-                .form(&form)
-                .repeat(crate::http::Repeat::Safe)
-        } else {
-            let mut request = self.client.get(realm.clone());
-            if let Some(service) = service {
-                request = request.query("service", service);
-            }
-            for word in &words {
-                request = request.query("scope", word);
-            }
-            match &self.credential {
-                Some(Credential::Password { user, password }) => request.basic(user, password),
-                _ => request,
-            }
+    async fn fetch_token(&self, tokens: &mut Tokens, needed: &Scopes) -> Result<Token> {
+        let asker = Asker {
+            client: &self.client,
+            endpoint: &self.endpoint,
+            credential: self.credential.as_ref(),
+            origin: self.login_origin(),
         };
-        let response = request.send().await?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(self.token_refusal(realm, status, &words));
-        }
-        let answer: Answer = response.json(ANSWER_LIMIT).await?;
-        let value = answer
-            .token
-            .or(answer.access_token)
-            .filter(|token| !token.is_empty())
-            .ok_or_else(|| {
-                Failure::unavailable(format!(
-                    "the token server {} of the registry {} gives no token",
-                    authority(realm),
-                    self.endpoint
-                ))
-            })?;
-        let expires_in = answer.expires_in.unwrap_or(DEFAULT_EXPIRY).min(LONGEST_EXPIRY);
-        // A tenth of its time is left for the request that it goes along with.
-        let lasts = Duration::from_secs(expires_in).mul_f64(0.9);
-        Ok(Token {
-            scopes: scopes.clone(),
-            value: Secret::new(value),
-            stale: asked + lasts,
-        })
-    }
-
-    fn token_refusal(&self, realm: &Url, status: StatusCode, words: &[String]) -> Failure {
-        let server = authority(realm);
-        let endpoint = &self.endpoint;
-        let scope = words.join(" ");
-        match status.as_u16() {
-            400..=499 if status != StatusCode::TOO_MANY_REQUESTS => {
-                let failure = Failure::denied(format!(
-                    "the token server {server} refuses a token for {endpoint} with scope {scope} (status {status})"
-                ));
-                if self.has_credential() {
-                    failure.hint(format!(
-                        "check the user and password for {endpoint}, and what they may do there"
-                    ))
-                } else {
-                    failure.hint(super::errors::no_credential(endpoint))
-                }
+        let mut wide = None;
+        if !tokens.narrow {
+            let expected = self
+                .expected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let scopes = needed.widened(&expected, tokens.held.iter().map(|token| &token.scopes));
+            let words = scopes.words();
+            match tokens.ask(&asker, &scopes, words.clone()).await? {
+                Given::Token(token) => return Ok(token),
+                Given::Refused(why) => wide = Some((words, why)),
             }
-            _ => Failure::unavailable(format!(
-                "the token server {server} of the registry {endpoint} cannot give a token (status {status})"
-            )),
+        }
+        // Some token servers refuse the whole when they refuse a part.
+        let words = tokens.words(needed);
+        match tokens.ask(&asker, needed, words.clone()).await? {
+            Given::Token(token) => {
+                // The whole is not worth asking for again.
+                tokens.narrow |= wide.is_some();
+                Ok(token)
+            }
+            // The part was not to blame then, and the whole says more about what the run needs.
+            Given::Refused(why) => {
+                let (words, why) = wide.unwrap_or((words, why));
+                Err(asker.refused(&tokens.server, &why, &words))
+            }
         }
     }
 }
 
+impl Tokens {
+    /// Asks the token server, unless it refused the same already.
+    async fn ask(&mut self, asker: &Asker<'_>, scopes: &Scopes, words: Vec<String>) -> Result<Given> {
+        if let Some((_, why)) = self.refused.iter().find(|(refused, _)| *refused == words) {
+            return Ok(Given::Refused(why.clone()));
+        }
+        let given = asker.token(&self.server, scopes, words.clone()).await?;
+        if let Given::Refused(why) = &given {
+            self.refused.push((words, why.clone()));
+        }
+        Ok(given)
+    }
+
+    /// How to ask for these scopes and no others.
+    fn words(&self, needed: &Scopes) -> Vec<String> {
+        match &self.hint {
+            Some((scopes, words)) if scopes == needed => words.clone(),
+            _ => needed.words(),
+        }
+    }
+
+    /// Lets go of a token that the registry refused for these scopes; whether another one may do better.
+    fn give_up(&mut self, needed: Option<&Scopes>, refused: &TokenValue, challenges: &[Challenge]) -> bool {
+        let at = self
+            .held
+            .iter()
+            .position(|token| token.value.secret == refused.secret);
+        let Some(at) = at else {
+            // Another request did so already, and there may be a newer one.
+            return true;
+        };
+        let needed = needed.unwrap_or(&self.held[at].scopes).clone();
+        let mut lacks_scope = false;
+        for challenge in challenges {
+            if let Challenge::Bearer { scope, error, .. } = challenge {
+                lacks_scope |= error.as_deref() == Some("insufficient_scope");
+                if let Some(scope) = scope {
+                    self.hint = Some((
+                        needed.clone(),
+                        scope.split_ascii_whitespace().map(str::to_owned).collect(),
+                    ));
+                }
+            }
+        }
+        let token = &self.held[at];
+        // A token that was good for something and now is not has run out, whatever its server promised.
+        let ran_out = token.value.was_accepted() && !lacks_scope;
+        let asks_otherwise = token.words != self.words(&needed);
+        if ran_out || asks_otherwise {
+            self.narrow |= !ran_out;
+            self.held.remove(at);
+        }
+        ran_out || asks_otherwise
+    }
+}
+
+fn challenges(response: &Response) -> Vec<Challenge> {
+    let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+    challenge::parse(headers.iter().filter_map(|value| value.to_str().ok()))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn scopes_add_up_and_cover() {
-        let pull = Scopes::of("team/app", Access::Pull);
-        let push = Scopes::of("team/app", Access::Push);
-        let both = pull.clone().and(&push).and(&Scopes::of("base", Access::Pull));
-        assert!(push.covers(&pull) && !pull.covers(&push) && both.covers(&push));
-        assert!(both.covers(&Scopes::default()) && !push.covers(&both));
-        assert_eq!(
-            both.words(),
-            ["repository:base:pull", "repository:team/app:pull,push"]
-        );
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::oci::registry::RegistrySettings;
+    use crate::oci::registry::reach::Reach;
+
+    #[tokio::test]
+    async fn a_password_goes_to_another_host_only_over_tls() {
+        let settings = RegistrySettings {
+            plain_http_hosts: vec![
+                "plain.example.com:5000".to_owned(),
+                "named.example.com:5001".to_owned(),
+            ],
+            ..RegistrySettings::default()
+        };
+        let reach = Reach::new(settings, Deadline::after(Duration::from_secs(5))).unwrap();
+        for (registry, realm, allowed) in [
+            ("registry.example.com", "https://tokens.example.com/token", true),
+            ("registry.example.com", "http://registry.example.com/token", false),
+            (
+                "registry.example.com",
+                "http://named.example.com:5001/token",
+                false,
+            ),
+            ("registry.example.com", "http://127.0.0.1:5001/token", false),
+            ("registry.example.com", "token", false),
+            ("127.0.0.1:5000", "http://127.0.0.1:5001/token", true),
+            ("127.0.0.1:5000", "http://tokens.example.com/token", false),
+            (
+                "plain.example.com:5000",
+                "http://plain.example.com:5001/token",
+                true,
+            ),
+            (
+                "plain.example.com:5000",
+                "http://named.example.com:5001/token",
+                true,
+            ),
+            ("plain.example.com:5000", "http://tokens.example.com/token", false),
+            ("plain.example.com:5000", "http://127.0.0.1/token", false),
+            ("plain.example.com:5000", "https://tokens.example.com/token", true),
+        ] {
+            let reference = format!("{registry}/app").parse().unwrap();
+            let session = Session::new(&reach.way(&reference).unwrap(), registry, None);
+            assert_eq!(session.check_realm(realm).is_ok(), allowed, "{registry}: {realm}");
+        }
     }
 }

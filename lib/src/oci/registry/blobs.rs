@@ -70,6 +70,17 @@ fn without_the_first(
     })
 }
 
+/// What a registry says of a blob without giving it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is not there.
+    No,
+    /// It is there.
+    Yes,
+    /// It is there, with so many bytes.
+    Long(u64),
+}
+
 /// How an upload began.
 #[derive(Debug)]
 pub enum Begun {
@@ -121,6 +132,14 @@ impl Repository {
     /// # Errors
     /// Denied (exit 4) or unavailable (exit 7), as the registry says.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.blob_length(digest).await? != Held::No)
+    }
+
+    /// Whether the repository has a blob, and how long it says that it is.
+    ///
+    /// # Errors
+    /// As [`Repository::has_blob`].
+    pub async fn blob_length(&self, digest: &Digest) -> Result<Held> {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{digest}"))?;
         let response = self
@@ -134,8 +153,15 @@ impl Repository {
             })
             .await?;
         match response.status() {
-            StatusCode::NOT_FOUND => Ok(false),
-            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND => Ok(Held::No),
+            status if status.is_success() => {
+                let length = response.header(&header::CONTENT_LENGTH);
+                // Some say 0 of everything here, as nothing is given.
+                let length = length
+                    .and_then(|length| length.parse().ok())
+                    .filter(|length| *length > 0);
+                Ok(length.map_or(Held::Yes, Held::Long))
+            }
             _ => Err(self.tried_blob("looking for", digest, &scopes, response).await),
         }
     }
@@ -145,36 +171,44 @@ impl Repository {
     /// # Errors
     /// Not found (exit 5), denied (4) or unavailable (7), as the registry says.
     pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
-        self.blob_from(blob, 0).await
+        self.open_blob(blob, 0, false).await
     }
 
-    /// Opens a blob for reading from an offset on, in bytes. Servers that know of no ranges are read from the start, and
-    /// what was not asked for is left out.
+    /// Opens a blob to read on from an offset, in bytes. Servers that know of no ranges are read from the start, and what
+    /// was not asked for is left out. Where the registry limits our rate this goes before other requests: the upload
+    /// that waits for it may be what they wait for.
     ///
     /// # Errors
     /// As [`Repository::blob`].
     pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
+        self.open_blob(blob, from, true).await
+    }
+
+    async fn open_blob(&self, blob: &Descriptor, from: u64, urgent: bool) -> Result<BlobStream> {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{}", blob.digest))?;
-        let get = async |from: u64| {
+        let get = async |range: Option<&str>| {
             let build = || {
-                let request = self.place.client.get(url.clone()).answered_elsewhere().streams();
-                match from {
-                    0 => request,
-                    // The upload that this is read for waits, and may be what keeps others from being sent.
-                    _ => request.urgent().header(header::RANGE, &format!("bytes={from}-")),
+                let mut request = self.place.client.get(url.clone()).answered_elsewhere().streams();
+                if urgent {
+                    request = request.urgent();
+                }
+                match range {
+                    Some(range) => request.header(header::RANGE, range),
+                    None => request,
                 }
             };
             self.place.session.send(&scopes, build).await
         };
-        let mut response = get(from).await?;
+        let range = (from > 0).then(|| format!("bytes={from}-"));
+        let mut response = get(range.as_deref()).await?;
         if from > 0 {
             match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(&response, from, blob.size) => {
                     return Ok(Box::pin(response.stream()));
                 }
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST => {
-                    response = get(0).await?;
+                    response = get(None).await?;
                 }
                 _ => {}
             }
@@ -239,7 +273,7 @@ impl Repository {
         let Some(location) = response.header(&header::LOCATION) else {
             return Ok(None);
         };
-        let mut location = self.place.base.join(location).map_err(|_| broken())?;
+        let mut location = response.url().join(location).map_err(|_| broken())?;
         // A registry behind a TLS proxy often does not know that it is.
         if self.place.base.scheme() == "https"
             && location.scheme() == "http"
@@ -393,12 +427,18 @@ impl Upload {
             status if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => GoOn::FromOffset,
             _ => GoOn::Anew,
         };
-        Err(Setback {
-            go_on,
-            failure: repository
-                .tried_blob("uploading", digest, &scopes, response)
-                .await,
-        })
+        let failure = match status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::RANGE_NOT_SATISFIABLE => Failure::unavailable(format!(
+                "{} lost track of uploading the blob {digest} (status {status})",
+                repository.reference().endpoint()
+            )),
+            _ => {
+                repository
+                    .tried_blob("uploading", digest, &scopes, response)
+                    .await
+            }
+        };
+        Err(Setback { failure, go_on })
     }
 
     /// Gives the upload back, so that the registry need not keep its beginnings. Best effort: it would expire too, and

@@ -1,7 +1,8 @@
 //! What a registry asks for when it answers 401.
 //!
 //! Sources: RFC 9110, section 11.6.1, for the header; the distribution project's "Token Authentication Specification"
-//! for the parameters of `Bearer`.
+//! and RFC 6750, section 3, for the parameters of `Bearer`. Values without quotes, or with the wrong ones, are read as
+//! they are meant.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,10 @@ pub(super) enum Challenge {
         realm: String,
         /// What the token server knows the registry as.
         service: Option<String>,
+        /// What the request needs, in the token server's words, separated by blanks.
+        scope: Option<String>,
+        /// Why a token that came along was refused: `invalid_token`, `insufficient_scope`.
+        error: Option<String>,
     },
 }
 
@@ -63,8 +68,10 @@ fn finish(scheme: Option<String>, parameters: &mut BTreeMap<String, String>) -> 
     match scheme?.as_str() {
         "basic" => Some(Challenge::Basic),
         "bearer" => Some(Challenge::Bearer {
-            realm: parameters.remove("realm")?,
+            realm: parameters.remove("realm").filter(|realm| !realm.is_empty())?,
             service: parameters.remove("service"),
+            scope: parameters.remove("scope"),
+            error: parameters.remove("error"),
         }),
         _ => None,
     }
@@ -78,10 +85,18 @@ fn split_token(text: &str) -> (&str, &str) {
 }
 
 fn split_value(text: &str) -> Option<(String, &str)> {
+    if let Some(quoted) = text.strip_prefix('\'')
+        && let Some((value, rest)) = quoted.split_once('\'')
+    {
+        return Some((value.to_owned(), rest));
+    }
     let Some(quoted) = text.strip_prefix('"') else {
-        let (value, rest) = split_token(text);
-        // Padding of a token68 value, as other schemes have it.
-        return Some((value.to_owned(), rest.trim_start_matches('=')));
+        // An address without quotes may hold an equals sign, and what ends like padding is padding.
+        let end = text
+            .find(|c: char| c.is_whitespace() || matches!(c, ',' | '"'))
+            .unwrap_or(text.len());
+        let (value, rest) = text.split_at(end);
+        return Some((value.trim_start_matches('=').to_owned(), rest));
     };
     let mut value = String::new();
     let mut characters = quoted.char_indices();
@@ -105,6 +120,8 @@ mod tests {
         Challenge::Bearer {
             realm: realm.to_owned(),
             service: service.map(str::to_owned),
+            scope: None,
+            error: None,
         }
     }
 
@@ -113,9 +130,22 @@ mod tests {
         for (header, expected) in [
             (r#"Basic realm="Registry Realm""#, vec![Challenge::Basic]),
             (
-                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io""#,
                 vec![bearer("https://auth.docker.io/token", Some("registry.docker.io"))],
             ),
+            (
+                "Bearer realm=https://a.example/token?x=y,service=registry",
+                vec![bearer("https://a.example/token?x=y", Some("registry"))],
+            ),
+            (
+                "Bearer realm='https://a.example/token' service='a b', Basic realm='a'",
+                vec![bearer("https://a.example/token", Some("a b")), Challenge::Basic],
+            ),
+            (
+                "Basic, Bearer realm=\"https://a.example/\"",
+                vec![bearer("https://a.example/", None), Challenge::Basic],
+            ),
+            (r#"Bearer realm="""#, vec![]),
             (
                 r#"bearer REALM=https://a.example/token , service = "x \"y\"" "#,
                 vec![bearer("https://a.example/token", Some("x \"y\""))],
@@ -131,6 +161,18 @@ mod tests {
         ] {
             assert_eq!(parse(std::iter::once(header)), expected, "{header}");
         }
+    }
+
+    #[test]
+    fn what_a_token_lacks_is_read() {
+        let header = r#"Bearer realm="https://a.example/",scope="repository:a/b:pull,push repository:c:pull",error="insufficient_scope""#;
+        let expected = Challenge::Bearer {
+            realm: "https://a.example/".to_owned(),
+            service: None,
+            scope: Some("repository:a/b:pull,push repository:c:pull".to_owned()),
+            error: Some("insufficient_scope".to_owned()),
+        };
+        assert_eq!(parse(std::iter::once(header)), [expected]);
     }
 
     proptest! {

@@ -153,6 +153,15 @@ impl Repository {
         match response.status() {
             status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND => Ok(()),
+            // docker-registry takes the tag for a digest that is malformed.
+            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                let endpoint = self.reference().endpoint();
+                Err(Failure::denied(format!(
+                    "{endpoint} does not support deleting the tag {}:{tag} alone",
+                    self.reference()
+                ))
+                .hint("delete it with the registry's own tools; by its digest, what else names that image would go too"))
+            }
             _ => {
                 let tried = Tried {
                     repository: self,

@@ -12,45 +12,37 @@ mod blobs;
 mod challenge;
 mod errors;
 mod manifests;
+mod notices;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
+mod reach;
 mod referrers;
+mod refusal;
+mod scopes;
 mod tags;
+mod token;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 pub use self::auth::Access;
-pub use self::blobs::{Begun, BlobStream, GoOn, Setback, Upload};
+pub use self::blobs::{Begun, BlobStream, GoOn, Held, Setback, Upload};
 pub use self::manifests::Pointer;
+pub use self::reach::RegistrySettings;
 pub(crate) use self::referrers::{Listed, Lookout, entries};
 pub(crate) use self::tags::{DigestTag, digest_tags};
 
 use self::auth::{Scopes, Session};
+use self::reach::Reach;
 use super::{Credentials, Reference};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::http::{Client, PlainHttp, Settings, Url};
-
-/// Registries count requests by the minute, or by the hour; the latter is nothing to wait for.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How registries are reached.
-#[derive(Clone, Debug, Default)]
-pub struct RegistrySettings {
-    /// A PEM file with certificates to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Registries (`host[:port]`) besides those on loopback that are spoken to without TLS.
-    pub plain_http_hosts: Vec<String>,
-}
+use crate::http::{Client, Url};
 
 /// All registries of one run.
 #[derive(Debug)]
 pub struct Registries {
-    client: Client,
+    reach: Reach,
     credentials: Credentials,
-    plain_http_hosts: Vec<String>,
     sessions: Mutex<Vec<Arc<Session>>>,
 }
 
@@ -58,23 +50,11 @@ impl Registries {
     /// Opens the connection pool. Nothing is sent yet.
     ///
     /// # Errors
-    /// Usage (exit 2) when the CA file cannot be used.
+    /// Usage (exit 2) when a file with certificates or a key cannot be used.
     pub fn new(settings: RegistrySettings, credentials: Credentials, deadline: Deadline) -> Result<Self> {
-        let plain_http = if settings.plain_http_hosts.is_empty() {
-            PlainHttp::LoopbackOnly
-        } else {
-            PlainHttp::Allowed
-        };
-        let transport = Settings {
-            ca_file: settings.ca_file,
-            plain_http,
-            patience: Some(PATIENCE),
-            ..Settings::new("registry")
-        };
         Ok(Registries {
-            client: Client::new(transport, deadline)?,
+            reach: Reach::new(settings, deadline)?,
             credentials,
-            plain_http_hosts: settings.plain_http_hosts,
             sessions: Mutex::new(Vec::new()),
         })
     }
@@ -82,37 +62,31 @@ impl Registries {
     /// The repository that a reference names, with its login. May run a credential helper; sends nothing.
     ///
     /// # Errors
-    /// As [`Credentials::find`].
+    /// As [`Credentials::find`]; usage (exit 2) when the registry's own certificates cannot be used.
     pub async fn repository(&self, reference: &Reference) -> Result<Repository> {
-        let credential = self.credentials.find(reference, self.client.deadline()).await?;
+        let way = self.reach.way(reference)?;
+        let deadline = self.reach.usual().deadline();
+        let login = self.credentials.find(reference, deadline).await?;
         let endpoint = reference.endpoint();
-        let plain_http = self
-            .plain_http_hosts
-            .iter()
-            .any(|host| host == reference.registry());
-        let scheme = if plain_http || reference.is_on_loopback() {
-            "http"
-        } else {
-            "https"
-        };
+        let scheme = way.scheme;
         let base = Url::parse(&format!("{scheme}://{endpoint}/v2/{}/", reference.repository()))
             .map_err(|error| Failure::usage(format!("{reference} cannot be a URL")).because(error))?;
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sessions
             .iter()
-            .find(|session| session.is(endpoint, credential.as_ref()));
+            .find(|session| session.is(endpoint, login.as_ref()));
         let session = known.cloned().unwrap_or_else(|| {
-            let session = Arc::new(Session::new(
-                self.client.clone(),
-                endpoint,
-                plain_http,
-                credential,
-            ));
+            let outcome = match &login {
+                Some(login) => format!("from {}", login.origin),
+                None => "anonymous".to_owned(),
+            };
+            tracing::info!(action = "login", object = reference.name(), outcome);
+            let session = Arc::new(Session::new(&way, endpoint, login));
             sessions.push(session.clone());
             session
         });
         let place = Place {
-            client: self.client.clone(),
+            client: way.client,
             session,
             reference: reference.clone().with_tag(None).with_digest(None),
             base,
@@ -125,7 +99,7 @@ impl Registries {
     /// How many requests went out so far, to token servers and after redirects too.
     #[must_use]
     pub fn requests_sent(&self) -> u64 {
-        self.client.requests_sent()
+        self.reach.usual().requests_sent()
     }
 }
 
@@ -178,8 +152,9 @@ impl Repository {
         self.place.session.expect(&other.scopes(Access::Pull));
     }
 
-    fn has_credential(&self) -> bool {
-        self.place.session.has_credential()
+    /// Where the login came from, where there is one.
+    fn login_origin(&self) -> Option<&str> {
+        self.place.session.login_origin()
     }
 
     fn scopes(&self, access: Access) -> Scopes {

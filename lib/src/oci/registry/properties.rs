@@ -25,26 +25,26 @@ pub fn challenge(header: &str) {
         .iter()
         .map(|challenge| match challenge {
             Challenge::Basic => "Basic".to_owned(),
-            Challenge::Bearer { realm, service, .. } => {
-                assert!(realm.len() <= header.len(), "{header:?}: {realm:?}");
-                match service {
-                    Some(service) => format!("Bearer realm={},service={}", quoted(realm), quoted(service)),
-                    None => format!("Bearer realm={}", quoted(realm)),
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+                error,
+            } => {
+                let mut text = format!("Bearer realm={}", quoted(realm));
+                for (name, value) in [("service", service), ("scope", scope), ("error", error)] {
+                    if let Some(value) = value {
+                        text.push_str(&format!(",{name}={}", quoted(value)));
+                    }
                 }
+                text
             }
         })
         .collect();
-    let bare = |challenges: &[Challenge]| -> Vec<Option<(String, Option<String>)>> {
-        let bare = |challenge: &Challenge| match challenge {
-            Challenge::Basic => None,
-            Challenge::Bearer { realm, service, .. } => Some((realm.clone(), service.clone())),
-        };
-        challenges.iter().map(bare).collect()
-    };
     let in_one = parse(std::iter::once(written.join(", ").as_str()));
-    assert_eq!(bare(&in_one), bare(&challenges), "{header:?}: {written:?}");
+    assert_eq!(in_one, challenges, "{header:?}: {written:?}");
     let in_several = parse(written.iter().map(String::as_str));
-    assert_eq!(bare(&in_several), bare(&challenges), "{header:?}: {written:?}");
+    assert_eq!(in_several, challenges, "{header:?}: {written:?}");
 }
 
 #[cfg(test)]

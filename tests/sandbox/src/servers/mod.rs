@@ -3,6 +3,7 @@
 //! A server listens on port 0 and the kernel is asked which port that became, so no port is ever chosen twice and
 //! whoever answers there is known to be the server that was started.
 
+mod certificates;
 mod link;
 mod openbao;
 mod process;
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+pub use certificates::{Authority, Certificate, Validity};
 pub use link::Link;
 pub use openbao::{AppRole, JwtRole, KubernetesRole, OpenBao};
 pub use proxy::{Canned, Exchange, Fault, Point, Proxy, Rule, Way};
 pub use referrers_registry::{Logged, ReferrersRegistry};
-pub use registry::{Registry, docker_config};
+pub use registry::{Registry, Tls, Tokens, docker_config};
 
 /// A client for servers on loopback: plain HTTP, no redirects, no proxy whatever the environment says, at most a minute
 /// for a request.
