@@ -7,6 +7,7 @@
 //! again shortly before it expires. Where the server gives no such token, or one that the registry does not take, each
 //! request's own scopes are asked for, in the registry's own words where it gave them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
@@ -39,6 +40,8 @@ pub(super) struct Session {
     notices: Arc<Notices>,
     scheme: Mutex<Scheme>,
     expected: std::sync::Mutex<Scopes>,
+    /// Whether its last answer came by HTTP/1.
+    speaks_http1: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,7 @@ impl Session {
             notices: way.notices.clone(),
             scheme: Mutex::new(Scheme::Unknown),
             expected: std::sync::Mutex::new(Scopes::default()),
+            speaks_http1: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +107,11 @@ impl Session {
     /// Where the login came from, where there is one.
     pub(super) fn login_origin(&self) -> Option<&str> {
         self.origin.as_deref()
+    }
+
+    /// Whether it answers by HTTP/1, as far as is known.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.speaks_http1.load(Ordering::Relaxed)
     }
 
     /// Says which scopes this run is going to need, so that one token serves them all.
@@ -122,6 +131,7 @@ impl Session {
     ) -> Result<Response> {
         let response = self.send_proved(needed, build).await?;
         self.notices.tell(&self.endpoint, &response);
+        self.speaks_http1.store(response.is_http1(), Ordering::Relaxed);
         Ok(response)
     }
 
