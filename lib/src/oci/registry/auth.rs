@@ -174,7 +174,15 @@ impl Session {
         for _ in 0..OTHER_PROOFS {
             let proof = self.proof(needed).await?;
             let response = proof.on(build()).send().await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
+            let is_refusal = match &proof {
+                // What was open so far may be closed here, to strangers.
+                Proof::Nothing => matches!(
+                    response.status(),
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+                ),
+                _ => response.status() == StatusCode::UNAUTHORIZED,
+            };
+            if !is_refusal {
                 if let Proof::Token(token) = &proof {
                     token.accept();
                 }
@@ -200,7 +208,7 @@ impl Session {
     /// What the registry asks for, going by its answer to a request without a proof.
     ///
     /// # Errors
-    /// As [`Session::scheme_for`], and as [`Request::send`].
+    /// As [`Session::scheme_for`].
     async fn learn(&self, response: &Response) -> Result<Option<Scheme>> {
         let status = response.status();
         let may_hide = matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
@@ -218,11 +226,10 @@ impl Session {
         let scheme = if self.over_tls { "https" } else { "http" };
         let address = Url::parse(&format!("{scheme}://{}/v2/", self.endpoint))
             .map_err(|error| Failure::internal(format!("{} makes no URL", self.endpoint)).because(error))?;
-        let asked = self.client.get(address).send().await?;
-        if asked.status() == StatusCode::UNAUTHORIZED {
-            self.scheme_for(&asked)
-        } else {
-            Ok(None)
+        match self.client.get(address).send().await {
+            Ok(asked) if asked.status() == StatusCode::UNAUTHORIZED => self.scheme_for(&asked),
+            // What the registry answered before stands.
+            _ => Ok(None),
         }
     }
 
@@ -289,7 +296,7 @@ impl Session {
         let mut scheme = self.scheme.lock().await;
         match (proof, &mut *scheme) {
             // What is open for reading may ask for a login when written to.
-            (Proof::Nothing, Scheme::Unknown | Scheme::Open) => Ok(match self.scheme_for(response)? {
+            (Proof::Nothing, Scheme::Unknown | Scheme::Open) => Ok(match self.learn(response).await? {
                 Some(asked) => {
                     *scheme = asked;
                     true
