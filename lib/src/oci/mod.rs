@@ -18,6 +18,8 @@ mod graph;
 mod layout;
 mod manifest;
 mod platform;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 pub mod reference;
 mod registry;
 

@@ -243,7 +243,21 @@ fn is_registry(text: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    port_is_fine && host.is_none_or(|host| host.split('.').all(label_is_fine))
+    port_is_fine
+        && host.is_none_or(|host| {
+            let is_address = host.parse::<std::net::Ipv4Addr>().is_ok();
+            host.split('.').all(label_is_fine) && (is_address || !ends_in_a_number(host))
+        })
+}
+
+/// Whether URLs take a host for an IPv4 address, in forms too that nobody means: `0x7f.1` would be 127.0.0.1.
+///
+/// Source: WHATWG URL Standard, "ends in a number checker".
+fn ends_in_a_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    last.bytes().all(|b| b.is_ascii_digit())
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -324,6 +338,11 @@ mod tests {
             "exa mple.com/app",
             "user:password@example.com/app",
             "example.com/app:1:2",
+            "0:5000/app",
+            "127.1/app",
+            "1.2.3.256/app",
+            "0x7f.0.0.1/app",
+            "example.0x/app",
         ] {
             let failure = text.parse::<Reference>().expect_err(text);
             assert_eq!(failure.kind(), Kind::Usage, "{text:?}");

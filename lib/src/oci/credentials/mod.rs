@@ -9,6 +9,8 @@
 mod document;
 mod platform;
 mod program;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

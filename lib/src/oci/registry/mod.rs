@@ -13,6 +13,8 @@ mod challenge;
 mod errors;
 mod manifests;
 mod notices;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod reach;
 mod referrers;
 mod refusal;
