@@ -25,7 +25,7 @@ use crate::process::{Command, Ended};
 /// Variables of a job that hold secrets and that no builder needs, since it logs in by `config.json`. A RUN step is no
 /// child of ours, but in a container of its own it can read the environment of the builder in `/proc`. The last one
 /// would also take precedence over `config.json`, and runners often set it to something else.
-const JOB_SECRETS: [&str; 18] = [
+const JOB_SECRETS: [&str; 19] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -34,6 +34,7 @@ const JOB_SECRETS: [&str; 18] = [
     "CI_JOB_TOKEN",
     "CI_REGISTRY_PASSWORD",
     "CI_REPOSITORY_URL",
+    "CLOUDSDK_AUTH_ACCESS_TOKEN",
     "SCW_ACCESS_KEY",
     "SCW_SECRET_KEY",
     "TOWPATH_GITLAB_TOKEN",

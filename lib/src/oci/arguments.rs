@@ -66,7 +66,7 @@ pub struct RegistryArgs {
         hide_env_values = true
     )]
     pub client_key: Option<PathBuf>,
-    /// A folder like docker's certs.d: HOST[:PORT]/ holds ca.crt, client.cert and client.key for that registry
+    /// A folder like docker's certs.d: in it, HOST or HOST:PORT holds ca.crt, client.cert and client.key of a registry
     #[arg(
         long,
         value_name = "FOLDER",

@@ -117,6 +117,22 @@ async fn an_upload_begins_anew_where_the_registry_does_not_know_how_far_it_was()
 }
 
 #[tokio::test]
+async fn an_upload_begins_anew_where_the_registry_takes_no_parts() {
+    let world = World::open().await;
+    let image = image();
+    let target = Scripted::start(Script {
+        resumes: true,
+        refuses_parts: true,
+        ..target(UploadFault::BreaksOff(MEBIBYTE), 1)
+    })
+    .await;
+    let (run, _) = promote(&world, &image, &target).await;
+    assert_arrived(run, &target, &image);
+    assert_eq!(target.uploads(&Method::PATCH), 1);
+    assert_eq!(target.uploads(&Method::POST), 2 + 1);
+}
+
+#[tokio::test]
 async fn a_blob_that_arrived_is_not_sent_again_when_only_the_answer_got_lost() {
     let world = World::open().await;
     let image = image();
@@ -148,16 +164,19 @@ async fn an_upload_that_never_gets_there_leaves_the_tag_alone() {
     let promote = async |(fault, resumes): (UploadFault, bool)| {
         let target = Scripted::start(Script {
             resumes,
-            ..target(fault, u32::MAX)
+            ..target(fault.clone(), u32::MAX)
         })
         .await;
         target.hold("app", "1", &old);
+        // Whoever turns everything away for long is not bothered with what was begun there.
+        let left = usize::from(matches!(fault, UploadFault::TurnsAway(..)));
         let reference = format!("{}/app:1", target.host);
         let run = world
             .promote(&["--move-tag-from", "any", &layout, &reference])
             .await;
         run.failed_with(7);
         assert_eq!(target.tagged("app", "1").as_ref(), Some(&old.root));
+        assert!(target.open_uploads() <= left, "{fault:?}");
     };
     let faults = [
         (UploadFault::BreaksOff(MEBIBYTE), false),

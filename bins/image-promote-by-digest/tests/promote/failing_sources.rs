@@ -225,7 +225,7 @@ async fn a_registry_that_is_busy_for_longer_than_we_have_is_unavailable() {
         .await;
         let target = format!("{}/app:1", registry.host);
         let mut command = world.command(&[&layout, &target]);
-        command.env("TOWPATH_TIMEOUT", "3s");
+        command.env("TOWPATH_TIMEOUT", "10s");
         let error = world.run(command).await.failed_with(7);
         assert!(error.contains(&registry.host), "{error}");
         assert_eq!(registry.tagged("app", "1"), None);
@@ -250,6 +250,28 @@ async fn registries_that_take_few_requests_at_once_get_no_more() {
     assert!(target.has_all("app", &image));
     assert_eq!(target.tagged("app", "1"), Some(image.root));
     assert!(source.turned_away() + target.turned_away() > 0);
+}
+
+#[tokio::test]
+async fn uploads_that_wait_for_their_source_do_not_keep_it_from_being_read_on() {
+    let world = World::open().await;
+    // It turns away enough for few requests to run at once, and source and target are both there.
+    let registry = Scripted::start(Script {
+        busy: 2,
+        wait: Some("0"),
+        ignores_mounts: true,
+        ranges: Ranges::Known,
+        ..script(Fault::BreaksOff, 2)
+    })
+    .await;
+    let image = Image::of_three_platforms("1");
+    registry.hold("dev/app", "1", &image);
+    let source = format!("{}/dev/app:1", registry.host);
+    let target = format!("{}/prod/app:1", registry.host);
+    let mut command = world.command(&[&source, &target]);
+    command.env("TOWPATH_TIMEOUT", "60s");
+    world.run(command).await.succeeded();
+    assert!(registry.has_all("prod/app", &image));
 }
 
 #[tokio::test]

@@ -5,16 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use towpath::http::Url;
-use towpath_sandbox::servers::http_client;
+use towpath_sandbox::servers::{Certificate, http_client};
 
 /// How a gate asks for tokens and gives them.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) reading_is_free: bool,
     /// Whoever shows no token is told that nothing is there, but at `/v2/`.
     pub(crate) hides: bool,
+    /// What a token may not read is not there to be mounted from.
+    pub(crate) hides_sources: bool,
     /// The values of `WWW-Authenticate`, for `HOST` and `SCOPE`.
     pub(crate) challenges: Vec<&'static str>,
     /// Says in its challenge why a token was refused.
@@ -39,6 +42,8 @@ pub(crate) struct Rules {
     pub(crate) prefix: &'static str,
     /// Each token is good for so many requests.
     pub(crate) token_uses: Option<u32>,
+    /// Tokens are signed with this, for a registry that checks them by itself.
+    pub(crate) signer: Option<Certificate>,
     /// Nothing takes a token.
     pub(crate) is_open: bool,
     /// A tag that is written is refused so.
@@ -64,6 +69,7 @@ impl Default for Rules {
         Rules {
             reading_is_free: false,
             hides: false,
+            hides_sources: false,
             challenges: vec![BEARER],
             explains: true,
             grants: |user, _, _| user.is_some(),
@@ -72,6 +78,7 @@ impl Default for Rules {
             post_alone: false,
             prefix: "",
             token_uses: None,
+            signer: None,
             is_open: false,
             keeps_tags: None,
             headers: Vec::new(),
@@ -105,6 +112,16 @@ struct Memory {
 struct Token {
     granted: BTreeSet<(String, String)>,
     uses: u32,
+}
+
+impl Token {
+    /// Whether it may write where it is to be written, and lacks what is to be read elsewhere.
+    fn lacks_sources_alone(&self, needed: &BTreeSet<(String, String)>) -> bool {
+        let written = needed.iter().find(|(_, action)| action == "push");
+        needed
+            .difference(&self.granted)
+            .all(|(repository, _)| written.is_some_and(|(target, _)| target != repository))
+    }
 }
 
 /// A token that was asked for.
@@ -238,7 +255,10 @@ impl Inner {
                 }
             }
         }
-        let value = format!("canary-token-of-the-gate-{}", memory.tokens.len());
+        let value = match &self.rules.signer {
+            Some(signer) => signer.sign_token(&claims(&granted)).unwrap(),
+            None => format!("canary-token-of-the-gate-{}", memory.tokens.len()),
+        };
         memory.tokens.insert(value.clone(), Token { granted, uses: 0 });
         // The two specifications name it differently.
         let name = if is_post { "access_token" } else { "token" };
@@ -311,6 +331,9 @@ impl Inner {
                 Some(token) if needed.is_subset(&token.granted) => {
                     token.uses += 1;
                     return None;
+                }
+                Some(token) if self.rules.hides_sources && token.lacks_sources_alone(&needed) => {
+                    return Some(error(404, "NAME_UNKNOWN"));
                 }
                 Some(_) => ",error=\"insufficient_scope\"",
                 None => ",error=\"invalid_token\"",
@@ -389,6 +412,26 @@ impl Inner {
         *response.body_mut() = answer.bytes().await.unwrap().into();
         response
     }
+}
+
+/// What a token says that is signed (the distribution project's "Token Authentication Implementation").
+fn claims(granted: &BTreeSet<(String, String)>) -> Value {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let access =
+        |(name, action): &(String, String)| json!({"type": "repository", "name": name, "actions": [action]});
+    json!({
+        "iss": "gate",
+        "aud": "gate",
+        "sub": "somebody",
+        "nbf": now - 60,
+        "iat": now,
+        "exp": now + 300,
+        "jti": "1",
+        "access": granted.iter().map(access).collect::<Vec<_>>(),
+    })
 }
 
 fn basic(user: &str, password: &str) -> String {

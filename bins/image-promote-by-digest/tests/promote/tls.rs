@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 use towpath_sandbox::servers::{Authority, Certificate, Registry, Tls, Validity};
 
 use crate::image::Image;
@@ -198,5 +200,77 @@ async fn certificates_that_are_none_are_named_before_anything_is_sent() {
         let run = world.promote(&arguments).await;
         assert_eq!(run.code, 2, "{flags:?}: {}", run.log);
         assert!(run.log.contains(words), "{flags:?}: {}", run.log);
+    }
+}
+
+/// A proxy through which every name leads to the same server, so that a test can speak to one by its real name.
+async fn proxy_to(server: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(client.read_u8().await?);
+                }
+                assert!(request.starts_with(b"CONNECT "));
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                let mut server = TcpStream::connect(server).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn registries_of_platforms_get_what_the_platform_gave_the_job() {
+    const SCALEWAY: (&str, &str) = ("nologin", "canary-scaleway-key");
+    const GOOGLE_TOKEN: (&str, &str) = ("oauth2accesstoken", "canary-google-token");
+    const GOOGLE_KEY: (&str, &str) = (
+        "_json_key",
+        "{\"type\": \"service_account\", \"private_key\": \"canary-key\"}",
+    );
+    const HOSTS: [&str; 3] = ["rg.fr-par.scw.cloud", "europe-west9-docker.pkg.dev", "gcr.io"];
+    let world = World::open().await;
+    let authority = Authority::new("authority").unwrap();
+    let server = authority.issue(&HOSTS, Validity::Now).unwrap();
+    let tls = Tls {
+        server: &server,
+        clients: None,
+    };
+    let users = [SCALEWAY, GOOGLE_TOKEN, GOOGLE_KEY];
+    let registry = Registry::start_tls(&world.guardian, &world.tools, "registry", &users, tls)
+        .await
+        .unwrap();
+    let proxy = proxy_to(registry.host().to_owned()).await;
+    let ca_file = written(&world.path("ca.pem"), authority.certificate());
+    let key_file = written(&world.path("key.json"), GOOGLE_KEY.1);
+    let layout = world.layout(&Image::of_one_layer(b"layer"));
+    for (host, variable, value) in [
+        (HOSTS[0], "SCW_SECRET_KEY", SCALEWAY.1),
+        (HOSTS[1], "CLOUDSDK_AUTH_ACCESS_TOKEN", GOOGLE_TOKEN.1),
+        (HOSTS[2], "GOOGLE_APPLICATION_CREDENTIALS", &key_file),
+    ] {
+        let target = format!("{host}/app:{variable}");
+        let run = async |variables: &[(&str, &str)]| {
+            let mut command = world.command(&[&layout, &target, "--ca-file", &ca_file]);
+            command.env("https_proxy", &proxy).envs(variables.iter().copied());
+            world.run(command).await
+        };
+        let nobody = run(&[]).await.failed_with(4);
+        assert!(
+            nobody.contains("or set ") && nobody.contains(variable),
+            "{nobody}"
+        );
+        let somebody = run(&[(variable, value)]).await;
+        assert!(somebody.log.contains(variable), "{}", somebody.log);
+        somebody.succeeded();
+    }
+    let log = fs::read_to_string(registry.log()).unwrap();
+    for (user, _) in users {
+        assert!(log.contains(&format!("auth.user.name={user} ")), "{user}: {log}");
     }
 }

@@ -4,6 +4,8 @@ use std::fs;
 
 use axum::http::Method;
 
+use towpath_sandbox::servers::{Authority, Registry, Tokens, Validity};
+
 use crate::gate::{Asked, BEARER, Gate, Rules};
 use crate::image::Image;
 use crate::world::{World, assert_holds};
@@ -14,7 +16,7 @@ const PROD: (&str, &str) = ("prod", "canary-password-of-prod");
 /// A real registry that holds an image as `dev/app:1`, with a gate before it.
 struct Guarded {
     world: World,
-    registry: towpath_sandbox::servers::Registry,
+    registry: Registry,
     gate: Gate,
     image: Image,
 }
@@ -100,14 +102,16 @@ async fn two_logins_at_one_registry_mount_where_they_may_and_send_where_they_may
     };
     const OWN_ALONE: fn(Option<&str>, &str, &str) -> bool =
         |user, repository, _| user.is_some_and(|user| repository.starts_with(user));
-    for (grants, all_or_nothing, count) in [
-        (MAY_READ_ALL, false, "mounted"),
-        (OWN_ALONE, false, "copied"),
-        (OWN_ALONE, true, "copied"),
+    for (grants, all_or_nothing, hides_sources, count) in [
+        (MAY_READ_ALL, false, false, "mounted"),
+        (OWN_ALONE, false, false, "copied"),
+        (OWN_ALONE, true, false, "copied"),
+        (OWN_ALONE, false, true, "copied"),
     ] {
         let guarded = Guarded::start(Rules {
             grants,
             all_or_nothing,
+            hides_sources,
             ..Rules::default()
         })
         .await;
@@ -285,4 +289,81 @@ async fn a_registry_that_hides_what_it_has_is_asked_how_to_log_in() {
     assert_eq!(guarded.scopes(), [[SOURCE, TARGET]]);
     // What it hid, and the question how.
     assert_eq!(guarded.gate.refused(), 2);
+}
+
+/// No gate stands before this registry: it checks the tokens by itself, and says by itself what they lack.
+#[tokio::test]
+async fn a_registry_with_a_token_server_of_its_own_gives_each_login_what_is_its_own() {
+    let world = World::open().await;
+    let authority = Authority::new("authority").unwrap();
+    let signer = authority.issue(&["gate"], Validity::Now).unwrap();
+    let image = Image::of_three_platforms("1");
+    for (name, all_or_nothing) in [("narrowing", false), ("refusing", true)] {
+        let tokens = Gate::start(
+            "",
+            &[DEV, PROD],
+            Rules {
+                signer: Some(signer.clone()),
+                grants: |user, repository, action| match user {
+                    Some("dev") => repository.starts_with("dev/"),
+                    // It may read what is open to all, and not what is dev's.
+                    Some("prod") => {
+                        repository.starts_with("prod/") || (repository == "open/app" && action == "pull")
+                    }
+                    _ => false,
+                },
+                all_or_nothing,
+                ..Rules::default()
+            },
+        )
+        .await;
+        let realm = format!("http://{}/token", tokens.host);
+        let settings = Tokens {
+            realm: &realm,
+            service: "gate",
+            issuer: "gate",
+            authority: authority.certificate(),
+        };
+        let registry = Registry::start_tokens(&world.guardian, &world.tools, name, settings)
+            .await
+            .unwrap();
+        let host = registry.host();
+        world.log_in(&[
+            (&format!("{host}/dev"), DEV.0, DEV.1),
+            (&format!("{host}/prod"), PROD.0, PROD.1),
+        ]);
+        let source = format!("{host}/dev/app:1");
+        world.promote(&[&world.layout(&image), &source]).await.succeeded();
+
+        let within = world
+            .promote(&[&source, &format!("{host}/dev/copy:1")])
+            .await
+            .succeeded();
+        assert_eq!(within["targets"][0]["mounted"], 13, "{within}");
+        let across = world
+            .promote(&[&source, &format!("{host}/prod/app:1")])
+            .await
+            .succeeded();
+        assert_eq!(across["targets"][0]["copied"], 13, "{across}");
+        let again = world
+            .promote(&[&source, &format!("{host}/prod/app:1")])
+            .await
+            .succeeded();
+        assert_eq!(again["changed"], false);
+
+        // Who may not write is told so, with what was asked for.
+        let refused = world
+            .promote(&[&source, &format!("{host}/dev-other/app:1")])
+            .await
+            .failed_with(4);
+        assert!(refused.contains("no login"), "{refused}");
+        world.log_in(&[(host, DEV.0, DEV.1)]);
+        let refused = world
+            .promote(&[&source, &format!("{host}/prod/other:1")])
+            .await
+            .failed_with(4);
+        assert!(refused.contains("repository:prod/other:pull"), "{refused}");
+        // No run took more than a handful of tokens.
+        assert!(tokens.asked().len() <= 30, "{:?}", tokens.asked());
+    }
 }

@@ -32,15 +32,20 @@ pub(super) fn pauses() -> ExponentialBackoff {
         .build()
 }
 
-/// Opens a blob at an offset.
+/// Opens a blob, or opens it once more at an offset.
 pub(super) type Open =
-    Arc<dyn Fn(u64) -> Pin<Box<dyn Future<Output = Result<BlobStream>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(Option<u64>) -> Pin<Box<dyn Future<Output = Result<BlobStream>> + Send>> + Send + Sync>;
 
 pub(super) fn opener(source: &Source, blob: &Descriptor) -> Open {
     let (source, blob) = (source.clone(), blob.clone());
     Arc::new(move |from| {
         let (source, blob) = (source.clone(), blob.clone());
-        Box::pin(async move { source.blob_from(&blob, from).await })
+        Box::pin(async move {
+            match from {
+                None => source.blob(&blob).await,
+                Some(from) => source.blob_from(&blob, from).await,
+            }
+        })
     })
 }
 
@@ -49,6 +54,8 @@ pub(super) struct Reading {
     open: Open,
     blob: Descriptor,
     content: Option<BlobStream>,
+    /// Whether it was open before.
+    opened: bool,
     verifier: Verifier,
     /// How far it was read and hashed.
     at: u64,
@@ -75,6 +82,7 @@ impl Reading {
             open,
             blob: blob.clone(),
             content: None,
+            opened: false,
             verifier,
             at,
             from,
@@ -91,7 +99,9 @@ impl Reading {
     }
 
     async fn connect(&mut self) -> Result<()> {
-        self.content = Some((self.open)(self.at).await?);
+        let from = (self.opened || self.at > 0).then_some(self.at);
+        self.content = Some((self.open)(from).await?);
+        self.opened = true;
         Ok(())
     }
 
@@ -244,6 +254,7 @@ mod tests {
         }));
         let shared = source.clone();
         let open: Open = Arc::new(move |from| {
+            let from = from.unwrap_or(0);
             let mut source = shared.lock().unwrap();
             source.asked.push(from);
             let rest = source.whole[usize::try_from(from).unwrap()..].to_vec();

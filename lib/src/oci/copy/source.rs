@@ -179,7 +179,18 @@ impl Source {
         Ok(manifest)
     }
 
-    /// Opens a blob for reading, from an offset on in bytes.
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// As [`Repository::blob`] and [`Layout::blob_from`].
+    pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
+        match self {
+            Source::Layout(layout) => layout.blob_from(blob, 0).await,
+            Source::Registry { repository, .. } => repository.blob(blob).await,
+        }
+    }
+
+    /// Opens a blob to read on from an offset, in bytes.
     ///
     /// # Errors
     /// As [`Repository::blob_from`] and [`Layout::blob_from`].

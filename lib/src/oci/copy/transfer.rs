@@ -227,8 +227,8 @@ impl Mover<'_> {
             match self.target.begin_upload(&blob.digest, Some(from)).await {
                 Ok(Begun::Mounted) => return Ok(Ok(Moved::Mounted)),
                 Ok(Begun::Upload(upload)) => return Ok(Err(upload)),
-                // The login may write here without being allowed to read there.
-                Err(failure) if failure.kind() == Kind::Denied => {
+                // The login may write here without being allowed to read there, or even to know of it.
+                Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
                     self.mounts_refused.store(true, Ordering::Relaxed);
                 }
                 Err(failure) => return Err(failure),
@@ -254,6 +254,7 @@ impl Mover<'_> {
         let (mut offset, mut best) = (0, 0);
         let mut tries = pauses();
         let mut refusals = Refusals::new(Some(PATIENCE));
+        let mut broken = None;
         loop {
             let Setback { failure, go_on } = match setback.take() {
                 Some(setback) => setback,
@@ -267,6 +268,13 @@ impl Mover<'_> {
                     .next(asked)
                     .filter(|pause| *pause <= LONGEST_PAUSE && *pause < self.target.deadline().remaining()),
                 GoOn::FromOffset if blob.size >= LARGE => tries.next(),
+                // Some say how far they got and then take nothing but a whole blob.
+                GoOn::Anew if offset > 0 => {
+                    return Err(Missed {
+                        failure: broken.unwrap_or(failure),
+                        again: true,
+                    });
+                }
                 GoOn::FromOffset | GoOn::Anew => return Err(Missed::at_target(failure)),
             };
             let Some(pause) = pause else {
@@ -296,6 +304,7 @@ impl Mover<'_> {
                 best = offset;
                 tries = pauses();
             }
+            broken = Some(failure);
         }
     }
 

@@ -432,7 +432,7 @@ impl Source {
         if check == BlobCheck::Present {
             return Ok(None);
         }
-        let mut content = match self.blob_from(blob, 0).await {
+        let mut content = match self.blob(blob).await {
             Ok(content) => content,
             Err(failure) if failure.kind() == Kind::NotFound => return Ok(Some("is not there".to_owned())),
             Err(failure) => return Err(failure),

@@ -50,6 +50,7 @@ struct RawEntry {
 #[derive(Clone, Debug)]
 pub(super) struct Document {
     origin: String,
+    is_ambient: bool,
     auths: BTreeMap<String, Credential>,
     helpers: BTreeMap<String, String>,
     store: Option<String>,
@@ -122,10 +123,24 @@ impl Document {
         }
         Ok(Document {
             origin: origin.to_owned(),
+            is_ambient: false,
             auths,
             helpers,
             store,
         })
+    }
+
+    /// The same, as one that nobody wrote for this run.
+    pub(super) fn ambient(self) -> Self {
+        Document {
+            is_ambient: true,
+            ..self
+        }
+    }
+
+    /// Whether nobody wrote it for this run.
+    pub(super) fn is_ambient(&self) -> bool {
+        self.is_ambient
     }
 
     /// Where it was read from.

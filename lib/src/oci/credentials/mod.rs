@@ -12,11 +12,14 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 use self::document::{Document, Found};
 use super::Reference;
 use crate::deadline::Deadline;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 pub use self::document::render;
@@ -64,7 +67,11 @@ pub struct Credentials {
     direct: BTreeMap<String, Credential>,
     documents: Vec<Document>,
     platforms: Option<Platforms>,
+    helped: Arc<Mutex<Helped>>,
 }
+
+/// What helpers said of servers.
+type Helped = BTreeMap<(PathBuf, String), Option<Credential>>;
 
 impl Credentials {
     /// Reads the files, in the order of their weight.
@@ -89,11 +96,13 @@ impl Credentials {
     }
 
     /// Reads a document of the same form that is at hand, and counts after what was read before. `origin` names it.
+    /// It may have been written for somebody else, so helpers in it that are not there are passed over.
     ///
     /// # Errors
     /// Input (exit 3) when it is malformed.
     pub fn read_text(&mut self, text: &Secret, origin: &str) -> Result<()> {
-        self.documents.push(Document::parse(text.expose(), origin)?);
+        self.documents
+            .push(Document::parse(text.expose(), origin)?.ambient());
         Ok(())
     }
 
@@ -135,9 +144,15 @@ impl Credentials {
                 match found {
                     Found::Login(login) => return Ok(Some(login)),
                     Found::Helper { program, server } => {
-                        if let Some(credential) = program::get(&program, &server, deadline).await? {
-                            let origin = format!("{}, as {} says", program.display(), document.origin());
-                            return Ok(Some(Login { credential, origin }));
+                        let origin = format!("{}, as {} says", program.display(), document.origin());
+                        match self.helped(program, server, deadline).await {
+                            Ok(Some(credential)) => return Ok(Some(Login { credential, origin })),
+                            Ok(None) => {}
+                            // Helpers of the runner's own need not be where the job runs.
+                            Err(failure) if document.is_ambient() && failure.kind() == Kind::Usage => {
+                                tracing::debug!(action = "login", object = origin, reason = %failure, "passed over");
+                            }
+                            Err(failure) => return Err(failure),
                         }
                     }
                 }
@@ -147,6 +162,26 @@ impl Credentials {
             Some(platforms) => platforms.find(reference.registry()),
             None => Ok(None),
         }
+    }
+}
+
+impl Credentials {
+    /// Asks a helper, once for each server: it may take its time, and some give another token each time, with which two
+    /// repositories of one registry would be two logins.
+    async fn helped(
+        &self,
+        program: PathBuf,
+        server: String,
+        deadline: Deadline,
+    ) -> Result<Option<Credential>> {
+        let mut helped = self.helped.lock().await;
+        let key = (program, server);
+        if let Some(known) = helped.get(&key) {
+            return Ok(known.clone());
+        }
+        let credential = program::get(&key.0, &key.1, deadline).await?;
+        helped.insert(key, credential.clone());
+        Ok(credential)
     }
 }
 
@@ -168,7 +203,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::failure::Kind;
 
     fn soon() -> Deadline {
         Deadline::after(Duration::from_secs(20))
@@ -286,6 +320,15 @@ mod tests {
             assert!(found.contains(origin), "{reference}: {found}");
         }
         assert_eq!(user_for(&credentials, "registry.example.com/app").await, None);
+        // A file is the user's own, and a variable may be the runner's.
+        let absent = Secret::new("{\"credsStore\": \"towpath-has-no-such-helper\"}");
+        credentials.read_text(&absent, variable).unwrap();
+        assert_eq!(user_for(&credentials, "registry.example.com/app").await, None);
+        let own = written(folder.path(), absent.expose()).unwrap();
+        let failure = own
+            .find(&"registry.example.com/app".parse().unwrap(), soon())
+            .await;
+        assert_eq!(failure.expect_err("no helper").kind(), Kind::Usage);
         let failure = credentials
             .read_text(&Secret::new("{\"auths\": \"canary-no-map\"}"), variable)
             .expect_err("malformed");
@@ -383,6 +426,31 @@ mod tests {
         assert!(!format!("{odd:?}").contains("canary"), "{odd:?}");
         let absent = program::get(&folder.path().join("docker-credential-absent"), "x", soon()).await;
         assert_eq!(absent.expect_err("absent").kind(), Kind::Usage);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_never_says_the_same_twice_is_asked_once_for_each_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-fickle");
+        let script = format!(
+            "#!/bin/sh\nread -r server\necho \"$server\" >> {0}/asked\n\
+            echo \"{{\\\"Username\\\":\\\"u\\\",\\\"Secret\\\":\\\"canary-$(wc -l < {0}/asked)\\\"}}\"\n",
+            folder.path().display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let credentials = Credentials::default();
+        let helped = async |server: &str| {
+            let helped = credentials
+                .helped(program.clone(), server.to_owned(), soon())
+                .await;
+            helped.unwrap().unwrap()
+        };
+        let first = helped("a.example").await;
+        assert_eq!(helped("a.example").await, first);
+        assert_ne!(helped("b.example").await, first);
+        let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
+        assert_eq!(asked, "a.example\nb.example\n");
     }
 
     #[tokio::test]

@@ -82,10 +82,20 @@ impl Platforms {
         let Some(path) = &self.google_key_file else {
             return Ok(None);
         };
-        Ok(Some(Login {
+        let key = service_account_key(path)?;
+        if key.is_none() {
+            // Public images are there for everybody, so that this need not be the end.
+            tracing::warn!(
+                action = "login",
+                object = path.display().to_string(),
+                "passed over: no key of a service account, which is all that a registry takes; for other credentials \
+                 set {GOOGLE_TOKEN} to what `gcloud auth print-access-token` prints"
+            );
+        }
+        Ok(key.map(|password| Login {
             credential: Credential::Password {
                 user: GOOGLE_KEY_USER.to_owned(),
-                password: service_account_key(path)?,
+                password,
             },
             origin: format!("{} ({GOOGLE_KEY_FILE})", path.display()),
         }))
@@ -133,30 +143,23 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// Reads a key file. It is the password as a whole; what is secret in it is made known by itself too.
-fn service_account_key(path: &Path) -> Result<Secret> {
+/// Reads a key file; none when it holds credentials of another kind, such as a person's or a federation's. It is the
+/// password as a whole; what is secret in it is made known by itself too.
+fn service_account_key(path: &Path) -> Result<Option<Secret>> {
     #[derive(Deserialize)]
     struct Key {
         #[serde(rename = "type")]
         kind: String,
         private_key: Option<String>,
     }
-    const KIND: &str = "service_account";
     let whole = Secret::from_file(path, "Google service account key")?;
-    let shown = path.display();
     // serde's own words may repeat a value of the file.
-    let key: Key = serde_json::from_str(whole.expose())
-        .map_err(|_| Failure::input(format!("{shown} holds no Google credentials")))?;
+    let key: Key = serde_json::from_str(whole.expose()).map_err(|_| {
+        Failure::input(format!("{} holds no Google credentials", path.display()))
+            .hint(format!("check --google-credentials ({GOOGLE_KEY_FILE})"))
+    })?;
     let private_key = key.private_key.map(Secret::new);
-    if key.kind != KIND || private_key.is_none() {
-        return Err(Failure::input(format!(
-            "{shown} holds no key of a Google service account, which is what a registry takes as a password"
-        ))
-        .hint(format!(
-            "set {GOOGLE_TOKEN} to what `gcloud auth print-access-token` prints, or log in with `gcloud auth configure-docker`"
-        )));
-    }
-    Ok(whole)
+    Ok((key.kind == "service_account" && private_key.is_some()).then_some(whole))
 }
 
 #[cfg(test)]
@@ -290,13 +293,19 @@ mod tests {
         for text in [
             "canary-no-json",
             "{}",
-            r#"{"type": "authorized_user", "refresh_token": "canary-refresh"}"#,
-            r#"{"type": "service_account"}"#,
+            r#"{"type": 7, "private_key": "canary-7"}"#,
         ] {
             let failure = with(text).find("gcr.io").expect_err(text);
             assert_eq!(failure.kind(), Kind::Input, "{text}");
             let shown = format!("{failure:?}");
             assert!(shown.contains("key.json") && !shown.contains("canary"), "{shown}");
+        }
+        for text in [
+            r#"{"type": "authorized_user", "refresh_token": "canary-refresh"}"#,
+            r#"{"type": "external_account"}"#,
+            r#"{"type": "service_account"}"#,
+        ] {
+            assert_eq!(found(&with(text), "gcr.io"), None, "{text}");
         }
     }
 }

@@ -367,7 +367,7 @@ impl Session {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
-            let scopes = expected.and(needed);
+            let scopes = needed.widened(&expected, tokens.held.iter().map(|token| &token.scopes));
             let words = scopes.words();
             match tokens.ask(&asker, &scopes, words.clone()).await? {
                 Given::Token(token) => return Ok(token),
@@ -450,4 +450,56 @@ impl Tokens {
 fn challenges(response: &Response) -> Vec<Challenge> {
     let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
     challenge::parse(headers.iter().filter_map(|value| value.to_str().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::oci::registry::RegistrySettings;
+    use crate::oci::registry::reach::Reach;
+
+    #[tokio::test]
+    async fn a_password_goes_to_another_host_only_over_tls() {
+        let settings = RegistrySettings {
+            plain_http_hosts: vec![
+                "plain.example.com:5000".to_owned(),
+                "named.example.com:5001".to_owned(),
+            ],
+            ..RegistrySettings::default()
+        };
+        let reach = Reach::new(settings, Deadline::after(Duration::from_secs(5))).unwrap();
+        for (registry, realm, allowed) in [
+            ("registry.example.com", "https://tokens.example.com/token", true),
+            ("registry.example.com", "http://registry.example.com/token", false),
+            (
+                "registry.example.com",
+                "http://named.example.com:5001/token",
+                false,
+            ),
+            ("registry.example.com", "http://127.0.0.1:5001/token", false),
+            ("registry.example.com", "token", false),
+            ("127.0.0.1:5000", "http://127.0.0.1:5001/token", true),
+            ("127.0.0.1:5000", "http://tokens.example.com/token", false),
+            (
+                "plain.example.com:5000",
+                "http://plain.example.com:5001/token",
+                true,
+            ),
+            (
+                "plain.example.com:5000",
+                "http://named.example.com:5001/token",
+                true,
+            ),
+            ("plain.example.com:5000", "http://tokens.example.com/token", false),
+            ("plain.example.com:5000", "http://127.0.0.1/token", false),
+            ("plain.example.com:5000", "https://tokens.example.com/token", true),
+        ] {
+            let reference = format!("{registry}/app").parse().unwrap();
+            let session = Session::new(&reach.way(&reference).unwrap(), registry, None);
+            assert_eq!(session.check_realm(realm).is_ok(), allowed, "{registry}: {realm}");
+        }
+    }
 }

@@ -171,36 +171,44 @@ impl Repository {
     /// # Errors
     /// Not found (exit 5), denied (4) or unavailable (7), as the registry says.
     pub async fn blob(&self, blob: &Descriptor) -> Result<BlobStream> {
-        self.blob_from(blob, 0).await
+        self.open_blob(blob, 0, false).await
     }
 
-    /// Opens a blob for reading from an offset on, in bytes. Servers that know of no ranges are read from the start, and
-    /// what was not asked for is left out.
+    /// Opens a blob to read on from an offset, in bytes. Servers that know of no ranges are read from the start, and what
+    /// was not asked for is left out. Where the registry limits our rate this goes before other requests: the upload
+    /// that waits for it may be what they wait for.
     ///
     /// # Errors
     /// As [`Repository::blob`].
     pub async fn blob_from(&self, blob: &Descriptor, from: u64) -> Result<BlobStream> {
+        self.open_blob(blob, from, true).await
+    }
+
+    async fn open_blob(&self, blob: &Descriptor, from: u64, urgent: bool) -> Result<BlobStream> {
         let scopes = self.scopes(Access::Pull);
         let url = self.url(&format!("blobs/{}", blob.digest))?;
-        let get = async |from: u64| {
+        let get = async |range: Option<&str>| {
             let build = || {
-                let request = self.place.client.get(url.clone()).answered_elsewhere().streams();
-                match from {
-                    0 => request,
-                    // The upload that this is read for waits, and may be what keeps others from being sent.
-                    _ => request.urgent().header(header::RANGE, &format!("bytes={from}-")),
+                let mut request = self.place.client.get(url.clone()).answered_elsewhere().streams();
+                if urgent {
+                    request = request.urgent();
+                }
+                match range {
+                    Some(range) => request.header(header::RANGE, range),
+                    None => request,
                 }
             };
             self.place.session.send(&scopes, build).await
         };
-        let mut response = get(from).await?;
+        let range = (from > 0).then(|| format!("bytes={from}-"));
+        let mut response = get(range.as_deref()).await?;
         if from > 0 {
             match response.status() {
                 StatusCode::PARTIAL_CONTENT if starts_at(&response, from, blob.size) => {
                     return Ok(Box::pin(response.stream()));
                 }
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST => {
-                    response = get(0).await?;
+                    response = get(None).await?;
                 }
                 _ => {}
             }

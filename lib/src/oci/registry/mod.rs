@@ -15,6 +15,7 @@ mod manifests;
 mod notices;
 mod reach;
 mod referrers;
+mod refusal;
 mod scopes;
 mod tags;
 mod token;

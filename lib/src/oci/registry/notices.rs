@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::errors::tidy;
+use super::refusal::tidy;
 use crate::http::Response;
 use crate::http::header::{self, HeaderName};
 

@@ -114,14 +114,15 @@ impl Asker<'_> {
         words: Vec<String>,
     ) -> Result<Given> {
         let asked = Instant::now();
-        let mut response = self.first_request(server, &words).send().await?;
+        // What needs the token may itself be what an upload under way waits for.
+        let mut response = self.first_request(server, &words).urgent().send().await?;
         // A server that knows one of the two ways alone says so, and both are safe to repeat.
         if let Some(other) = self.other_request(server, &words, response.status()) {
-            response = other.send().await?;
+            response = other.urgent().send().await?;
         }
         let status = response.status();
         if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-            let said = super::errors::said(response).await;
+            let said = super::refusal::said(response).await;
             return Ok(Given::Refused(format!("status {status}{said}")));
         }
         if !status.is_success() {

@@ -7,10 +7,13 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+};
+use serde_json::{Value, json};
 
 const ECDSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -42,6 +45,32 @@ pub struct Certificate {
     pub certificate: String,
     /// Its private key (PKCS#8).
     pub key: String,
+}
+
+impl Certificate {
+    /// Signs claims with the key, as a token that carries the certificate (`x5c`; RFC 7515, section 4.1.6), which is how
+    /// docker-registry gets to know who signs its tokens.
+    ///
+    /// # Errors
+    /// When certificate or key are not what [`Authority::issue`] made.
+    pub fn sign_token(&self, claims: &Value) -> anyhow::Result<String> {
+        let random = SystemRandom::new();
+        let key = STANDARD.decode(body(&self.key))?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key, &random)
+            .map_err(|_| anyhow!("the key cannot be read"))?;
+        let header = json!({"alg": "ES256", "typ": "JWT", "x5c": [body(&self.certificate)]});
+        let encoded = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let signed = format!("{}.{}", encoded(&header), encoded(claims));
+        let signature = pair
+            .sign(&random, signed.as_bytes())
+            .map_err(|_| anyhow!("the token cannot be signed"))?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+/// What a PEM text holds, on one line.
+fn body(pem: &str) -> String {
+    pem.lines().filter(|line| !line.starts_with('-')).collect()
 }
 
 /// Who signs certificates, and is trusted or not.

@@ -20,7 +20,7 @@ pub use link::Link;
 pub use openbao::{AppRole, JwtRole, KubernetesRole, OpenBao};
 pub use proxy::{Canned, Exchange, Fault, Point, Proxy, Rule, Way};
 pub use referrers_registry::{Logged, ReferrersRegistry};
-pub use registry::{Registry, Tls, docker_config};
+pub use registry::{Registry, Tls, Tokens, docker_config};
 
 /// A client for servers on loopback: plain HTTP, no redirects, no proxy whatever the environment says, at most a minute
 /// for a request.

@@ -33,6 +33,19 @@ pub struct Tls<'a> {
     pub clients: Option<&'a str>,
 }
 
+/// Whose tokens a registry takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    /// The address of the token server.
+    pub realm: &'a str,
+    /// What it knows the registry as: the tokens' audience.
+    pub service: &'a str,
+    /// Who issues the tokens.
+    pub issuer: &'a str,
+    /// The authority (PEM) that signed the issuer's certificate.
+    pub authority: &'a str,
+}
+
 impl Registry {
     /// Starts a registry that serves these users, or everybody when there are none.
     ///
@@ -44,7 +57,37 @@ impl Registry {
         name: &str,
         users: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        Self::start_with(guardian, tools, name, users, None).await
+        Self::start_with(
+            guardian,
+            tools,
+            name,
+            |folder| passwords(folder, name, users),
+            None,
+        )
+        .await
+    }
+
+    /// Starts a registry that asks for tokens.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn start_tokens(
+        guardian: &Guardian,
+        tools: &Tools,
+        name: &str,
+        tokens: Tokens<'_>,
+    ) -> anyhow::Result<Self> {
+        let auth = |folder: &Path| {
+            let bundle = folder.join("authority.crt");
+            fs::write(&bundle, tokens.authority)?;
+            Ok(json!({"token": {
+                "realm": tokens.realm,
+                "service": tokens.service,
+                "issuer": tokens.issuer,
+                "rootcertbundle": bundle,
+            }}))
+        };
+        Self::start_with(guardian, tools, name, auth, None).await
     }
 
     /// Starts a registry that is spoken to over TLS.
@@ -58,14 +101,21 @@ impl Registry {
         users: &[(&str, &str)],
         tls: Tls<'_>,
     ) -> anyhow::Result<Self> {
-        Self::start_with(guardian, tools, name, users, Some(tls)).await
+        Self::start_with(
+            guardian,
+            tools,
+            name,
+            |folder| passwords(folder, name, users),
+            Some(tls),
+        )
+        .await
     }
 
     async fn start_with(
         guardian: &Guardian,
         tools: &Tools,
         name: &str,
-        users: &[(&str, &str)],
+        auth: impl Fn(&Path) -> anyhow::Result<Value>,
         tls: Option<Tls<'_>>,
     ) -> anyhow::Result<Self> {
         let folder = guardian.dir().join(name);
@@ -77,10 +127,9 @@ impl Registry {
             "storage": {"filesystem": {"rootdirectory": storage}, "delete": {"enabled": true}},
             "http": {"addr": "127.0.0.1:0"},
         });
-        if !users.is_empty() {
-            let passwords = folder.join("htpasswd");
-            fs::write(&passwords, htpasswd(users)?)?;
-            configuration["auth"] = json!({"htpasswd": {"realm": name, "path": passwords}});
+        let auth = auth(&folder)?;
+        if !auth.is_null() {
+            configuration["auth"] = auth;
         }
         if let Some(tls) = tls {
             let written = |name: &str, text: &str| {
@@ -144,6 +193,16 @@ pub fn docker_config(logins: &[(&str, &str, &str)]) -> Value {
         )
     };
     json!({"auths": logins.iter().map(entry).collect::<serde_json::Map<_, _>>()})
+}
+
+/// The configuration of a registry that knows these users, or lets everybody in when there are none.
+fn passwords(folder: &Path, realm: &str, users: &[(&str, &str)]) -> anyhow::Result<Value> {
+    if users.is_empty() {
+        return Ok(Value::Null);
+    }
+    let passwords = folder.join("htpasswd");
+    fs::write(&passwords, htpasswd(users)?)?;
+    Ok(json!({"htpasswd": {"realm": realm, "path": passwords}}))
 }
 
 fn htpasswd(users: &[(&str, &str)]) -> anyhow::Result<String> {

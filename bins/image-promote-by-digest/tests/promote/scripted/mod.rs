@@ -45,6 +45,8 @@ pub(crate) struct Script {
     pub(crate) uploads: Option<(UploadFault, u32)>,
     /// Keeps what it got of an upload that broke off, and says how much.
     pub(crate) resumes: bool,
+    /// Takes nothing but whole blobs.
+    pub(crate) refuses_parts: bool,
     /// Has uploads sent to this other host.
     pub(crate) uploads_at: Option<String>,
     /// Gives other bytes for manifests.
@@ -221,7 +223,7 @@ async fn answer(
     };
     if lingers {
         // Long enough for others to come meanwhile.
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let path = uri.path().strip_prefix("/v2/").unwrap_or_default();
     if let Some((repository, id)) = path.split_once("/blobs/uploads/") {

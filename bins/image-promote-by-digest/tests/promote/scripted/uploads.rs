@@ -135,6 +135,7 @@ pub(super) async fn receive(
                 let status = StatusCode::from_u16(status).unwrap();
                 Some((status, [("retry-after", wait)]).into_response())
             }
+            _ if memory.script.refuses_parts && *method == Method::PATCH => Some(error(405, "UNSUPPORTED")),
             _ if memory.goes_on(uri, headers, id) => None,
             _ => Some(error(416, "RANGE_INVALID")),
         };
