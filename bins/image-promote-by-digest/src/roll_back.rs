@@ -33,6 +33,7 @@ pub(crate) async fn roll_back(args: &RollbackArgs, run: &Run) -> anyhow::Result<
         .interruptible("looking at what the tags name", looking)
         .await?;
     let mut report = RollbackReport::new(origin, recorded.torn, &rollback);
+    report.finish(registries.requests_sent(), started.elapsed());
     let mut refused = None;
     let act = if args.dry_run {
         false

@@ -79,7 +79,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
-            bar.set_message(what.clone());
+            bar.set_message(short(&what));
             bar
         });
         let now = Instant::now();
@@ -152,6 +152,15 @@ impl Drop for Progress {
     }
 }
 
+/// What the work is on, for a line that a bar has to fit into: a whole digest takes all of it.
+fn short(what: &str) -> String {
+    let words = what.split(' ').map(|word| match word.char_indices().nth(19) {
+        Some((at, _)) if word.starts_with("sha") => &word[..at],
+        _ => word,
+    });
+    words.collect::<Vec<&str>>().join(" ")
+}
+
 /// A number of bytes, for people: `1.5 MiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -181,6 +190,13 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(520 * 1024 * 1024), "520.0 MiB");
+    }
+
+    #[test]
+    fn a_bar_has_room_beside_a_digest() {
+        let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        assert_eq!(short(&format!("copying {digest}")), "copying sha256:0123456789ab");
+        assert_eq!(short("building team/app"), "building team/app");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Deliberately absent: what a status means. Each system's module knows that, and turns it into a
 //! [`Failure`].
 
+mod ahead;
 mod body;
 mod certificates;
 mod pace;
@@ -56,6 +57,8 @@ pub struct Settings {
     /// How long a server may go on turning a request away (429) before we give up. With it, all requests to one server
     /// keep one pace: they hold back together, and fewer run at once. Without, each minds itself for a few times.
     pub patience: Option<Duration>,
+    /// Whether connections can be opened before they are needed: see [`Client::open_ahead`].
+    pub opens_ahead: bool,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl Settings {
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             patience: None,
+            opens_ahead: false,
         }
     }
 }
@@ -88,6 +92,8 @@ pub enum PlainHttp {
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: reqwest::Client,
+    /// Lays connections ready for the transport; its requests are never sent.
+    ahead: Option<Arc<ahead::Opener>>,
     settings: Settings,
     deadline: Deadline,
     sent: Arc<AtomicU64>,
@@ -113,23 +119,52 @@ impl Client {
     }
 
     fn counting(settings: Settings, deadline: Deadline, sent: Arc<AtomicU64>) -> Result<Self> {
-        let builder = builder(&settings)?;
-        let transport = builder.build().map_err(|error| {
-            let refused = |identity: &ClientIdentity| identity.refused(&error);
-            settings
-                .client_identity
-                .as_ref()
-                .and_then(refused)
-                .unwrap_or_else(|| Failure::internal(format!("cannot set up the {} client", settings.system)))
-                .because(error.without_url())
-        })?;
+        let build = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|error| {
+                let refused = |identity: &ClientIdentity| identity.refused(&error);
+                settings
+                    .client_identity
+                    .as_ref()
+                    .and_then(refused)
+                    .unwrap_or_else(|| {
+                        Failure::internal(format!("cannot set up the {} client", settings.system))
+                    })
+                    .because(error.without_url())
+            })
+        };
+        let (transport, ahead) = if settings.opens_ahead {
+            let (hands_out, lays_ready) = ahead::Ahead::pair();
+            let alike = settings.clone();
+            // Not before it is asked for: many runs have nothing to do.
+            let layer = move || {
+                let builder = builder(&alike).ok()?.connector_layer(lays_ready.clone());
+                builder.build().ok()
+            };
+            (
+                build(builder(&settings)?.connector_layer(hands_out))?,
+                Some(Arc::new(ahead::Opener::new(layer))),
+            )
+        } else {
+            (build(builder(&settings)?)?, None)
+        };
         Ok(Client {
             transport,
+            ahead,
             settings,
             deadline,
             sent,
             paces: Arc::default(),
         })
+    }
+
+    /// Begins to open connections to a URL's host, for requests that are about to be sent at once. Does nothing unless
+    /// [`Settings::opens_ahead`] is set. One that is not used within seconds is closed again.
+    pub fn open_ahead(&self, url: &Url, count: usize) {
+        if let Some(ahead) = &self.ahead
+            && self.check_url(url).is_ok()
+        {
+            ahead.open(url, count);
+        }
     }
 
     /// A request to `url`.

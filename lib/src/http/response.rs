@@ -34,6 +34,12 @@ impl Response {
         self.inner.status()
     }
 
+    /// Whether it came by HTTP/1, of which a connection carries one request at a time.
+    #[must_use]
+    pub fn is_http1(&self) -> bool {
+        self.inner.version() <= reqwest::Version::HTTP_11
+    }
+
     /// The headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {

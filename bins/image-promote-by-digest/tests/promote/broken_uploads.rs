@@ -22,7 +22,7 @@ fn target(fault: UploadFault, times: u32) -> Script {
 }
 
 /// Promotes an image from a registry that knows of ranges.
-async fn promote(world: &World, image: &Image, target: &Scripted) -> (Run, Scripted) {
+async fn send(world: &World, image: &Image, target: &Scripted) -> (Run, Scripted) {
     let source = Scripted::start(Script {
         ranges: Ranges::Known,
         ..Script::default()
@@ -49,18 +49,13 @@ async fn an_upload_goes_on_where_the_registry_says_that_it_is() {
     let world = World::open().await;
     let image = image();
     let half = MEBIBYTE * 3 / 2;
-    for (fault, rest) in [
-        (UploadFault::BreaksOff(half), "1572864-3145727"),
-        (UploadFault::Status(500, half), "1572864-3145727"),
-        (UploadFault::Status(502, 2 * MEBIBYTE), "2097152-3145727"),
-        (UploadFault::BreaksOff(3 * MEBIBYTE - 1), "3145727-3145727"),
-    ] {
+    let promote = async |(fault, rest): (UploadFault, &str)| {
         let target = Scripted::start(Script {
             resumes: true,
             ..target(fault, 1)
         })
         .await;
-        let (run, source) = promote(&world, &image, &target).await;
+        let (run, source) = send(&world, &image, &target).await;
         assert_arrived(run, &target, &image);
         let sent_on = target.lines("/uploads/", &Method::PATCH);
         assert_eq!(sent_on.len(), 1);
@@ -77,7 +72,14 @@ async fn an_upload_goes_on_where_the_registry_says_that_it_is() {
         let from: u64 = rest.split_once('-').unwrap().0.parse().unwrap();
         let [again] = again[..] else { panic!("{again:?}") };
         assert!(again <= from && from - again < 2 * MEBIBYTE as u64, "{again}");
-    }
+    };
+    let cases = [
+        (UploadFault::BreaksOff(half), "1572864-3145727"),
+        (UploadFault::Status(500, half), "1572864-3145727"),
+        (UploadFault::Status(502, 2 * MEBIBYTE), "2097152-3145727"),
+        (UploadFault::BreaksOff(3 * MEBIBYTE - 1), "3145727-3145727"),
+    ];
+    join_all(cases.map(promote)).await;
 }
 
 #[tokio::test]
@@ -101,19 +103,21 @@ async fn an_upload_that_gets_further_each_time_arrives_from_a_folder_too() {
 async fn an_upload_begins_anew_where_the_registry_does_not_know_how_far_it_was() {
     let world = World::open().await;
     let image = image();
-    for fault in [
-        UploadFault::BreaksOff(MEBIBYTE),
-        UploadFault::Status(500, MEBIBYTE),
-        UploadFault::Status(408, MEBIBYTE),
-        UploadFault::Status(416, MEBIBYTE),
-    ] {
+    let promote = async |fault: UploadFault| {
         let target = Scripted::start(target(fault, 2)).await;
-        let (run, _) = promote(&world, &image, &target).await;
+        let (run, _) = send(&world, &image, &target).await;
         assert_arrived(run, &target, &image);
         assert_eq!(target.uploads(&Method::PATCH), 0);
         assert_eq!(target.uploads(&Method::POST), 2 + 2);
         assert_eq!(target.uploads(&Method::DELETE), 2);
-    }
+    };
+    let cases = [
+        UploadFault::BreaksOff(MEBIBYTE),
+        UploadFault::Status(500, MEBIBYTE),
+        UploadFault::Status(408, MEBIBYTE),
+        UploadFault::Status(416, MEBIBYTE),
+    ];
+    join_all(cases.map(promote)).await;
 }
 
 #[tokio::test]
@@ -126,7 +130,7 @@ async fn an_upload_begins_anew_where_the_registry_takes_no_parts() {
         ..target(UploadFault::BreaksOff(MEBIBYTE), 1)
     })
     .await;
-    let (run, _) = promote(&world, &image, &target).await;
+    let (run, _) = send(&world, &image, &target).await;
     assert_arrived(run, &target, &image);
     assert_eq!(target.uploads(&Method::PATCH), 1);
     assert_eq!(target.uploads(&Method::POST), 2 + 1);
@@ -137,7 +141,7 @@ async fn a_blob_that_arrived_is_not_sent_again_when_only_the_answer_got_lost() {
     let world = World::open().await;
     let image = image();
     let target = Scripted::start(target(UploadFault::LosesAnswer, 2)).await;
-    let (run, _) = promote(&world, &image, &target).await;
+    let (run, _) = send(&world, &image, &target).await;
     assert_arrived(run, &target, &image);
     assert_eq!(target.uploads(&Method::PUT), 2);
 }
@@ -146,14 +150,16 @@ async fn a_blob_that_arrived_is_not_sent_again_when_only_the_answer_got_lost() {
 async fn a_registry_that_turns_an_upload_away_gets_it_again_as_it_asked() {
     let world = World::open().await;
     let image = image();
-    for (status, wait) in [(429, "1"), (503, "0"), (429, "Wed, 21 Oct 2015 07:28:00 GMT")] {
+    let promote = async |(status, wait): (u16, &'static str)| {
         let target = Scripted::start(target(UploadFault::TurnsAway(status, wait), 3)).await;
-        let (run, _) = promote(&world, &image, &target).await;
+        let (run, _) = send(&world, &image, &target).await;
         assert_arrived(run, &target, &image);
         // The same uploads served.
         assert_eq!(target.uploads(&Method::POST), 2, "{status} {wait}");
         assert_eq!(target.uploads(&Method::PUT), 2 + 3, "{status} {wait}");
-    }
+    };
+    let cases = [(429, "1"), (503, "0"), (429, "Wed, 21 Oct 2015 07:28:00 GMT")];
+    join_all(cases.map(promote)).await;
 }
 
 #[tokio::test]
@@ -199,7 +205,7 @@ async fn a_token_that_runs_out_within_an_upload_is_asked_for_again() {
         })
         .await;
         world.log_in(&[(&target.host, LOGIN.0, LOGIN.1)]);
-        let (run, _) = promote(&world, &image, &target).await;
+        let (run, _) = send(&world, &image, &target).await;
         assert_arrived(run, &target, &image);
         assert_eq!(target.lines("/token", &Method::GET).len(), 2);
         assert_eq!(target.uploads(&Method::PATCH), usize::from(resumes));
@@ -226,7 +232,7 @@ async fn another_host_that_takes_the_uploads_gets_no_credentials() {
         })
         .await;
         world.log_in(&[(&target.host, LOGIN.0, LOGIN.1)]);
-        let (run, _) = promote(&world, &image, &target).await;
+        let (run, _) = send(&world, &image, &target).await;
         run.succeeded();
         assert_eq!(target.tagged("app", "1").as_ref(), Some(&image.root));
         assert_eq!(target.uploads(&Method::PUT) + target.uploads(&Method::PATCH), 0);

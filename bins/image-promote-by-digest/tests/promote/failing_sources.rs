@@ -185,12 +185,7 @@ async fn a_registry_that_asks_to_wait_is_waited_for() {
     let world = World::open().await;
     let production = world.registry("production", &[]).await;
     let image = Image::of_one_layer(b"layer");
-    for (repository, busy, wait) in [
-        ("seconds", 2, Some("1")),
-        ("a-date", 4, Some("Wed, 21 Oct 2015 07:28:00 GMT")),
-        ("without", 3, None),
-        ("nonsense", 2, Some("soon")),
-    ] {
+    let promote = async |(repository, busy, wait): (&str, u32, Option<&'static str>)| {
         let source = Scripted::start(Script {
             busy,
             wait,
@@ -208,7 +203,14 @@ async fn a_registry_that_asks_to_wait_is_waited_for() {
         if wait == Some("1") {
             assert!(report["seconds"].as_f64().unwrap() >= 2.0, "{report}");
         }
-    }
+    };
+    let cases = [
+        ("seconds", 2, Some("1")),
+        ("a-date", 4, Some("Wed, 21 Oct 2015 07:28:00 GMT")),
+        ("without", 3, None),
+        ("nonsense", 2, Some("soon")),
+    ];
+    join_all(cases.map(promote)).await;
 }
 
 #[tokio::test]
@@ -216,7 +218,7 @@ async fn a_registry_that_is_busy_for_longer_than_we_have_is_unavailable() {
     let world = World::open().await;
     let image = Image::of_one_layer(b"layer");
     let layout = world.layout(&image);
-    for wait in [Some("100000"), None] {
+    let promote = async |wait: Option<&'static str>| {
         let registry = Scripted::start(Script {
             busy: u32::MAX,
             wait,
@@ -225,14 +227,16 @@ async fn a_registry_that_is_busy_for_longer_than_we_have_is_unavailable() {
         .await;
         let target = format!("{}/app:1", registry.host);
         let mut command = world.command(&[&layout, &target]);
-        command.env("TOWPATH_TIMEOUT", "10s");
+        command.env("TOWPATH_TIMEOUT", "5s");
         let error = world.run(command).await.failed_with(7);
         assert!(error.contains(&registry.host), "{error}");
         assert_eq!(registry.tagged("app", "1"), None);
         if wait.is_some() {
             assert_eq!(registry.log().len(), 1);
         }
-    }
+    };
+    let cases = [Some("100000"), None];
+    join_all(cases.map(promote)).await;
 }
 
 #[tokio::test]

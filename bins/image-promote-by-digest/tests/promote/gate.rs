@@ -22,7 +22,7 @@ use towpath_sandbox::servers::{Certificate, http_client};
 pub(crate) struct Rules {
     /// Reading takes no token.
     pub(crate) reading_is_free: bool,
-    /// Whoever shows no token is told that nothing is there, but at `/v2/`.
+    /// Whoever shows no token is told that nothing is there, or that it may not be written, but at `/v2/`.
     pub(crate) hides: bool,
     /// What a token may not read is not there to be mounted from.
     pub(crate) hides_sources: bool,
@@ -301,7 +301,8 @@ impl Inner {
         if self.rules.is_open {
             return None;
         }
-        if self.rules.reading_is_free && needed.iter().all(|(_, action)| action == "pull") {
+        let reads = !needed.is_empty() && needed.iter().all(|(_, action)| action == "pull");
+        if self.rules.reading_is_free && reads {
             return None;
         }
         if self
@@ -341,7 +342,12 @@ impl Inner {
         }
         memory.refused += 1;
         if self.rules.hides && bearer(headers).is_none() && uri.path() != "/v2/" {
-            return Some(error(404, "NAME_UNKNOWN"));
+            let is_read = needed.iter().all(|(_, action)| action == "pull");
+            return Some(if is_read {
+                error(404, "NAME_UNKNOWN")
+            } else {
+                error(403, "DENIED")
+            });
         }
         let mut by_repository: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (repository, action) in needed {

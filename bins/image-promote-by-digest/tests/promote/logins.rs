@@ -1,6 +1,7 @@
 //! Who may do what, and what is said when somebody may not. Every run also searches its output for the passwords.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use towpath_sandbox::servers::docker_config;
 
@@ -190,6 +191,48 @@ async fn a_login_from_a_variable_counts_after_the_files() {
         let error = world.run(command).await.failed_with(code);
         assert!(error.contains("DOCKER_AUTH_CONFIG"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn helpers_on_the_path_know_logins() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[STAGING, PRODUCTION]).await;
+    let host = registry.host();
+    let layout = world.layout(&Image::of_one_layer(b"layer"));
+    let programs = world.path("programs");
+    fs::create_dir(&programs).unwrap();
+    for (name, (user, password)) in [("own", STAGING), ("store", PRODUCTION)] {
+        let program = programs.join(format!("docker-credential-{name}"));
+        let answer = serde_json::json!({"ServerURL": host, "Username": user, "Secret": password});
+        let script =
+            format!("#!/bin/sh\nread -r server\n[ \"$1 $server\" = 'get {host}' ] && echo '{answer}'\n");
+        written(&program, &script);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for (tag, config, helper) in [
+        (
+            "1",
+            serde_json::json!({"credsStore": "store", "auths": {host: {}}}),
+            "docker-credential-store",
+        ),
+        (
+            "2",
+            serde_json::json!({"credsStore": "store", "credHelpers": {host: "own"}}),
+            "docker-credential-own",
+        ),
+    ] {
+        written(&world.path("docker/config.json"), &config.to_string());
+        let mut command = world.command(&[&layout, &format!("{host}/team/app:{tag}")]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+        let run = world.run(command).await;
+        assert!(run.log.contains(helper), "{}", run.log);
+        run.succeeded();
+    }
+    let error = world
+        .promote(&[&layout, &format!("{host}/team/app:3")])
+        .await
+        .failed_with(2);
+    assert!(error.contains("docker-credential-own"), "{error}");
 }
 
 #[tokio::test]

@@ -262,6 +262,16 @@ async fn identity_tokens_and_servers_that_take_forms_alone() {
     fs::write(guarded.world.path("docker/config.json"), entry.to_string()).unwrap();
     assert_eq!(guarded.promote().await["changed"], false);
     assert_eq!(guarded.gate.asked(), [expected.clone(), expected]);
+
+    // A token for the registry itself is shown as it is, and there is no other when it is refused.
+    let before = guarded.gate.refused();
+    let entry = serde_json::json!({"auths": {&guarded.gate.host: {"registrytoken": "canary-stale-token"}}});
+    fs::write(guarded.world.path("docker/config.json"), entry.to_string()).unwrap();
+    let source = format!("{}/dev/app:1", guarded.gate.host);
+    let target = format!("{}/prod/app:2", guarded.gate.host);
+    let error = guarded.world.promote(&[&source, &target]).await.failed_with(4);
+    assert!(error.contains("config.json, entry"), "{error}");
+    assert_eq!(guarded.gate.refused(), before + 2);
 }
 
 #[tokio::test]
@@ -289,6 +299,18 @@ async fn a_registry_that_hides_what_it_has_is_asked_how_to_log_in() {
     assert_eq!(guarded.scopes(), [[SOURCE, TARGET]]);
     // What it hid, and the question how.
     assert_eq!(guarded.gate.refused(), 2);
+
+    // The same where only writing is refused, and what was read first was open to all.
+    let guarded = Guarded::start(Rules {
+        hides: true,
+        reading_is_free: true,
+        ..Rules::default()
+    })
+    .await;
+    guarded.world.log_in(&[(&guarded.gate.host, PROD.0, PROD.1)]);
+    let by_digest = format!("{}/dev/app@{}", guarded.gate.host, guarded.image.root);
+    let target = format!("{}/dev/app:2", guarded.gate.host);
+    guarded.world.promote(&[&by_digest, &target]).await.succeeded();
 }
 
 /// No gate stands before this registry: it checks the tokens by itself, and says by itself what they lack.

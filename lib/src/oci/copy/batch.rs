@@ -147,6 +147,8 @@ fn line(number: usize, text: &str) -> Result<Option<BatchLine>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::failure::Kind;
     use crate::oci::Digest;
@@ -219,5 +221,17 @@ mod tests {
         assert_eq!(refused(Path::new("/dev/zero")).await, Kind::Input);
         std::fs::write(&path, "a.example/web:1 b.example/web").unwrap();
         assert_eq!(read_batch(&path).await.unwrap().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic_and_every_mistake_has_a_line(
+            text in "(a\\.example/web:1|oci:out|b\\.example/web|move-tag-from=(any|all)?|#|[ \t\n]|\\PC){0,30}"
+        ) {
+            match parse_batch(&text, "batch") {
+                Ok(lines) => prop_assert!(lines.iter().all(|line| !line.targets.is_empty())),
+                Err(failure) => prop_assert!(failure.kind() == Kind::Input && failure.message().starts_with("batch")),
+            }
+        }
     }
 }

@@ -63,6 +63,9 @@ pub(super) async fn bring_together(edges: &[&Edge<'_>]) -> Vec<Result<Tally>> {
             Err(failure) => outcomes[place] = Err(failure),
         }
     }
+    if let Some(edge) = edges.first() {
+        edge.copier.open_source_ahead(wanted.len());
+    }
     let mut moving: FuturesUnordered<_> = wanted
         .into_values()
         .map(|(blob, places)| async move {
@@ -207,6 +210,9 @@ impl<'a> Edge<'a> {
                 let Some(mover) = self.mover() else {
                     return Ok(Tally::default());
                 };
+                if self.way == Way::Send {
+                    self.copier.open_source_ahead(blobs.len());
+                }
                 let moving = blobs
                     .iter()
                     .map(|blob| async { (*blob, mover.bring(blob).await) });

@@ -235,6 +235,8 @@ fn continue_after(mut file: &File, path: &Path) -> std::io::Result<Result<()>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::failure::Kind;
 
@@ -336,5 +338,14 @@ mod tests {
                 .kind(),
             Kind::NotFound
         );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(\\{\"schema\":\"towpath.promotion-journal/1\",|\\}|\"tag\":|null|\n|\\PC){0,20}") {
+            if let Err(failure) = Recorded::parse(&text, "journal") {
+                prop_assert!(failure.message().starts_with("journal, line "));
+            }
+        }
     }
 }

@@ -64,6 +64,8 @@ use crate::failure::{Failure, Kind, Result};
 
 /// How many requests run at once unless told otherwise.
 pub const DEFAULT_CONCURRENCY: usize = 16;
+/// Blobs of an image that is not read yet, as a guess: its configuration and some layers.
+const BLOBS_OF_A_PLATFORM: usize = 4;
 /// How long giving uploads back may take once the run is interrupted.
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -379,6 +381,9 @@ impl Copier {
         let mut graph = Graph::new(root);
         let allow = self.settings.allow_partial_index;
         let reach = if needs_all { Reach::All } else { Reach::Indexes };
+        if needs_all {
+            self.open_ahead(graph.root(), targets);
+        }
         // What is listed in the root is known before it is read, so that both can go on at once.
         let (candidates, ()) = tokio::try_join!(
             async {
@@ -408,6 +413,32 @@ impl Copier {
             }
         }
         Ok(graph)
+    }
+
+    /// Opens connections for reading blobs, while their uploads are being opened.
+    fn open_source_ahead(&self, blobs: usize) {
+        if let Some(source) = self.source.repository() {
+            source.open_ahead(blobs.min(self.traffic.concurrency()));
+        }
+    }
+
+    /// Opens connections for the reading of what the root lists, and for the blobs that come next.
+    fn open_ahead(&self, root: &Manifest, targets: &[Result<Planned>]) {
+        let most = self.traffic.concurrency();
+        let children = root.children().len();
+        if let Some(repository) = self.source.repository() {
+            repository.open_ahead(children.min(most));
+        }
+        let blobs = root.blobs().len() + children * BLOBS_OF_A_PLATFORM;
+        for (index, planned) in targets.iter().enumerate() {
+            let is_written = planned.as_ref().is_ok_and(|planned| planned.write);
+            if let Some(repository) = self.targets[index].store.repository()
+                && is_written
+                && self.way(index) != Way::Held
+            {
+                repository.open_ahead(blobs.min(most));
+            }
+        }
     }
 
     /// Notes what a target lacks of what refers to the image.

@@ -226,6 +226,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::failure::Kind;
 
@@ -329,6 +331,39 @@ mod tests {
         }
         for name in ["1.4.0", "sha256-abc", "sha256-", "md5-0"] {
             assert!(!named(name).has_digest_tag(), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_done_to_it_the_file_says_what_the_entries_say(
+            steps in proptest::collection::vec((0..4_u8, "[12]", "[abc]"), 0..12)
+        ) {
+            let mut index = Index::empty();
+            for (step, tag, content) in &steps {
+                let (tag, manifest): (Tag, _) = (tag.parse().unwrap(), manifest(content.as_bytes()));
+                match step {
+                    0 => index.list(&manifest),
+                    1 => index.unname(&tag),
+                    _ => {
+                        index.name(&tag, &manifest);
+                        prop_assert_eq!(index.named(&tag), Some(manifest.digest()));
+                    }
+                }
+            }
+            let again = Index::parse(&index.bytes().unwrap(), "x").unwrap();
+            prop_assert_eq!(again.entries(), index.entries());
+            // No name is there twice.
+            let mut names: Vec<&str> = index.entries().iter().filter_map(|entry| entry.name.as_deref()).collect();
+            names.sort_unstable();
+            let count = names.len();
+            names.dedup();
+            prop_assert_eq!(names.len(), count);
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(text in "\\{\"manifests\":\\[(\\{\"digest\":\\PC{0,20}\\})?\\]\\}|\\PC{0,60}") {
+            let _ = Index::parse(text.as_bytes(), "index.json");
         }
     }
 }

@@ -7,6 +7,7 @@
 //! again shortly before it expires. Where the server gives no such token, or one that the registry does not take, each
 //! request's own scopes are asked for, in the registry's own words where it gave them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
@@ -39,6 +40,8 @@ pub(super) struct Session {
     notices: Arc<Notices>,
     scheme: Mutex<Scheme>,
     expected: std::sync::Mutex<Scopes>,
+    /// Whether its last answer came by HTTP/1.
+    speaks_http1: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,7 @@ impl Session {
             notices: way.notices.clone(),
             scheme: Mutex::new(Scheme::Unknown),
             expected: std::sync::Mutex::new(Scopes::default()),
+            speaks_http1: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +107,11 @@ impl Session {
     /// Where the login came from, where there is one.
     pub(super) fn login_origin(&self) -> Option<&str> {
         self.origin.as_deref()
+    }
+
+    /// Whether it answers by HTTP/1, as far as is known.
+    pub(super) fn speaks_http1(&self) -> bool {
+        self.speaks_http1.load(Ordering::Relaxed)
     }
 
     /// Says which scopes this run is going to need, so that one token serves them all.
@@ -122,6 +131,7 @@ impl Session {
     ) -> Result<Response> {
         let response = self.send_proved(needed, build).await?;
         self.notices.tell(&self.endpoint, &response);
+        self.speaks_http1.store(response.is_http1(), Ordering::Relaxed);
         Ok(response)
     }
 
@@ -164,7 +174,15 @@ impl Session {
         for _ in 0..OTHER_PROOFS {
             let proof = self.proof(needed).await?;
             let response = proof.on(build()).send().await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
+            let is_refusal = match &proof {
+                // What was open so far may be closed here, to strangers.
+                Proof::Nothing => matches!(
+                    response.status(),
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+                ),
+                _ => response.status() == StatusCode::UNAUTHORIZED,
+            };
+            if !is_refusal {
                 if let Proof::Token(token) = &proof {
                     token.accept();
                 }
@@ -190,7 +208,7 @@ impl Session {
     /// What the registry asks for, going by its answer to a request without a proof.
     ///
     /// # Errors
-    /// As [`Session::scheme_for`], and as [`Request::send`].
+    /// As [`Session::scheme_for`].
     async fn learn(&self, response: &Response) -> Result<Option<Scheme>> {
         let status = response.status();
         let may_hide = matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
@@ -208,11 +226,10 @@ impl Session {
         let scheme = if self.over_tls { "https" } else { "http" };
         let address = Url::parse(&format!("{scheme}://{}/v2/", self.endpoint))
             .map_err(|error| Failure::internal(format!("{} makes no URL", self.endpoint)).because(error))?;
-        let asked = self.client.get(address).send().await?;
-        if asked.status() == StatusCode::UNAUTHORIZED {
-            self.scheme_for(&asked)
-        } else {
-            Ok(None)
+        match self.client.get(address).send().await {
+            Ok(asked) if asked.status() == StatusCode::UNAUTHORIZED => self.scheme_for(&asked),
+            // What the registry answered before stands.
+            _ => Ok(None),
         }
     }
 
@@ -279,7 +296,7 @@ impl Session {
         let mut scheme = self.scheme.lock().await;
         match (proof, &mut *scheme) {
             // What is open for reading may ask for a login when written to.
-            (Proof::Nothing, Scheme::Unknown | Scheme::Open) => Ok(match self.scheme_for(response)? {
+            (Proof::Nothing, Scheme::Unknown | Scheme::Open) => Ok(match self.learn(response).await? {
                 Some(asked) => {
                     *scheme = asked;
                     true

@@ -142,6 +142,13 @@ impl Repository {
         self.place.reference == other.place.reference
     }
 
+    /// Says that so many requests are about to be sent at once, so that connections can be opened for them.
+    pub(crate) fn open_ahead(&self, count: usize) {
+        if self.place.session.speaks_http1() {
+            self.place.client.open_ahead(&self.place.base, count);
+        }
+    }
+
     /// Says what is going to be done here, so that one token can be asked for that serves all of it.
     pub fn expect(&self, access: Access) {
         self.place.session.expect(&self.scopes(access));

@@ -70,6 +70,7 @@ impl Reach {
             ca_file: settings.ca_file.clone(),
             client_identity: settings.client_identity.clone(),
             patience: Some(PATIENCE),
+            opens_ahead: true,
             ..Settings::new("registry")
         };
         Ok(Reach {
@@ -125,6 +126,7 @@ impl Reach {
             ca_file: self.settings.ca_file.clone(),
             client_identity: self.settings.client_identity.clone(),
             patience: Some(PATIENCE),
+            opens_ahead: true,
             ..Settings::new("registry")
         };
         match certificates {

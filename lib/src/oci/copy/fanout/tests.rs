@@ -24,6 +24,8 @@ enum Habit {
     Refuses,
     /// After some bytes.
     Breaks,
+    /// The same, and knows how many they were.
+    BreaksAndKeeps,
     Stalls,
 }
 
@@ -33,6 +35,9 @@ struct Registry {
     habit: Mutex<Habit>,
     blob: Mutex<Option<Bytes>>,
     reads: Mutex<usize>,
+    /// What came of an upload that broke off.
+    kept: Mutex<Vec<u8>>,
+    sent_on: Mutex<usize>,
     /// Other bytes are given out so many times.
     lies: Mutex<usize>,
     stalled: Notify,
@@ -50,8 +55,19 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Resp
             match habit {
                 Habit::Refuses => return StatusCode::FORBIDDEN.into_response(),
                 Habit::Takes => {}
-                Habit::Breaks | Habit::Stalls => {
-                    body.into_data_stream().next().await;
+                _ => {
+                    let mut pieces = body.into_data_stream();
+                    // Enough for a mark.
+                    while let Some(Ok(piece)) = pieces.next().await {
+                        let mut kept = registry.kept.lock().unwrap();
+                        kept.extend_from_slice(&piece);
+                        if habit != Habit::BreaksAndKeeps || kept.len() > 2 * 1024 * 1024 {
+                            break;
+                        }
+                    }
+                    if habit != Habit::BreaksAndKeeps {
+                        registry.kept.lock().unwrap().clear();
+                    }
                     if habit == Habit::Stalls {
                         registry.stalled.notify_one();
                         std::future::pending::<()>().await;
@@ -62,8 +78,19 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request) -> Resp
             let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
                 return StatusCode::BAD_REQUEST.into_response();
             };
-            *registry.blob.lock().unwrap() = Some(bytes);
+            let kept = std::mem::take(&mut *registry.kept.lock().unwrap());
+            *registry.blob.lock().unwrap() = Some([kept, bytes.into()].concat().into());
             StatusCode::CREATED.into_response()
+        }
+        Method::PATCH => {
+            *registry.sent_on.lock().unwrap() += 1;
+            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            registry.kept.lock().unwrap().extend_from_slice(&bytes);
+            StatusCode::ACCEPTED.into_response()
+        }
+        Method::GET if !registry.kept.lock().unwrap().is_empty() => {
+            let range = format!("0-{}", registry.kept.lock().unwrap().len() - 1);
+            (StatusCode::NO_CONTENT, [("range", range)]).into_response()
         }
         Method::GET if !parts.uri.path().contains("/uploads/") => {
             *registry.reads.lock().unwrap() += 1;
@@ -190,28 +217,42 @@ async fn one_that_refuses_or_breaks_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn one_that_stalls_is_left_behind_and_served_alone() {
-    let world = World::of(8 * 1024 * 1024, &[Habit::Takes, Habit::Stalls]).await;
-    let time = async {
-        world.to[1].stalled.notified().await;
-        // Minutes pass until it is noticed.
-        while world.reads() < 2 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            tokio::time::pause();
-            tokio::time::advance(Duration::from_secs(61)).await;
-            tokio::time::resume();
-        }
-        std::future::pending::<()>().await;
-    };
-    let outcomes = tokio::select! {
-        outcomes = world.bring() => outcomes,
-        () = time => Vec::new(),
-    };
-    for (target, outcome) in outcomes.into_iter().enumerate() {
+async fn one_that_breaks_and_knows_where_it_was_goes_on_there() {
+    let habits = [Habit::Takes, Habit::BreaksAndKeeps];
+    let world = World::of(8 * 1024 * 1024, &habits).await;
+    for (target, outcome) in world.bring().await.into_iter().enumerate() {
         assert_eq!(outcome.unwrap(), Moved::Copied);
         world.assert_arrived(target);
+        assert_eq!(*world.to[target].sent_on.lock().unwrap(), target);
     }
-    assert!(world.reads() >= 2);
+}
+
+/// Lets minutes pass until it is noticed that the last target stalls.
+async fn wait_for_stall(world: &World) {
+    world.to[world.to.len() - 1].stalled.notified().await;
+    while world.reads() < 2 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+    }
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn one_that_stalls_is_left_behind_and_served_alone() {
+    for habits in [&[Habit::Takes, Habit::Stalls][..], &[Habit::Stalls]] {
+        let world = World::of(8 * 1024 * 1024, habits).await;
+        let outcomes = tokio::select! {
+            outcomes = world.bring() => outcomes,
+            () = wait_for_stall(&world) => Vec::new(),
+        };
+        for (target, outcome) in outcomes.into_iter().enumerate() {
+            assert_eq!(outcome.unwrap(), Moved::Copied);
+            world.assert_arrived(target);
+        }
+        assert!(world.reads() >= 2);
+    }
 }
 
 #[tokio::test]
