@@ -1,10 +1,10 @@
-//! Other hosts, and tokens that run out.
+//! Other hosts, passwords, and tokens that run out.
 
-use towpath_sandbox::servers::{Fault, Proxy, Rule};
+use towpath_sandbox::servers::{Fault, Point, Proxy, Rule, Way};
 
-use crate::behind::each_kind;
+use crate::behind::{each_kind, once, status};
 use crate::image::Image;
-use crate::world::{World, assert_holds, tagged};
+use crate::world::{PRODUCTION, World, assert_holds, tagged};
 
 #[tokio::test]
 async fn blobs_that_are_at_another_host_come_from_there_without_our_token() {
@@ -97,5 +97,33 @@ async fn tokens_that_are_never_good_are_no_endless_loop() {
         run.failed_with(4);
         assert_eq!(tagged(target.direct(), None, "app", "1").await, None);
         assert!(target.proxy.exchanges().len() < 20);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_with_a_password_may_break_like_any_other() {
+    let world = World::open().await;
+    let guarded = world.registry("guarded", &[PRODUCTION]).await;
+    let proxy = Proxy::start(guarded.host()).await.unwrap();
+    world.log_in(&[(proxy.host(), PRODUCTION.0, PRODUCTION.1)]);
+    let image = Image::of_three_platforms("1");
+    let lost = || Fault::Break(Point::Answered, Way::Reset);
+    for rule in [
+        once("POST", "/blobs/uploads/", status(503)),
+        once("PUT", "/blobs/uploads/", lost()),
+        once("PUT", "/manifests/", lost()),
+        once("GET", "/blobs/", lost()),
+        once("GET", "/manifests/", lost()),
+    ] {
+        proxy.add(rule);
+    }
+    let staged = format!("{}/dev/app:1", proxy.host());
+    let target = format!("{}/prod/app:1", proxy.host());
+    world.promote(&[&world.layout(&image), &staged]).await.succeeded();
+    world.promote(&[&staged, &target]).await.succeeded();
+    for repository in ["dev/app", "prod/app"] {
+        assert_holds(guarded.host(), Some(PRODUCTION), repository, &image).await;
+        let named = tagged(guarded.host(), Some(PRODUCTION), repository, "1").await;
+        assert_eq!(named.as_ref(), Some(&image.root));
     }
 }

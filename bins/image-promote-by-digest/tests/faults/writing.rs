@@ -97,6 +97,7 @@ async fn an_upload_that_is_refused_or_breaks_once_is_made_again() {
         ),
         ("reset in the middle", large(half, Way::Reset), End::Complete),
         ("closed in the middle", large(half, Way::Close), End::Complete),
+        ("dripping", put(Fault::Drip(400_000)), End::Complete),
         (
             "an answer that gets lost",
             put(Fault::Break(Point::Answered, Way::Reset)),

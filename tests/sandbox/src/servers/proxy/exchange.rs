@@ -14,8 +14,8 @@ use super::{Arrived, Shared};
 
 /// How long an orderly end waits for what the other side still sends.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often dripping bytes fall.
-const DRIPS_PER_SECOND: usize = 20;
+/// Dripping bytes fall 20 times a second.
+const BETWEEN_DRIPS: Duration = Duration::from_millis(50);
 /// How often a held client is looked after.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -52,6 +52,16 @@ pub(super) async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<
         }
     }
     Ok(())
+}
+
+impl Arrived {
+    /// How many bytes fall at a time, when they drip.
+    fn drip(&self) -> Option<u64> {
+        match self.fault {
+            Some(Fault::Drip(rate)) => Some((rate / 20).max(1)),
+            _ => None,
+        }
+    }
 }
 
 impl Side {
@@ -101,6 +111,7 @@ impl Connection {
             Some(Fault::Break(Point::Sending(bytes), _) | Fault::Hold(Point::Sending(bytes))) => Some(bytes),
             _ => None,
         };
+        let drip = arrived.drip();
         let mut passed = 0;
         if point == Some(0) {
             self.reach(Point::Sending(0), arrived).await?;
@@ -109,7 +120,7 @@ impl Connection {
         loop {
             let limit = match point {
                 Some(point) if passed < point => point - passed,
-                _ => u64::MAX,
+                _ => drip.unwrap_or(u64::MAX),
             };
             // When the client breaks off, no answer is worth waiting for.
             let piece = body.next(&mut self.client.from, limit).await;
@@ -127,6 +138,9 @@ impl Connection {
             self.shared.record(arrived, |exchange| exchange.sent = passed);
             if point == Some(passed) {
                 self.reach(Point::Sending(passed), arrived).await?;
+            }
+            if drip.is_some() {
+                tokio::time::sleep(BETWEEN_DRIPS).await;
             }
         }
     }
@@ -167,10 +181,7 @@ impl Connection {
             }
             _ => None,
         };
-        let drip = match arrived.fault {
-            Some(Fault::Drip(rate)) => Some((rate / DRIPS_PER_SECOND).max(1) as u64),
-            _ => None,
-        };
+        let drip = arrived.drip();
         let mut passed = 0;
         if point == Some(0) {
             self.reach(Point::Receiving(0), arrived).await?;
@@ -200,7 +211,7 @@ impl Connection {
                 self.reach(Point::Receiving(passed), arrived).await?;
             }
             if drip.is_some() {
-                tokio::time::sleep(Duration::from_secs(1) / DRIPS_PER_SECOND as u32).await;
+                tokio::time::sleep(BETWEEN_DRIPS).await;
             }
         }
         self.server = Some(server);

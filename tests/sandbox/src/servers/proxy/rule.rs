@@ -24,8 +24,8 @@ pub enum Fault {
     Break(Point, Way),
     /// It stops at this point for as long as the client stays, or until the proxy is told to let go.
     Hold(Point),
-    /// The answer's body comes with this many bytes a second.
-    Drip(usize),
+    /// Bodies pass with this many bytes a second, the request's as the answer's.
+    Drip(u64),
     /// The bytes of the answer's body are others, as many as they should be.
     WrongBytes,
     /// The answer announces so many bytes more or less than come.
