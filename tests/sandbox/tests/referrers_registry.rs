@@ -92,3 +92,28 @@ async fn what_refers_to_a_manifest_is_listed_and_requests_are_logged() {
     drop((registry, other));
     guardian.stop().await.unwrap();
 }
+
+#[test]
+fn where_there_is_no_go_a_test_says_what_it_leaves_out() {
+    let (cache, path) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // The world's folder is watched over by a shell.
+    let sh = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|folder| folder.join("sh"))
+        .find(|file| file.is_file())
+        .unwrap();
+    std::os::unix::fs::symlink(sh, path.path().join("sh")).unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "what_refers_to_a_manifest_is_listed_and_requests_are_logged",
+        ])
+        .arg("--nocapture")
+        .env("TOWPATH_CACHE", cache.path())
+        .env("PATH", path.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("no Go is on PATH"), "{said}");
+    assert!(said.contains("install Go"), "{said}");
+}
