@@ -76,6 +76,27 @@ impl Behind {
         }
     }
 
+    /// Lets exchanges through this proxy break in these ways.
+    pub(crate) fn break_by(&self, rules: &[Rule]) {
+        for rule in rules {
+            self.proxy.add(rule.clone());
+        }
+    }
+
+    /// Checks that what was to go wrong did.
+    pub(crate) fn assert_broke(&self, case: &str, rules: &[Rule]) {
+        let exchanges = self.proxy.exchanges();
+        assert!(
+            exchanges.iter().any(|exchange| exchange.faulty),
+            "{case} never happened"
+        );
+        let broken = exchanges.iter().any(|exchange| exchange.broken);
+        assert!(
+            broken || !rules.iter().any(Rule::breaks),
+            "{case}: nothing broke: {exchanges:#?}"
+        );
+    }
+
     /// A reference through the proxy.
     pub(crate) fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.proxy.host())
@@ -132,7 +153,7 @@ where
     F: Future<Output = ()> + 'a,
 {
     let checks = cases.iter().enumerate().map(|(number, case)| check(number, case));
-    stream::iter(checks).buffer_unordered(4).collect::<()>().await;
+    stream::iter(checks).buffer_unordered(6).collect::<()>().await;
 }
 
 /// A rule for the first request of each thing.

@@ -4,7 +4,7 @@ use towpath_sandbox::servers::{Canned, Fault, Point, Rule, Way};
 
 use crate::behind::{Case, End, busy, busy_for, each_case, each_kind, once, status};
 use crate::image::Image;
-use crate::world::World;
+use crate::world::{World, assert_holds};
 
 const BLOBS: &str = "/blobs/sha256:";
 const MANIFESTS: &str = "/manifests/";
@@ -34,14 +34,11 @@ async fn promote(cases: Vec<Case>) {
             let repository = format!("case-{number}");
             target.hold(&world, &format!("{repository}:1"), &old_layout).await;
             let source = source.again().await;
-            for rule in rules {
-                source.proxy.add(rule.clone());
-            }
+            source.break_by(rules);
             let reference = source.reference("app:1");
             let to = format!("{}/{repository}", target.direct());
             let run = world.promote(&["--move-tag-from", "any", &reference, &to]).await;
-            let met = source.proxy.exchanges().iter().any(|exchange| exchange.faulty);
-            assert!(met, "{case} never happened");
+            source.assert_broke(case, rules);
             target.check(run, *end, &repository, &old, &new, case).await;
         })
         .await;
@@ -181,4 +178,34 @@ async fn a_manifest_that_breaks_is_asked_for_again_and_a_wrong_one_refused() {
         ),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn a_blob_that_broke_off_goes_on_where_it_ended_if_its_registry_serves_parts() {
+    let world = World::open().await;
+    let target = world.registry("target", &[]).await;
+    let layout = world.layout(&new());
+    for source in each_kind(&world, "source").await {
+        source.hold(&world, "app:1", &layout).await;
+        let half = Point::Receiving(LAYER as u64 / 2);
+        // In order, for a reset takes back what is under way.
+        source.break_by(&[once("GET", BLOBS, Fault::Break(half, Way::Close))]);
+        let repository = if source.is_docker() { "a" } else { "b" };
+        let to = format!("{}/{repository}:1", target.host());
+        world
+            .promote(&[&source.reference("app:1"), &to])
+            .await
+            .succeeded();
+        assert_holds(target.host(), None, repository, &new()).await;
+        let exchanges = source.proxy.exchanges();
+        let blobs = exchanges.iter().filter(|exchange| exchange.is("GET", BLOBS));
+        let received: u64 = blobs.map(|exchange| exchange.received).sum();
+        // The other kind serves no part whose end is not named, so there it is read from the start.
+        let twice = if source.is_docker() { 0 } else { LAYER as u64 / 2 };
+        let (expected, config) = (LAYER as u64 + twice, 1000);
+        assert!(
+            (expected..expected + config).contains(&received),
+            "{received} bytes: {exchanges:#?}"
+        );
+    }
 }

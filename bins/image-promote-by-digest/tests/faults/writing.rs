@@ -47,13 +47,10 @@ async fn promote(cases: Vec<Case>) {
             let repository = format!("case-{number}");
             target.hold(&world, &format!("{repository}:1"), &old_layout).await;
             let target = target.again().await;
-            for rule in rules {
-                target.proxy.add(rule.clone());
-            }
+            target.break_by(rules);
             let to = target.reference(&repository);
             let run = world.promote(&["--move-tag-from", "any", &reference, &to]).await;
-            let met = target.proxy.exchanges().iter().any(|exchange| exchange.faulty);
-            assert!(met, "{case} never happened");
+            target.assert_broke(case, rules);
             target.check(run, *end, &repository, &old, &new, case).await;
         })
         .await;

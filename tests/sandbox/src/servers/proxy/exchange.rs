@@ -212,6 +212,8 @@ impl Connection {
         match arrived.fault {
             Some(Fault::Hold(at)) if at == point => self.hold(arrived).await,
             Some(Fault::Break(at, way)) if at == point => {
+                // Before it shows: whoever sees it may look at once.
+                self.shared.record(arrived, |exchange| exchange.broken = true);
                 match way {
                     Way::Reset => {
                         self.client.to.as_ref().set_zero_linger()?;

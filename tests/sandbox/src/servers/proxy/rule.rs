@@ -105,6 +105,12 @@ impl Rule {
         Self { each: true, ..self }
     }
 
+    /// Whether it breaks connections.
+    #[must_use]
+    pub fn breaks(&self) -> bool {
+        matches!(self.fault, Fault::Break(..))
+    }
+
     /// The fault of a request, if it has one.
     pub(super) fn meet(&mut self, method: &str, uri: &str) -> Option<Fault> {
         if method != self.method || !uri.contains(&self.part) {
