@@ -12,6 +12,9 @@ use super::{Copier, Target};
 use crate::failure::{Failure, Kind, Result};
 use crate::oci::{Digest, Graph, Manifest, Pointer, Tag};
 
+/// Connections for what the source's manifest is going to list, which is not known yet: most indexes list two or more
+/// besides the one that the answer came by.
+const SPARE: usize = 2;
 /// Blobs of an image that is not read yet, as a guess: its configuration and some layers.
 const BLOBS_OF_A_PLATFORM: usize = 4;
 
@@ -26,6 +29,9 @@ impl Copier {
     /// What kept the source from being read: not found (exit 5), denied (4), unavailable (7), as the registry says;
     /// denied (4) when only some platforms would go. Nothing has been written then.
     pub async fn look(&self) -> Result<Look> {
+        if let Some(repository) = self.source.repository() {
+            repository.open_ahead(SPARE);
+        }
         let (digest, root, before) = match self.source.known_digest() {
             Some(digest) if self.settings.platforms.is_empty() => {
                 let (root, before) = self.root_unless_there(digest).await?;

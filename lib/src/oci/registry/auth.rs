@@ -96,7 +96,8 @@ impl Session {
             notices: way.notices.clone(),
             scheme: Mutex::new(Scheme::Unknown),
             expected: std::sync::Mutex::new(Scopes::default()),
-            speaks_http1: AtomicBool::new(false),
+            // Nobody speaks HTTP/2 without TLS unless told to.
+            speaks_http1: AtomicBool::new(way.scheme == "http"),
         }
     }
 
