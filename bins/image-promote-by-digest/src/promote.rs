@@ -84,7 +84,7 @@ async fn one(
     };
     let journal = journal(args, run)?;
     let outcomes = copier.act(look, journal.as_ref(), run.interrupted()).await?;
-    let first_is_there = matches!(outcomes.first(), Some(Ok(_)));
+    let first_is_there = matches!(outcomes.first(), Some(Ok(done)) if done.unproven.is_none());
     for (row, outcome) in outcomes.into_iter().enumerate() {
         report.conclude(row, outcome);
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use towpath::cli::{Outcome, Run};
-use towpath::failure::Result;
+use towpath::failure::{Failure, Result};
 use towpath::oci::Registries;
 use towpath::oci::copy::{BlobCheck, Copier, CopySettings, ImageReference, Traffic, Verified};
 
@@ -18,13 +18,14 @@ pub(crate) async fn verify(args: &VerifyArgs, run: &Run) -> anyhow::Result<Outco
     let started = Instant::now();
     let registries = registries(args, run)?;
     let traffic = Traffic::new(args.concurrency.get());
-    let settings = CopySettings {
-        referrers: args.which.clone(),
-        ..CopySettings::default()
-    };
     let check = match args.blobs {
         Blobs::Present => BlobCheck::Present,
         Blobs::Read => BlobCheck::Read,
+    };
+    let settings = CopySettings {
+        referrers: args.which.clone(),
+        verify: Some(check),
+        ..CopySettings::default()
     };
     let source = args.from.as_ref().unwrap_or(&args.image);
     let targets: Vec<ImageReference> = args.from.iter().map(|_| args.image.clone()).collect();
@@ -33,7 +34,10 @@ pub(crate) async fn verify(args: &VerifyArgs, run: &Run) -> anyhow::Result<Outco
     let looking = format!("looking at all of {}", args.image);
     let mut report = VerificationReport::new(&args.image, args.from.as_ref(), args.dry_run);
     let found = if args.from.is_none() {
-        run.interruptible(&looking, copier.verify_source(check)).await?
+        // A digest says what is read; the tag beside it has to name that.
+        let tag = args.image.tag().filter(|_| args.image.digest().is_some());
+        run.interruptible(&looking, copier.verify_source(check, tag))
+            .await?
     } else {
         compare(&copier, check, &looking, &mut report, args.dry_run, run).await?
     };
@@ -60,23 +64,24 @@ async fn compare(
         Ok((look.all_or_none()?, found))
     };
     let (look, found) = run.interruptible(looking, look).await?;
-    let first = found.into_iter().flatten().next();
-    match first {
-        Some(found) if found.is_whole() || dry_run => Ok(found),
-        found => {
-            let outcomes = copier.act(look, None, run.interrupted()).await?;
-            for outcome in outcomes {
-                report.repaired(found.as_ref(), &outcome?);
-            }
-            let mut again = run.interruptible(looking, copier.verify(check)).await?;
-            match again.pop() {
-                Some(verified) => verified,
-                None => Err(towpath::failure::Failure::internal(
-                    "a verification of one image has no outcome",
-                )),
-            }
+    let lost = || Failure::internal("a verification of one image has no outcome");
+    let found = found.into_iter().flatten().next().ok_or_else(lost)?;
+    // A tag is moved by promoting, not by looking.
+    if found.is_whole() || dry_run || found.names.is_some() {
+        return Ok(found);
+    }
+    // The same image is looked at again, whatever the source's tag names by then.
+    for outcome in copier.act(look, None, run.interrupted()).await? {
+        let done = outcome?;
+        report.repaired(&found, &done);
+        if let Some(verified) = done.verified {
+            return Ok(verified);
+        }
+        if let Some(failure) = done.unproven {
+            return Err(failure);
         }
     }
+    Err(lost())
 }
 
 fn registries(args: &VerifyArgs, run: &Run) -> Result<Registries> {

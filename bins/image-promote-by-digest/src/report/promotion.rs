@@ -135,6 +135,13 @@ impl PromotionReport {
                 target.before = done.before.as_ref().map(ToString::to_string);
                 target.weigh(&done.tally, &done.referrers);
                 target.verified = done.verified;
+                if let Some(failure) = done.unproven {
+                    // What was written is written all the same.
+                    let (changed, row_failure) = (target.changed, failure);
+                    target.fail(&row_failure);
+                    target.changed = changed;
+                    self.failures.push((row, row_failure));
+                }
             }
             Err(failure) => self.fail(row, failure),
         }

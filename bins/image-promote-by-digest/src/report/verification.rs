@@ -55,8 +55,8 @@ impl VerificationReport {
     }
 
     /// Fills in what was wrong before the repair.
-    pub(crate) fn repaired(&mut self, found: Option<&Verified>, done: &Done) {
-        self.repaired = found.map(|found| found.defects.clone()).unwrap_or_default();
+    pub(crate) fn repaired(&mut self, found: &Verified, done: &Done) {
+        self.repaired = found.defects.clone();
         self.changed = done.wrote();
     }
 

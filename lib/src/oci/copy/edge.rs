@@ -150,8 +150,9 @@ impl<'a> Edge<'a> {
         };
         let root = graph.root();
         let missing: Vec<&Referrer> = self.planned.missing(graph).collect();
-        // What refers to the root needs it there; otherwise it comes last, with its tag.
-        let root_comes_last = missing.is_empty();
+        // What refers to the root needs it there; otherwise it comes last, with its tag. A tag that is right is not
+        // written again, so a root that went bad under it is.
+        let root_comes_last = missing.is_empty() && !self.planned.damaged.contains(root.digest());
         let mut unlisted = Vec::new();
         let waves = graph.waves(&self.planned.parts(graph, self.way))?;
         // The root is the last wave, and alone in it.
@@ -224,6 +225,7 @@ impl<'a> Edge<'a> {
                     target: layout,
                     stop: &self.stop,
                     progress: &self.progress,
+                    damaged: &self.planned.damaged,
                 };
                 let filing = stream::iter(blobs)
                     .map(|blob| async { (*blob, filer.bring(blob).await) })

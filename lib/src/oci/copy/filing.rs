@@ -1,5 +1,6 @@
 //! Bringing one blob to a folder.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, Stream};
@@ -11,7 +12,7 @@ use super::source::Source;
 use super::transfer::{Moved, stopped};
 use crate::cli::{Progress, effect};
 use crate::failure::{Failure, Result};
-use crate::oci::{Descriptor, LayoutWriter};
+use crate::oci::{Descriptor, Digest, LayoutWriter};
 
 /// How often a blob whose bytes are wrong is read anew.
 const REPETITIONS: usize = 3;
@@ -22,12 +23,14 @@ pub(super) struct Filer<'a> {
     pub(super) target: &'a LayoutWriter,
     pub(super) stop: &'a CancellationToken,
     pub(super) progress: &'a Arc<Progress>,
+    /// What is there with other bytes, and is written again.
+    pub(super) damaged: &'a BTreeSet<Digest>,
 }
 
 impl Filer<'_> {
     pub(super) async fn bring(&self, blob: &Descriptor) -> Result<Moved> {
         let effect = effect("bring", format!("blob {} to {}", blob.digest, self.target));
-        if self.target.has_blob(blob).await? {
+        if !self.damaged.contains(&blob.digest) && self.target.has_blob(blob).await? {
             return Ok(Moved::Skipped.told_by(effect));
         }
         self.progress.grow(blob.size);

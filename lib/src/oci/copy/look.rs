@@ -24,6 +24,10 @@ pub(super) struct Planned {
     pub(super) write: bool,
     /// Which of the graph's referrers have to be brought, by their place there.
     pub(super) missing: BTreeSet<usize>,
+    /// Which of the graph's referrers the target has in a manifest of its own, which holds them and more.
+    pub(super) kept: BTreeSet<usize>,
+    /// What is there with other bytes, and is written again where that can be done.
+    pub(super) damaged: BTreeSet<Digest>,
     /// What tags made of digests name that are going to be moved.
     pub(super) tags_before: BTreeMap<Tag, Digest>,
 }

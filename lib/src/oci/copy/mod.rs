@@ -50,6 +50,7 @@ pub use self::selection::Referrers;
 pub use self::source::Source;
 pub use self::traffic::Traffic;
 pub use self::trail::{Deliveries, Step, Trail, trails};
+use self::verify::Proof;
 pub use self::verify::{BlobCheck, Defect, Part, Verified};
 
 use self::edge::Edge;
@@ -140,7 +141,7 @@ pub struct Foreseen {
 }
 
 /// What happened to one target.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Done {
     /// Whether something was written.
     pub changed: bool,
@@ -152,6 +153,8 @@ pub struct Done {
     pub referrers: BTreeMap<String, Referred>,
     /// What the look at all of it found, where one was asked for.
     pub verified: Option<Verified>,
+    /// Why that look came to no good end. What was written stands all the same.
+    pub unproven: Option<Failure>,
 }
 
 impl Copier {
@@ -321,7 +324,17 @@ impl Copier {
             });
         }
         match self.settings.verify {
-            Some(check) => self.prove(outcomes, check, journal, &progress, stop).await,
+            Some(check) => {
+                let proof = Proof {
+                    digest: &digest,
+                    seen: graph.as_ref().map(Graph::root),
+                    check,
+                    journal,
+                    progress: &progress,
+                    stop,
+                };
+                Ok(self.prove(outcomes, &proof).await)
+            }
             None => Ok(outcomes),
         }
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use super::place::ImageReference;
 use crate::failure::{Failure, Result};
 use crate::oci::{Descriptor, Digest, Manifest};
@@ -83,24 +85,33 @@ pub enum Beside {
     Apart,
 }
 
-/// Compares the layers that two such manifests hold: with cosign each is a signature or an attestation.
+/// Compares what two such manifests hold: with cosign each layer is a signature or an attestation, and what two keys
+/// sign is the same bytes, so that the signatures themselves, which are annotations, make the difference.
 #[must_use]
 pub fn compare(wanted: &Manifest, held: &Manifest) -> Beside {
-    let layers = |manifest: &Manifest| -> BTreeSet<Digest> {
-        manifest
-            .layers()
-            .iter()
-            .map(|layer| layer.digest.clone())
-            .collect()
-    };
     let (wanted, held) = (layers(wanted), layers(held));
-    if held.is_superset(&wanted) {
+    if has_all(&held, &wanted) {
         Beside::Whole
-    } else if wanted.is_superset(&held) {
+    } else if has_all(&wanted, &held) {
         Beside::Part
     } else {
         Beside::Apart
     }
+}
+
+/// The layers with everything that is said of them.
+fn layers(manifest: &Manifest) -> Vec<Value> {
+    let document: Value = serde_json::from_slice(manifest.bytes()).unwrap_or_default();
+    document["layers"].as_array().cloned().unwrap_or_default()
+}
+
+/// Whether each of `some` is among `all`, as often as it occurs.
+fn has_all(all: &[Value], some: &[Value]) -> bool {
+    let mut left: Vec<&Value> = all.iter().collect();
+    some.iter().all(|one| {
+        let place = left.iter().position(|other| *other == one);
+        place.map(|place| left.swap_remove(place)).is_some()
+    })
 }
 
 /// A number of blobs and their bytes.
@@ -209,6 +220,22 @@ mod tests {
         assert_eq!(compare(&one, &both), Beside::Whole);
         assert_eq!(compare(&one, &signatures(&[b"3"])), Beside::Apart);
         assert_eq!(compare(&both, &signatures(&[b"3", b"2"])), Beside::Apart);
+
+        // Two keys sign the same bytes.
+        let signed_by = |keys: &[&str]| {
+            let signed = |key: &&str| {
+                let mut layer = entry("signature", b"payload");
+                layer["annotations"] = json!({"dev.cosignproject.cosign/signature": key});
+                layer
+            };
+            let layers: Vec<_> = keys.iter().map(signed).collect();
+            read(&json!({"schemaVersion": 2, "config": entry("config", b"{}"), "layers": layers})).unwrap()
+        };
+        let (a, b, ab) = (signed_by(&["a"]), signed_by(&["b"]), signed_by(&["a", "b"]));
+        assert_eq!(compare(&ab, &a), Beside::Part);
+        assert_eq!(compare(&a, &ab), Beside::Whole);
+        assert_eq!(compare(&b, &a), Beside::Apart);
+        assert_eq!(compare(&signed_by(&["a", "a"]), &a), Beside::Part);
     }
 
     #[test]

@@ -90,6 +90,20 @@ impl Source {
         }
     }
 
+    /// Reads the image of a digest in the same place.
+    ///
+    /// # Errors
+    /// As [`Source::root`].
+    pub(super) async fn at(&self, digest: &Digest) -> Result<Manifest> {
+        match self {
+            Source::Layout(layout) if layout.digest() == digest => layout.root().await,
+            Source::Layout(_) => Err(Failure::not_found(format!("{digest} is not in {self}"))),
+            Source::Registry { repository, .. } => {
+                repository.manifest(&Pointer::Digest(digest.clone()), None).await
+            }
+        }
+    }
+
     /// Reads what the graph's manifests list, as far as `reach` goes, `concurrency` manifests at a time. With
     /// `may_be_sparse`, what is not there is left out.
     ///

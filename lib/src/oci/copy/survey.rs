@@ -219,9 +219,15 @@ impl Copier {
             search.look_further(&mut graph, &first, candidates).await?;
             for (index, planned) in targets.iter_mut().enumerate() {
                 let Ok(known) = planned else { continue };
-                if self.way(index) != Way::Held
-                    && let Err(failure) = self.compare(&self.targets[index], known, &graph).await
-                {
+                if self.way(index) == Way::Held {
+                    continue;
+                }
+                let compared = self.compare(&self.targets[index], known, &graph).await;
+                let failure = match compared {
+                    Ok(apart) => apart.into_iter().next().map(|(_, failure)| failure),
+                    Err(failure) => Some(failure),
+                };
+                if let Some(failure) = failure {
                     *planned = Err(failure);
                 }
             }
@@ -255,24 +261,42 @@ impl Copier {
         }
     }
 
-    /// Notes what a target lacks of what refers to the image.
-    pub(super) async fn compare(&self, target: &Target, planned: &mut Planned, graph: &Graph) -> Result<()> {
+    /// Notes what a target lacks of what refers to the image. Gives back what it has instead and would lose, by its
+    /// place in the graph.
+    pub(super) async fn compare(
+        &self,
+        target: &Target,
+        planned: &mut Planned,
+        graph: &Graph,
+    ) -> Result<Vec<(usize, Failure)>> {
+        let mut apart = Vec::new();
         let mut listed: BTreeMap<&Digest, BTreeSet<Digest>> = BTreeMap::new();
         for (place, referrer) in graph.referrers().iter().enumerate() {
-            let lacks = match &referrer.tag {
-                Some(tag) => {
+            let lacks = match (&referrer.tag, graph.manifest(&referrer.digest)) {
+                (Some(tag), Some(wanted)) => {
                     let held = target.store.resolve(&Pointer::Tag(tag.clone())).await?;
-                    let lacks =
-                        self.lacks_tagged(target, tag, held.as_ref(), graph.manifest(&referrer.digest));
-                    let lacks = lacks.await?;
-                    if let Some(held) = held.filter(|_| lacks) {
-                        planned.tags_before.insert(tag.clone(), held);
+                    match self.beside(target, held.as_ref(), wanted).await? {
+                        None => true,
+                        Some(Beside::Whole) => {
+                            if held.as_ref() != Some(wanted.digest()) {
+                                planned.kept.insert(place);
+                            }
+                            false
+                        }
+                        Some(Beside::Apart) if target.move_tag != MoveTag::Any => {
+                            planned.kept.insert(place);
+                            apart.push((place, would_lose(target, tag, wanted)));
+                            false
+                        }
+                        Some(Beside::Part | Beside::Apart) => {
+                            planned.tags_before.extend(held.map(|held| (tag.clone(), held)));
+                            true
+                        }
                     }
-                    lacks
                 }
                 // What is not there has nothing that refers to it.
-                None if planned.write => true,
-                None => {
+                _ if planned.write => true,
+                _ => {
                     if !listed.contains_key(&referrer.subject) {
                         let there = target.store.referrers(&referrer.subject).await?;
                         listed.insert(&referrer.subject, there);
@@ -284,34 +308,32 @@ impl Copier {
                 planned.missing.insert(place);
             }
         }
-        Ok(())
+        Ok(apart)
     }
 
-    /// Whether a tag made of a digest has to be written.
-    async fn lacks_tagged(
+    /// What a tag made of a digest names at the target beside what it is to name; none when there is no such tag.
+    async fn beside(
         &self,
         target: &Target,
-        tag: &Tag,
         held: Option<&Digest>,
-        wanted: Option<&Manifest>,
-    ) -> Result<bool> {
-        let (Some(held), Some(wanted)) = (held, wanted) else {
-            return Ok(held.is_none());
-        };
-        if held == wanted.digest() {
-            return Ok(false);
-        }
-        let there = target.store.manifest(&Pointer::Digest(held.clone())).await?;
-        match compare(wanted, &there) {
-            Beside::Whole => Ok(false),
-            Beside::Part => Ok(true),
-            Beside::Apart if target.move_tag == MoveTag::Any => Ok(true),
-            Beside::Apart => Err(Failure::conflict(format!(
-                "{}:{tag} has something of its own, which {} would replace",
-                target.name(),
-                wanted.digest()
-            ))
-            .hint("sign what is at the target again, or leave such tags out: --referrers none, or name the types")),
+        wanted: &Manifest,
+    ) -> Result<Option<Beside>> {
+        match held {
+            None => Ok(None),
+            Some(held) if held == wanted.digest() => Ok(Some(Beside::Whole)),
+            Some(held) => {
+                let there = target.store.manifest(&Pointer::Digest(held.clone())).await?;
+                Ok(Some(compare(wanted, &there)))
+            }
         }
     }
+}
+
+fn would_lose(target: &Target, tag: &Tag, wanted: &Manifest) -> Failure {
+    Failure::conflict(format!(
+        "{}:{tag} has something of its own, which {} would replace",
+        target.name(),
+        wanted.digest()
+    ))
+    .hint("sign what is at the target again, or leave such tags out: --referrers none, or name the types")
 }

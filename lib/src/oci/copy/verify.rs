@@ -13,13 +13,19 @@ use super::journal::Journal;
 use super::look::Planned;
 use super::place::ImageReference;
 use super::plan::Amount;
+use super::reading::{Reading, opener};
+use super::record::{Flaw, Record};
 use super::referrers::Search;
 use super::source::{Reach, Source};
 use super::store::Store;
+use super::transfer::stopped;
 use super::{Copier, Done, Look, Target, Way};
 use crate::cli::Progress;
 use crate::failure::{Failure, Kind, Result};
-use crate::oci::{Descriptor, Digest, Graph, Held, LayoutReference, Manifest, Referrer};
+use crate::oci::{Descriptor, Digest, Graph, Held, LayoutReference, Manifest, Pointer, Referrer, Tag};
+
+const NOT_THERE: &str = "is not there";
+const WRONG_BYTES: &str = "is given with other bytes";
 
 /// How closely blobs are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +77,9 @@ pub struct Verified {
     pub referrers: BTreeMap<String, u64>,
     /// What is not as it should be.
     pub defects: Vec<Defect>,
+    /// The other image that the tag names.
+    #[serde(skip)]
+    pub names: Option<Digest>,
 }
 
 impl Verified {
@@ -82,6 +91,7 @@ impl Verified {
             bytes: 0,
             referrers: BTreeMap::new(),
             defects: Vec::new(),
+            names: None,
         }
     }
 
@@ -89,6 +99,18 @@ impl Verified {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.defects.is_empty()
+    }
+
+    /// Notes it when a tag does not name the image.
+    fn judge_tag(&mut self, tag: &Tag, named: Option<&Digest>) {
+        match named {
+            Some(named) if *named == self.digest => {}
+            Some(named) => {
+                self.names = Some(named.clone());
+                self.defect(Part::Tag, tag, format!("names {named}"));
+            }
+            None => self.defect(Part::Tag, tag, NOT_THERE),
+        }
     }
 
     fn defect(&mut self, part: Part, name: impl ToString, reason: impl Into<String>) {
@@ -132,51 +154,72 @@ impl Verified {
     }
 }
 
+/// What a proof goes by.
+pub(super) struct Proof<'a> {
+    pub(super) digest: &'a Digest,
+    /// The image's manifest, where it was read: what a tag names may have changed since.
+    pub(super) seen: Option<&'a Manifest>,
+    pub(super) check: BlobCheck,
+    pub(super) journal: Option<&'a Journal>,
+    pub(super) progress: &'a Arc<Progress>,
+    pub(super) stop: &'a CancellationToken,
+}
+
+impl Proof<'_> {
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.stop.cancelled() => Err(stopped()),
+        }
+    }
+}
+
 impl Copier {
-    /// Looks at all of the source: what it lists and holds itself has to be there.
+    /// Looks at all of the source: what it lists and holds itself has to be there, and `tag`, where it is given, has to
+    /// name it.
     ///
     /// # Errors
     /// Not found (exit 5) when there is no such image; denied (4), unavailable (7), as the registry says. What is
     /// missing of it is in the result.
-    pub async fn verify_source(&self, check: BlobCheck) -> Result<Verified> {
-        let graph = self.whole(true).await?;
+    pub async fn verify_source(&self, check: BlobCheck, tag: Option<&Tag>) -> Result<Verified> {
+        let root = match (self.source.root().await, self.source.known_digest()) {
+            (Ok(root), _) => root,
+            (Err(failure), Some(digest)) if matches!(failure.kind(), Kind::Conflict | Kind::Input) => {
+                let mut verified = Verified::of(digest);
+                verified.defect(Part::Manifest, digest, failure.message());
+                return Ok(verified);
+            }
+            (Err(failure), _) => return Err(failure),
+        };
+        let graph = self.whole(&self.source, root, true).await?;
         let mut verified = Verified::of(graph.root().digest());
+        if let (Some(tag), Some(repository)) = (tag, self.source.repository()) {
+            let named = repository.resolve(&Pointer::Tag(tag.clone())).await?;
+            verified.judge_tag(tag, named.as_ref());
+        }
         for absent in graph.absent() {
             verified.defect(Part::Manifest, absent, "is listed and not there");
         }
-        let parts = all_parts(&graph, &BTreeSet::new());
+        let parts = all_parts(&graph, &Planned::default());
         // They were checked against their digests when they were read.
         verified.manifests = parts.len() as u64;
-        self.look_at_blobs(&self.source, &graph, &parts, check, &mut verified)
+        self.look_at_blobs(Some(&self.source), &graph, &parts, check, &mut verified)
             .await?;
         count(&graph, &BTreeSet::new(), &mut verified);
         Ok(verified)
     }
 
-    /// Looks at all of the source's image at each target, with what refers to it.
+    /// Looks at all of the source's image at each target, with what refers to it. Gives back what was found, and what
+    /// [`Copier::act`] has to do to bring what is missing. A tag that is right is not written again, and another is
+    /// moved only where it may be.
     ///
     /// # Errors
-    /// As [`Copier::verify_source`]. What befell a target is in its own result.
-    pub async fn verify(&self, check: BlobCheck) -> Result<Vec<Result<Verified>>> {
-        let graph = self.whole(self.settings.allow_partial_index).await?;
-        let mut all = Vec::with_capacity(self.targets.len());
-        for target in &self.targets {
-            all.push(
-                self.verify_target(target, &graph, check)
-                    .await
-                    .map(|(verified, _)| verified),
-            );
-        }
-        Ok(all)
-    }
-
-    /// Foresees bringing to each target what it was found to lack: what [`Copier::act`] then does. A tag that is right
-    /// is not written again, and another is moved only where it may be.
-    ///
-    /// # Errors
-    /// As [`Copier::verify`].
+    /// As [`Copier::verify_source`]. What kept a target from being looked at is in the look.
     pub async fn look_for_repair(&self, check: BlobCheck) -> Result<(Look, Vec<Option<Verified>>)> {
-        let graph = self.whole(self.settings.allow_partial_index).await?;
+        let (reduced_from, root) = self.reduced(self.source.root().await?)?;
+        let graph = self
+            .whole(&self.source, root, self.settings.allow_partial_index)
+            .await?;
         let mut targets = Vec::with_capacity(self.targets.len());
         let mut found = Vec::with_capacity(self.targets.len());
         for target in &self.targets {
@@ -193,7 +236,7 @@ impl Copier {
         }
         let look = Look {
             digest: graph.root().digest().clone(),
-            reduced_from: None,
+            reduced_from,
             graph: Some(graph),
             targets,
         };
@@ -201,41 +244,47 @@ impl Copier {
     }
 
     /// Looks at all of the image at every target that has it now, brings what is missing once more, and looks again.
-    pub(super) async fn prove(
-        &self,
-        outcomes: Vec<Result<Done>>,
-        check: BlobCheck,
-        journal: Option<&Journal>,
-        progress: &Arc<Progress>,
-        stop: &CancellationToken,
-    ) -> Result<Vec<Result<Done>>> {
-        let graph = self.whole(self.settings.allow_partial_index).await?;
+    /// Where the source cannot be read any more, each target's own image is looked at. What is wrong then is in the
+    /// outcome, beside what was done.
+    pub(super) async fn prove(&self, outcomes: Vec<Result<Done>>, proof: &Proof<'_>) -> Vec<Result<Done>> {
+        let again = async {
+            let root = match proof.seen {
+                Some(root) => root.clone(),
+                None => self.source.at(proof.digest).await?,
+            };
+            self.whole(&self.source, root, self.settings.allow_partial_index)
+                .await
+        };
+        let whole = proof.unless_stopped(again).await;
         let mut proven = Vec::with_capacity(outcomes.len());
         for (index, outcome) in outcomes.into_iter().enumerate() {
             proven.push(match outcome {
-                Ok(done) => {
-                    self.prove_one(index, done, &graph, check, journal, progress, stop)
-                        .await
+                Ok(mut done) => {
+                    let proved = match &whole {
+                        Ok(graph) => self.prove_one(index, &mut done, graph, proof).await,
+                        Err(failure)
+                            if matches!(
+                                failure.kind(),
+                                Kind::NotFound | Kind::Unavailable | Kind::Denied
+                            ) =>
+                        {
+                            self.prove_alone(index, &mut done, proof).await
+                        }
+                        Err(failure) => Err(same(failure)),
+                    };
+                    done.unproven = proved.err();
+                    Ok(done)
                 }
                 Err(failure) => Err(failure),
             });
         }
-        Ok(proven)
+        proven
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of what a repair goes by")]
-    async fn prove_one(
-        &self,
-        index: usize,
-        mut done: Done,
-        graph: &Graph,
-        check: BlobCheck,
-        journal: Option<&Journal>,
-        progress: &Arc<Progress>,
-        stop: &CancellationToken,
-    ) -> Result<Done> {
+    async fn prove_one(&self, index: usize, done: &mut Done, graph: &Graph, proof: &Proof<'_>) -> Result<()> {
         let target = &self.targets[index];
-        let (mut verified, planned) = self.verify_target(target, graph, check).await?;
+        let look = || proof.unless_stopped(self.verify_target(target, graph, proof.check));
+        let (mut verified, planned) = look().await?;
         if !verified.is_whole() {
             let repair = Edge {
                 copier: self,
@@ -244,19 +293,37 @@ impl Copier {
                 planned,
                 way: self.way(index),
                 mount_from: self.mount_from(index),
-                progress: progress.clone(),
-                stop: stop.child_token(),
+                progress: proof.progress.clone(),
+                stop: proof.stop.child_token(),
             };
             self.forget(target, &verified);
-            let repaired = repair.carry(None, journal).await?;
-            done.changed |= repaired.wrote();
-            (verified, _) = self.verify_target(target, graph, check).await?;
-            if let Some(failure) = verified.failure(&target.name()) {
+            let repaired = repair.carry(None, proof.journal).await;
+            done.changed |= repaired.as_ref().is_ok_and(Done::wrote);
+            if let Err(failure) = repaired {
+                done.verified = Some(verified);
                 return Err(failure);
             }
+            (verified, _) = look().await?;
         }
+        let failure = verified.failure(&target.name());
         done.verified = Some(verified);
-        Ok(done)
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Looks at the image as the target itself has it.
+    async fn prove_alone(&self, index: usize, done: &mut Done, proof: &Proof<'_>) -> Result<()> {
+        let target = &self.targets[index];
+        let look = async {
+            let Some(reader) = reader(target, proof.digest).await? else {
+                return Err(Failure::not_found(format!("{} is not there", target.name())));
+            };
+            let graph = self.whole(&reader, reader.at(proof.digest).await?, true).await?;
+            self.verify_target(target, &graph, proof.check).await
+        };
+        let (verified, _) = proof.unless_stopped(look).await?;
+        let failure = verified.failure(&target.name());
+        done.verified = Some(verified);
+        failure.map_or(Ok(()), Err)
     }
 
     /// What is not there after all may have been thought to be.
@@ -271,16 +338,15 @@ impl Copier {
         }
     }
 
-    /// Reads all of the image's manifests, and what refers to it.
-    async fn whole(&self, may_be_sparse: bool) -> Result<Graph> {
-        let (_, root) = self.reduced(self.source.root().await?)?;
+    /// Reads all of an image's manifests, and what refers to it.
+    async fn whole(&self, source: &Source, root: Manifest, may_be_sparse: bool) -> Result<Graph> {
         let concurrency = self.traffic.concurrency();
         let mut graph = Graph::new(root);
-        self.source
+        source
             .complete(&mut graph, concurrency, &Reach::All, may_be_sparse)
             .await?;
         if self.settings.referrers.wants_any() {
-            let search = Search::new(&self.source, &self.settings.referrers, concurrency);
+            let search = Search::new(source, &self.settings.referrers, concurrency);
             let subjects: Vec<Digest> = graph.known().into_iter().collect();
             let candidates = search.candidates(&subjects).await?;
             search.look_further(&mut graph, &subjects, candidates).await?;
@@ -298,19 +364,22 @@ impl Copier {
         let mut verified = Verified::of(root);
         target.check(root)?;
         let before = target.store.resolve(&target.pointer(root)).await?;
+        if let Some(tag) = target.reference.tag() {
+            verified.judge_tag(tag, before.as_ref());
+        }
         let mut planned = Planned {
-            before: before.clone(),
+            before,
             ..Planned::default()
         };
-        if let Some(tag) = target.reference.tag() {
-            match &before {
-                Some(named) if named == root => {}
-                Some(named) => verified.defect(Part::Tag, tag, format!("names {named}")),
-                None => verified.defect(Part::Tag, tag, "is not there"),
-            }
-        }
         if !self.is_source(target) {
-            self.compare(target, &mut planned, graph).await?;
+            for (place, failure) in self.compare(target, &mut planned, graph).await? {
+                let referrer = &graph.referrers()[place];
+                let name = referrer
+                    .tag
+                    .as_ref()
+                    .map_or(referrer.digest.to_string(), ToString::to_string);
+                verified.defect(Part::Referrer, name, failure.message());
+            }
         }
         for referrer in planned.missing(graph) {
             let name = referrer
@@ -323,12 +392,17 @@ impl Copier {
                 format!("({}) is not found there", referrer.kind),
             );
         }
-        let parts = all_parts(graph, &planned.missing);
+        let parts = all_parts(graph, &planned);
         let reader = reader(target, root).await?;
         let read = stream::iter(parts.iter().filter_map(|digest| graph.manifest(digest)))
             .map(|manifest| {
-                let reader = &reader;
-                async move { (manifest, reader.manifest_again(manifest).await) }
+                let reader = reader.as_ref();
+                async move {
+                    match reader {
+                        Some(reader) => (manifest, reader.manifest_again(manifest).await),
+                        None => (manifest, Err(Failure::not_found("nothing is there"))),
+                    }
+                }
             })
             .buffer_unordered(self.traffic.concurrency());
         let read: Vec<(&Manifest, Result<()>)> = read.collect().await;
@@ -336,16 +410,23 @@ impl Copier {
             match outcome {
                 Ok(()) => verified.manifests += 1,
                 Err(failure) => match failure.kind() {
-                    Kind::NotFound => verified.defect(Part::Manifest, manifest.digest(), "is not there"),
+                    Kind::NotFound => verified.defect(Part::Manifest, manifest.digest(), NOT_THERE),
                     Kind::Conflict | Kind::Input => {
-                        verified.defect(Part::Manifest, manifest.digest(), "is given with other bytes");
+                        planned.damaged.insert(manifest.digest().clone());
+                        verified.defect(Part::Manifest, manifest.digest(), WRONG_BYTES);
                     }
                     _ => return Err(failure),
                 },
             }
         }
-        self.look_at_blobs(&reader, graph, &parts, check, &mut verified)
+        self.look_at_blobs(reader.as_ref(), graph, &parts, check, &mut verified)
             .await?;
+        let wrong = verified.defects.iter().filter(|defect| defect.part == Part::Blob);
+        planned.damaged.extend(
+            wrong
+                .filter(|defect| defect.reason == WRONG_BYTES)
+                .filter_map(|defect| defect.name.parse().ok()),
+        );
         planned.write = has_defects_of_the_image(&verified);
         // A referrer of which a part is gone is brought again as a whole.
         let broken: BTreeSet<&str> = verified
@@ -354,7 +435,7 @@ impl Copier {
             .map(|defect| defect.name.as_str())
             .collect();
         for (place, referrer) in graph.referrers().iter().enumerate() {
-            if is_broken(graph, referrer, &broken) {
+            if !planned.kept.contains(&place) && is_broken(graph, referrer, &broken) {
                 planned.missing.insert(place);
             }
         }
@@ -371,7 +452,7 @@ impl Copier {
 
     async fn look_at_blobs(
         &self,
-        reader: &Source,
+        reader: Option<&Source>,
         graph: &Graph,
         parts: &BTreeSet<&Digest>,
         check: BlobCheck,
@@ -379,7 +460,13 @@ impl Copier {
     ) -> Result<()> {
         let blobs = graph.blobs(parts)?;
         let mut looking = stream::iter(blobs)
-            .map(|blob| async move { Ok::<_, Failure>((blob, reader.judge(blob, check).await?)) })
+            .map(|blob| async move {
+                let wrong = match reader {
+                    Some(reader) => reader.judge(blob, check).await?,
+                    None => Some(NOT_THERE.to_owned()),
+                };
+                Ok::<_, Failure>((blob, wrong))
+            })
             .buffer_unordered(self.traffic.concurrency());
         let mut there = Amount::default();
         while let Some((blob, wrong)) = looking.try_next().await? {
@@ -423,7 +510,7 @@ impl Source {
             },
         };
         match held {
-            Held::No => return Ok(Some("is not there".to_owned())),
+            Held::No => return Ok(Some(NOT_THERE.to_owned())),
             Held::Long(length) if length != blob.size => {
                 return Ok(Some(format!("has {length} bytes, not {}", blob.size)));
             }
@@ -432,38 +519,41 @@ impl Source {
         if check == BlobCheck::Present {
             return Ok(None);
         }
-        let mut content = match self.blob(blob).await {
-            Ok(content) => content,
-            Err(failure) if failure.kind() == Kind::NotFound => return Ok(Some("is not there".to_owned())),
-            Err(failure) => return Err(failure),
+        let record = Record::new(Arc::new(Progress::bytes("reading", blob.size)), Arc::default());
+        let nobody = CancellationToken::new();
+        let read = async {
+            let mut reading = Reading::open(opener(self, blob), blob, 0, &record, &nobody).await?;
+            while reading.next().await?.is_some() {}
+            Ok::<_, Flaw>(())
         };
-        let (mut verifier, mut length) = (blob.digest.verifier(), 0);
-        while let Some(bytes) = content.try_next().await? {
-            verifier.update(&bytes);
-            length += bytes.len() as u64;
-            if length > blob.size {
-                break;
-            }
+        match read.await {
+            Ok(()) => Ok(None),
+            // Reading it all anew may help with wrong bytes alone.
+            Err(Flaw { again: true, .. }) => Ok(Some(WRONG_BYTES.to_owned())),
+            Err(Flaw { failure, .. }) if failure.kind() == Kind::NotFound => Ok(Some(NOT_THERE.to_owned())),
+            Err(Flaw { failure, .. }) => Err(failure),
         }
-        let is_right = length == blob.size && verifier.digest() == blob.digest;
-        Ok((!is_right).then(|| "is given with other bytes".to_owned()))
     }
 }
 
-/// A target as something to read from.
-async fn reader(target: &Target, root: &Digest) -> Result<Source> {
+/// A target as something to read from; none while there is nothing at all.
+async fn reader(target: &Target, root: &Digest) -> Result<Option<Source>> {
     match (&target.store, &target.reference) {
-        (Store::Registry(repository), _) => Ok(Source::Registry {
+        (Store::Registry(repository), _) => Ok(Some(Source::Registry {
             repository: repository.clone(),
-            pointer: target.pointer(root),
-        }),
+            pointer: Pointer::Digest(root.clone()),
+        })),
         (Store::Layout(_), ImageReference::Layout(reference)) => {
             let reference = LayoutReference {
                 tag: None,
                 digest: Some(root.clone()),
                 ..reference.clone()
             };
-            crate::oci::Layout::open(&reference).await.map(Source::Layout)
+            match crate::oci::Layout::open(&reference).await {
+                Ok(layout) => Ok(Some(Source::Layout(layout))),
+                Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
+                Err(failure) => Err(failure),
+            }
         }
         (Store::Layout(layout), ImageReference::Registry(_)) => {
             Err(Failure::internal(format!("{layout} is no repository")))
@@ -471,13 +561,21 @@ async fn reader(target: &Target, root: &Digest) -> Result<Source> {
     }
 }
 
-/// The manifests of the image and of what refers to it, without those referrers.
-fn all_parts<'g>(graph: &'g Graph, without: &BTreeSet<usize>) -> BTreeSet<&'g Digest> {
+/// The same failure for another target.
+fn same(failure: &Failure) -> Failure {
+    let same = Failure::new(failure.kind(), failure.message());
+    match failure.next_action() {
+        Some(hint) => same.hint(hint),
+        None => same,
+    }
+}
+
+/// The manifests of the image and of what refers to it, without what is missing or kept.
+fn all_parts<'g>(graph: &'g Graph, planned: &Planned) -> BTreeSet<&'g Digest> {
+    let is_there = |place: &usize| !planned.missing.contains(place) && !planned.kept.contains(place);
     let every = Planned {
         write: true,
-        missing: (0..graph.referrers().len())
-            .filter(|place| !without.contains(place))
-            .collect(),
+        missing: (0..graph.referrers().len()).filter(is_there).collect(),
         ..Planned::default()
     };
     every.parts(graph, Way::Send)

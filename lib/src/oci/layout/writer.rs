@@ -52,16 +52,21 @@ impl LayoutWriter {
         self.folder.path()
     }
 
-    /// The digest that a pointer stands for now: a tag by its entry in `index.json`, a digest when it is listed there.
+    /// The digest that a pointer stands for now: a tag by its entry in `index.json`, a digest when it is listed there. A
+    /// manifest that is listed and gone is named by nothing.
     ///
     /// # Errors
     /// Input (exit 3) when `index.json` is malformed.
     pub async fn resolve(&self, pointer: &Pointer) -> Result<Option<Digest>> {
         let index = self.folder.index_or_empty().await?;
-        Ok(match pointer {
+        let named = match pointer {
             Pointer::Tag(tag) => index.named(tag).cloned(),
             Pointer::Digest(digest) => index.lists(digest).then(|| digest.clone()),
-        })
+        };
+        match named {
+            Some(digest) if self.folder.length(&digest).await?.is_some() => Ok(Some(digest)),
+            _ => Ok(None),
+        }
     }
 
     /// Everything that is listed.
@@ -192,7 +197,10 @@ impl LayoutWriter {
                 index.list(manifest);
                 return Ok(());
             };
-            self.expect(index, tag, before)?;
+            // What is named already may be named again: its file may have been gone.
+            if index.named(tag) != Some(manifest.digest()) {
+                self.expect(index, tag, before)?;
+            }
             index.name(tag, manifest);
             Ok(())
         })
