@@ -235,3 +235,100 @@ async fn variables_of_a_promotion_do_not_stand_in_the_way() {
         .env("TOWPATH_TARGET", "nothing.example/there:either");
     pair.world.run(command).await.succeeded();
 }
+
+#[tokio::test]
+async fn a_tag_that_names_another_image_than_the_digest_beside_it_is_a_defect() {
+    let pair = Pair::promoted().await;
+    let other = Image::of_three_platforms("2");
+    let by_digest = format!("{}/prod/app", pair.production.host());
+    pair.world
+        .promote(&[&pair.world.layout(&other), &by_digest])
+        .await
+        .succeeded();
+    let both = format!("{}@{}", pair.target, other.root);
+    let run = pair.world.promote(&["verify", &both]).await;
+    run.failed_with(6);
+    assert_eq!(
+        names(&run.report["defects"]),
+        [("tag".to_owned(), "1".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn signatures_of_the_targets_own_are_no_defect() {
+    let pair = Pair::promoted().await;
+    let tag = format!("sha256-{}.sig", hex(&pair.image.root));
+    let mut own = Image::default();
+    let config = own.blob("application/vnd.oci.image.config.v1+json", b"{}");
+    let layer = own.blob("application/vnd.example.signature", b"production's own");
+    own.manifest(MANIFEST, &json!({"config": config, "layers": [layer]}));
+    put_blob(pair.production.host(), "prod/app", b"production's own").await;
+    let (media_type, bytes) = &own.manifests[&own.root];
+    put_manifest(pair.production.host(), "prod/app", &tag, media_type, bytes).await;
+    for _ in 0..2 {
+        let report = pair
+            .world
+            .promote(&["verify", &pair.target, "--source", &pair.source])
+            .await
+            .succeeded();
+        assert_eq!(
+            (&report["whole"], &report["changed"]),
+            (&true.into(), &false.into())
+        );
+    }
+    let named = tagged(pair.production.host(), None, "prod/app", &tag).await;
+    assert_eq!(named.as_deref(), Some(own.root.as_str()));
+}
+
+#[tokio::test]
+async fn a_deep_look_does_without_a_source_that_is_gone() {
+    let pair = Pair::promoted().await;
+    let by_digest = format!("{}/dev/gone@{}", pair.staging.host(), pair.image.root);
+    let arguments = [by_digest.as_str(), &pair.target, "--verify", "deep"];
+    let report = pair.world.promote(&arguments).await.succeeded();
+    assert_eq!(report["changed"], false);
+    assert_eq!(report["targets"][0]["verified"]["manifests"], 5);
+    // What is wrong there cannot be mended from nowhere, and is told beside what was done.
+    pair.forget_blob(&pair.a_layer());
+    let run = pair.world.promote(&arguments).await;
+    run.failed_with(6);
+    assert_eq!(
+        run.report["targets"][0]["verified"]["defects"][0]["name"],
+        pair.a_layer().as_str()
+    );
+}
+
+#[tokio::test]
+async fn folders_are_brought_back_to_what_they_were() {
+    let pair = Pair::promoted().await;
+    let folder = pair.world.path("kept");
+    let target = format!("oci:{}:1", folder.display());
+    let verify = [
+        "verify",
+        target.as_str(),
+        "--source",
+        &pair.source,
+        "--blobs",
+        "read",
+    ];
+    // From nothing at all.
+    let report = pair.world.promote(&verify).await.succeeded();
+    assert_eq!(
+        (&report["whole"], &report["changed"]),
+        (&true.into(), &true.into())
+    );
+    let file = |digest: &str| folder.join("blobs/sha256").join(hex(digest));
+    let root = file(&pair.image.root);
+
+    fs::remove_file(&root).unwrap();
+    pair.world.promote(&[&pair.source, &target]).await.succeeded();
+    assert_eq!(fs::read(&root).unwrap(), pair.image.manifests[&pair.image.root].1);
+
+    for damaged in [&pair.image.root, &pair.a_platform(), &pair.a_layer()] {
+        let whole = fs::read(file(damaged)).unwrap();
+        fs::write(file(damaged), vec![b'?'; whole.len()]).unwrap();
+        let report = pair.world.promote(&verify).await.succeeded();
+        assert_eq!(report["repaired"][0]["name"], damaged.as_str());
+        assert_eq!(fs::read(file(damaged)).unwrap(), whole, "{damaged}");
+    }
+}
