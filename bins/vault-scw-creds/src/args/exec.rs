@@ -1,0 +1,38 @@
+//! `exec`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use towpath::scaleway::RegistryHost;
+
+use super::{SourceArgs, VariableArgs};
+
+/// `exec`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ExecArgs {
+    /// Where the credentials come from
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Which variables are made of them
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+    /// Log docker and its relatives in to this registry, by a private DOCKER_CONFIG (repeatable)
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "TOWPATH_REGISTRY_LOGIN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) registry_login: Vec<RegistryHost>,
+    /// The folder that artifacts are taken from: no credentials are written inside
+    #[arg(long, value_name = "DIR", env = "CI_PROJECT_DIR", hide_env_values = true)]
+    pub(crate) project_dir: Option<PathBuf>,
+    /// Log in and read, say what the command would get, and do not run it. TOWPATH_DRY_RUN is left to the command, which
+    /// may be another of these tools
+    #[arg(long, env = "TOWPATH_EXEC_DRY_RUN", hide_env_values = true)]
+    pub(crate) dry_run: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
