@@ -70,7 +70,7 @@ async fn they_do_so_too_when_the_server_does_not_say_how_long_to_wait() {
 
 /// The full size, for a machine that has nothing else to do: `cargo test -p vault-scw-creds --test crowd -- --ignored`.
 #[tokio::test]
-#[ignore = "takes minutes on a small machine"]
+#[ignore = "takes most of a minute"]
 async fn two_hundred_at_once_all_end_with_their_own_code() {
     crowd(200, 20, true).await;
 }
