@@ -13,12 +13,14 @@
 
 mod jwt;
 mod kv;
+mod kv_write;
 mod login;
 mod refusal;
 mod session;
 
 pub use jwt::{Claims, claims, seconds_since_epoch};
 pub use kv::{KvVersion, Mount, Reading, SecretPath};
+pub use kv_write::{Original, Replaced, SecretMetadata};
 pub use login::{Login, SERVICE_ACCOUNT_TOKEN};
 pub use session::{Revocation, Session};
 
