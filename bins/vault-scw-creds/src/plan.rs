@@ -164,13 +164,15 @@ pub(crate) fn credentials(
             return Err(no_such_key(origin, key, reading));
         }
     }
-    Credentials::gather(origin, |field| {
-        let key = mapping
-            .iter()
-            .find(|(mapped, _)| *mapped == field)
-            .map_or(field.name(), |(_, key)| key.as_str());
-        reading.field(key)
-    })
+    Credentials::gather(origin, |field| reading.field(key_of(mapping, field)))
+}
+
+/// The secret's key for a field.
+pub(crate) fn key_of(mapping: &[(Field, String)], field: Field) -> &str {
+    mapping
+        .iter()
+        .find(|(mapped, _)| *mapped == field)
+        .map_or(field.name(), |(_, key)| key.as_str())
 }
 
 fn no_such_key(origin: &str, key: &str, reading: &Reading) -> Failure {

@@ -33,7 +33,7 @@ const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
 pub const DESCRIPTION_LIMIT: usize = 200;
 /// How much of the server's words is shown, in characters.
 const WORDS: usize = 300;
-/// How often a key that was not found is looked for, before its absence is believed.
+/// How often a refusal that may pass, or the absence of a key, is seen before it is believed.
 const LOOKS: usize = 4;
 
 /// IAM, as somebody whose key may manage others. Cloning shares its connections.
@@ -245,13 +245,8 @@ impl Iam {
     /// the key is to be, such as an end beyond the organization's limit; conflict (exit 6) when the bearer has as many
     /// keys as it may; unavailable (exit 7).
     pub async fn create(&self, new: &NewApiKey<'_>) -> Result<(ApiKey, Secret)> {
-        let url = self.url("iam/v1alpha1/api-keys")?;
         let response = self
-            .http
-            .post(url)
-            .secret_header(TOKEN, &self.manager)
-            .json(new)
-            .send()
+            .ask(|| Ok(self.http.post(self.url("iam/v1alpha1/api-keys")?).json(new)))
             .await?;
         if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
             return Err(refused(response, "make an API key").await);
@@ -272,7 +267,7 @@ impl Iam {
             if look > 0 {
                 tokio::time::sleep(self.pause).await;
             }
-            let response = self.key(Method::GET, access_key)?.send().await?;
+            let response = self.ask(|| self.key(Method::GET, access_key)).await?;
             match response.status() {
                 StatusCode::OK => return Ok(Some(read::<RawKey>(response).await?.read()?.0)),
                 StatusCode::NOT_FOUND => {}
@@ -282,22 +277,34 @@ impl Iam {
         Ok(None)
     }
 
-    /// All keys of a bearer, oldest first.
+    /// All keys of a bearer. Each server leaves out what it has not heard of yet, so several are asked, and a key is there
+    /// that any of them knows.
     ///
     /// # Errors
     /// Denied (exit 4) when the manager may not see them; unavailable (exit 7).
     pub async fn list(&self, bearer: &Bearer) -> Result<Vec<ApiKey>> {
         let mut keys = Vec::new();
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(self.pause).await;
+            }
+            self.add_pages(bearer, &mut keys).await?;
+        }
+        Ok(keys)
+    }
+
+    async fn add_pages(&self, bearer: &Bearer, keys: &mut Vec<ApiKey>) -> Result<()> {
         for page in 1..=PAGES {
             let response = self
-                .http
-                .get(self.url("iam/v1alpha1/api-keys")?)
-                .secret_header(TOKEN, &self.manager)
-                .query("bearer_id", bearer.id())
-                .query("order_by", "created_at_asc")
-                .query("page", &page.to_string())
-                .query("page_size", &PAGE_SIZE.to_string())
-                .send()
+                .ask(|| {
+                    Ok(self
+                        .http
+                        .get(self.url("iam/v1alpha1/api-keys")?)
+                        .query("bearer_id", bearer.id())
+                        .query("order_by", "created_at_asc")
+                        .query("page", &page.to_string())
+                        .query("page_size", &PAGE_SIZE.to_string()))
+                })
                 .await?;
             if response.status() != StatusCode::OK {
                 return Err(refused(response, "list API keys").await);
@@ -306,11 +313,7 @@ impl Iam {
             let last = found.api_keys.len() < PAGE_SIZE;
             for raw in found.api_keys {
                 let key = raw.read()?.0;
-                // A key that is made or deleted meanwhile moves the others from one page to the next.
-                if !keys
-                    .iter()
-                    .any(|known: &ApiKey| known.access_key == key.access_key)
-                {
+                if !keys.iter().any(|known| known.access_key == key.access_key) {
                     keys.push(key);
                 }
             }
@@ -318,7 +321,7 @@ impl Iam {
                 break;
             }
         }
-        Ok(keys)
+        Ok(())
     }
 
     /// Gives a key an end. False when IAM does not know it (any more).
@@ -327,11 +330,13 @@ impl Iam {
     /// Denied (exit 4) when the manager may not; usage (exit 2) when IAM does not take that end; unavailable (exit 7).
     pub async fn end_at(&self, access_key: &str, at: Timestamp) -> Result<bool> {
         let response = self
-            .key(Method::PATCH, access_key)?
-            .json(&serde_json::json!({ "expires_at": at.to_string() }))
-            // The same end twice is the same end.
-            .repeat(http::Repeat::Safe)
-            .send()
+            .ask(|| {
+                Ok(self
+                    .key(Method::PATCH, access_key)?
+                    .json(&serde_json::json!({ "expires_at": at.to_string() }))
+                    // The same end twice is the same end.
+                    .repeat(http::Repeat::Safe))
+            })
             .await?;
         match response.status() {
             StatusCode::OK => Ok(true),
@@ -345,7 +350,7 @@ impl Iam {
     /// # Errors
     /// Denied (exit 4) when the manager may not; unavailable (exit 7).
     pub async fn delete(&self, access_key: &str) -> Result<bool> {
-        let response = self.key(Method::DELETE, access_key)?.send().await?;
+        let response = self.ask(|| self.key(Method::DELETE, access_key)).await?;
         match response.status() {
             StatusCode::NO_CONTENT | StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -404,7 +409,25 @@ impl Iam {
 
     fn key(&self, method: Method, access_key: &str) -> Result<http::Request<'_>> {
         let url = self.url(&format!("iam/v1alpha1/api-keys/{access_key}"))?;
-        Ok(self.http.request(method, url).secret_header(TOKEN, &self.manager))
+        Ok(self.http.request(method, url))
+    }
+
+    /// Asks as the manager. The manager's key may be new as well, so that a server has not heard of it yet, or of what
+    /// it may do; and what is being changed can be asked for in a moment. Whoever is refused has changed nothing.
+    async fn ask<'a>(&'a self, request: impl Fn() -> Result<http::Request<'a>>) -> Result<Response> {
+        let mut looks = 1;
+        loop {
+            let response = request()?.secret_header(TOKEN, &self.manager).send().await?;
+            let passes = matches!(
+                response.status(),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT
+            );
+            if !passes || looks >= LOOKS {
+                return Ok(response);
+            }
+            looks += 1;
+            tokio::time::sleep(self.pause).await;
+        }
     }
 
     fn url(&self, path: &str) -> Result<Url> {
@@ -452,10 +475,10 @@ async fn refused(response: Response, what: &str) -> Failure {
     let body = response.bytes(ANSWER_LIMIT).await.unwrap_or_default();
     let said: Refusal = serde_json::from_slice(&body).unwrap_or_default();
     let failure = match status {
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Failure::usage(format!(
-            "scaleway does not {what} like this"
-        ))
-        .hint("if it is about the end: the organization may limit how long a key lasts (IAM, settings)"),
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+            Failure::usage(format!("scaleway does not {what} like this"))
+                .hint("if it is about the end: the organization limits how long a key lasts (--key-lifetime)")
+        }
         StatusCode::UNAUTHORIZED => {
             Failure::denied(format!("scaleway does not {what}: it knows no such key"))
                 .hint("the key that manages keys ended, was deleted, or is not known everywhere yet")

@@ -13,7 +13,6 @@ use super::refusal::words_of;
 use super::{Answer, Mount, Session};
 use crate::failure::{Failure, Result};
 use crate::http::{Body, Method, StatusCode};
-use crate::secret::Secret;
 
 /// A secret as it was read to be replaced: every field in its own type. Its values are shown nowhere.
 #[derive(Debug)]
@@ -118,11 +117,11 @@ impl Session {
         &self,
         mount: &Mount,
         original: &Original,
-        changes: &[(&str, &Secret)],
+        changes: &[(&str, &str)],
     ) -> Result<Replaced> {
         let mut fields = original.object();
         for (name, value) in changes {
-            fields.insert((*name).to_owned(), value.expose().into());
+            fields.insert((*name).to_owned(), (*value).into());
         }
         let body = json!({"data": fields, "options": {"cas": original.version}});
         let path = mount.data_path();
