@@ -188,6 +188,7 @@ pub(crate) fn files(args: &FileArgs) -> Vec<PrivateFile> {
         path(&args.scw_config, PrivateFile::ScwConfig),
         path(&args.docker_config, PrivateFile::DockerConfig),
         path(&args.pull_secret, PrivateFile::PullSecret),
+        path(&args.dotenv, PrivateFile::Dotenv),
     ]
     .into_iter()
     .flatten()

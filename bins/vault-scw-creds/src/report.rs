@@ -52,7 +52,8 @@ pub(crate) struct SecretVersion {
 pub(crate) struct FileOutcome {
     /// Where it is.
     pub(crate) path: String,
-    /// `written`, `unchanged`, `removed` or `absent`; `write` or `remove` in a dry run.
+    /// `written`, `changed`, `unchanged`, `removed`, `taken out`, `absent` or `failed`; `write`, `remove` or `take out`
+    /// in a dry run.
     pub(crate) outcome: &'static str,
 }
 

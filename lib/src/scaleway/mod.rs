@@ -12,8 +12,8 @@ mod files;
 mod iam;
 mod registry;
 
-pub use config::{config_file, is_profile_name};
+pub use config::{Profile, is_profile_name};
 pub use credentials::{AWS_SHADOWING, Credentials, DEPRECATED, Field};
-pub use files::{DockerFolder, PrivateFile, Written};
+pub use files::{Content, DockerFolder, PrivateFile, Removed, Written};
 pub use iam::{API_URL, ApiKey, Bearer, DESCRIPTION_LIMIT, Iam, NewApiKey, Proof};
 pub use registry::{RegistryHost, docker_config, is_object_name, pull_secret};
