@@ -134,8 +134,12 @@ async fn read(
     signals: &mut Signals,
 ) -> Option<()> {
     let source = &args.source;
+    let secret = match source.secret() {
+        Ok(secret) => secret,
+        Err(failure) => return row.take("mount", Err(failure)),
+    };
     let mount = tokio::select! {
-        mount = session.mount_of(&source.secret) => mount,
+        mount = session.mount_of(secret) => mount,
         signal = signals.ending() => Err(run.ended_by(signal, "looking for the mount")),
     };
     let mount = mount.map(|mount| (format!("{} (KV {})", mount.path, mount.version), mount));
@@ -146,10 +150,10 @@ async fn read(
     };
     let reading = row.take(
         "secret",
-        reading.map(|reading| (access::origin(&source.secret, &reading), reading)),
+        reading.map(|reading| (access::origin(secret, &reading), reading)),
     )?;
     report.secret = Some(SecretVersion::got(source, &reading));
-    let origin = access::origin(&source.secret, &reading);
+    let origin = access::origin(secret, &reading);
     let fields = plan::credentials(&reading, &source.fields, &origin).map(|credentials| {
         let names: Vec<&str> = credentials.environment().iter().map(|(name, _)| *name).collect();
         (format!("well formed, for {}", names.join(", ")), ())

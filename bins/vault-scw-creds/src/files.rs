@@ -88,7 +88,7 @@ fn content(file: &PrivateFile, args: &WriteArgs, access: &Access) -> Result<Cont
             credentials.secret_key(),
         )?),
         PrivateFile::Dotenv(_) => {
-            let origin = access::origin(&args.source.secret, &access.reading);
+            let origin = args.source.shown();
             let environment = Environment::of(credentials, &access.reading, &args.variables, &origin)?;
             whole(environment.render(Format::Dotenv)?)
         }

@@ -37,7 +37,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
 async fn print(args: &EnvArgs, run: &Run) -> anyhow::Result<Outcome> {
     let mut signals = run.take_signals()?;
     let access = access::obtain(&args.source, run, &mut signals).await?;
-    let origin = access::origin(&args.source.secret, &access.reading);
+    let origin = access::origin(args.source.secret()?, &access.reading);
     let environment = plan::Environment::of(&access.credentials, &access.reading, &args.variables, &origin)?;
     Ok(Outcome::disclosed(environment.render(args.format)?))
 }

@@ -12,9 +12,17 @@ use towpath::vault::Reading;
 use crate::args::{FileArgs, Format, VariableArgs};
 
 /// What a login may be made with. The command gets none of it: it has the credentials instead.
-const LOGIN_MATERIAL: [&str; 9] = [
+const LOGIN_MATERIAL: [&str; 17] = [
+    "BAO_CLIENT_CERT",
+    "BAO_CLIENT_KEY",
     "BAO_TOKEN",
+    "CI_JOB_JWT",
+    "CI_JOB_JWT_V1",
+    "CI_JOB_JWT_V2",
     "TOWPATH_JWT_FILE",
+    "TOWPATH_JWT_VARIABLE",
+    "VAULT_CLIENT_CERT",
+    "VAULT_CLIENT_KEY",
     "VAULT_ID_TOKEN",
     "VAULT_ROLE_ID",
     "VAULT_ROLE_ID_FILE",
@@ -175,6 +183,30 @@ pub(crate) fn key_of(mapping: &[(Field, String)], field: Field) -> &str {
         .map_or(field.name(), |(_, key)| key.as_str())
 }
 
+/// What else of the secret reaches the command and must not show: the values of its Terraform variables, unless they are
+/// of a kind that everybody may know.
+pub(crate) fn further_secrets<'a>(
+    reading: &'a Reading,
+    args: &'a VariableArgs,
+    mapping: &'a [(Field, String)],
+) -> impl Iterator<Item = &'a str> {
+    let key_of = |field: Field| {
+        mapping
+            .iter()
+            .find(|(mapped, _)| *mapped == field)
+            .map_or(field.name(), |(_, key)| key.as_str())
+    };
+    let known: Vec<&str> = Field::ALL
+        .into_iter()
+        .filter(|field| *field != Field::SecretKey)
+        .map(key_of)
+        .collect();
+    args.tf_vars
+        .iter()
+        .filter(move |(_, key)| !known.contains(&key.as_str()))
+        .filter_map(|(_, key)| reading.field(key))
+}
+
 fn no_such_key(origin: &str, key: &str, reading: &Reading) -> Failure {
     let names: Vec<&str> = reading.names().collect();
     Failure::not_found(format!("{origin} has no key {key:?}"))
@@ -266,6 +298,24 @@ mod tests {
         let shown = format!("{found:?}");
         assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && shown.contains("DOCKER_CONFIG"));
         assert!(!shown.contains(SECRET_KEY), "{shown}");
+    }
+
+    #[test]
+    fn a_terraform_variable_is_secret_unless_its_field_is_known_not_to_be() {
+        let args = with(
+            false,
+            &[
+                ("a", "region"),
+                ("b", "motto"),
+                ("c", "token"),
+                ("d", "access_key"),
+            ],
+        );
+        let mapping = [(Field::SecretKey, "token".to_owned())];
+        let found: Vec<String> = further_secrets(&reading(), &args, &mapping)
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(found, ["it's $HOME\nsweet", SECRET_KEY]);
     }
 
     #[test]

@@ -19,9 +19,13 @@ pub(crate) struct Outcome {
     /// The secret that was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) secret: Option<SecretVersion>,
-    /// What became of the token: `revoked`, `gone`, `expires`, `kept`, or `unknown` when the server could not be asked.
+    /// What became of the token: `revoked`, `gone`, `expires`, `kept`, `none` when the secret was read without one, or
+    /// `unknown` when the server could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<&'static str>,
+    /// What became of the lease, in the same words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<&'static str>,
     /// The names of the variables that the command gets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) variables: Vec<String>,
@@ -75,7 +79,7 @@ impl SecretVersion {
     /// What was got for what was asked.
     pub(crate) fn got(asked: &SourceArgs, reading: &Reading) -> Self {
         SecretVersion {
-            path: asked.secret.to_string(),
+            path: asked.shown(),
             version: reading.version,
             pinned: asked.secret_version.is_some(),
         }
@@ -91,6 +95,7 @@ impl Outcome {
             dry_run,
             secret: None,
             token: None,
+            lease: None,
             variables: Vec::new(),
             files: Vec::new(),
             rotation: None,
@@ -148,6 +153,9 @@ impl Report for Outcome {
             if let Some(hint) = &check.hint {
                 lines.push(format!("         hint: {hint}"));
             }
+        }
+        if let Some(lease) = self.lease {
+            lines.push(format!("lease      {lease}"));
         }
         if let Some(token) = self.token {
             lines.push(format!("token      {token}"));

@@ -83,17 +83,46 @@ async fn the_command_gets_the_credentials_and_gives_its_code() {
         );
     }
 
-    let audited = world.audited();
+    // One request, which the server audits as two: no token is issued.
     assert_eq!(
-        audited[before..],
-        [
-            "update auth/kubernetes/login",
-            "read sys/internal/ui/mounts/secret/ci/scw",
-            "read secret/data/ci/scw",
-            "update auth/token/revoke-self",
-        ]
+        world.audited()[before..],
+        ["update auth/kubernetes/login", "read secret/data/ci/scw"]
     );
     assert_eq!(world.tokens().await, tokens, "a token is left");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn with_a_token_four_requests_are_enough_and_it_is_gone_before_the_command() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let before = world.audited().len();
+    let (marks, go) = (world.path("marks"), world.path("go"));
+    let script = format!(
+        "echo ready >> {}; while ! [ -e {} ]; do sleep 0.02; done; exit 7",
+        marks.display(),
+        go.display()
+    );
+    let mut command = world.tool();
+    command
+        .args(["exec", "--inline-auth", "never", "--", "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for_lines(&marks, 1).await;
+    let expected = [
+        "update auth/kubernetes/login",
+        "read sys/internal/ui/mounts/secret/ci/scw",
+        "read secret/data/ci/scw",
+        "update auth/token/revoke-self",
+    ];
+    assert_eq!(world.audited()[before..before + 4], expected);
+    assert_eq!(world.tokens().await, tokens, "it is still alive");
+    let asked = world.audited().len();
+    std::fs::write(go, "").unwrap();
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert_eq!(world.audited().len(), asked, "nothing is asked after the command");
     world.stop().await;
 }
 
@@ -237,7 +266,7 @@ async fn a_dry_run_names_the_variables_and_runs_nothing() {
     assert_eq!(report["schema"], "towpath.vault-scw-creds/1");
     assert_eq!(report["secret"]["version"], 2);
     assert_eq!(report["secret"]["pinned"], false);
-    assert_eq!(report["token"], "revoked");
+    assert_eq!(report["token"], "none");
     assert!(
         report["variables"]
             .as_array()

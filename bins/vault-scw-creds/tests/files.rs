@@ -100,7 +100,7 @@ async fn what_write_writes_revoke_removes() {
     let report = ran.json();
     assert_eq!(
         (&report["changed"], &report["token"]),
-        (&json!(true), &json!("revoked"))
+        (&json!(true), &json!("none"))
     );
     for file in [&scw, &docker.join("config.json"), &pull] {
         assert_eq!(mode(file), 0o600, "{}", file.display());

@@ -181,6 +181,7 @@ where
         }
     };
     logs::install(A::NAME, &settings, trace.trace_id());
+    logs::take_panics();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -199,8 +200,10 @@ where
         if let Err(failure) = listen_for_signals(&run) {
             return conclude(&settings, &run, Err(&failure));
         }
-        let outcome = work(parsed, run.clone()).await;
-        conclude(&settings, &run, outcome.as_ref().map_err(AsRef::as_ref))
+        match failure::survive(work(parsed, run.clone())).await {
+            Ok(outcome) => conclude(&settings, &run, outcome.as_ref().map_err(AsRef::as_ref)),
+            Err(panicked) => conclude(&settings, &run, Err(&panicked)),
+        }
     });
     // A question at the terminal may still hold a blocking thread; it must not hold the process.
     runtime.shutdown_background();

@@ -8,11 +8,16 @@
 //!
 //! Deliberately absent: a shell. Arguments are passed as they are.
 
+mod mask;
+mod passage;
+mod privacy;
 mod signals;
 mod spawn;
 mod supervise;
 mod terminal;
 
+pub use mask::Mask;
+pub use privacy::keep_memory_private;
 pub use signals::Signals;
 pub use supervise::Supervised;
 
@@ -28,7 +33,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteEx
 use self::spawn::Group;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::secret::redact;
+use crate::secret::{Secret, redact};
 
 /// How much of standard output [`Command::capture`] keeps at most.
 const CAPTURE_LIMIT: usize = 64 * 1024 * 1024;
@@ -47,8 +52,10 @@ pub struct Command {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, Option<OsString>)>,
     clear_environment: bool,
+    withheld: Vec<Secret>,
     directory: Option<PathBuf>,
     input: Vec<u8>,
+    mask: Option<Mask>,
 }
 
 /// How a child ended and what it printed.
@@ -90,8 +97,10 @@ impl Command {
             arguments: Vec::new(),
             environment: Vec::new(),
             clear_environment: false,
+            withheld: Vec::new(),
             directory: None,
             input: Vec::new(),
+            mask: None,
         }
     }
 
@@ -130,6 +139,23 @@ impl Command {
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.clear_environment = true;
+        self
+    }
+
+    /// Takes every inherited variable away that holds this secret, whatever its name.
+    #[must_use]
+    pub fn withhold(mut self, secret: &Secret) -> Self {
+        if !secret.is_empty() {
+            self.withheld.push(secret.clone());
+        }
+        self
+    }
+
+    /// Takes secrets out of what it prints, when it is [supervised](Command::supervise) and its output does not go to a
+    /// terminal.
+    #[must_use]
+    pub fn mask(mut self, mask: Mask) -> Self {
+        self.mask = Some(mask);
         self
     }
 
@@ -229,6 +255,10 @@ impl Command {
         command.args(&self.arguments);
         if self.clear_environment {
             command.env_clear();
+        } else {
+            for name in inherited_with(&self.withheld) {
+                command.env_remove(name);
+            }
         }
         for (name, value) in &self.environment {
             match value {
@@ -243,11 +273,18 @@ impl Command {
     }
 }
 
-/// Keeps other processes of this user, and core dumps, away from the memory and environment of this process
-/// (`PR_SET_DUMPABLE`). Its children are not affected.
-pub fn keep_memory_private() {
-    // An old kernel may refuse; everything else works as well without it.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+/// The names of our own variables whose value holds one of these.
+fn inherited_with(secrets: &[Secret]) -> Vec<OsString> {
+    if secrets.is_empty() {
+        return Vec::new();
+    }
+    std::env::vars_os()
+        .filter(|(_, value)| {
+            let value = value.to_string_lossy();
+            secrets.iter().any(|secret| value.contains(secret.expose()))
+        })
+        .map(|(name, _)| name)
+        .collect()
 }
 
 impl fmt::Debug for Command {
@@ -492,7 +529,7 @@ mod tests {
 
     #[tokio::test]
     async fn secrets_in_output_are_masked() {
-        let _secret = crate::secret::Secret::new("canary-of-the-process-test");
+        let _secret = Secret::new("canary-of-the-process-test");
         let ended = shell("echo canary-of-the-process-test >&2")
             .capture(soon())
             .await

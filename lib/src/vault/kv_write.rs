@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::refusal::words_of;
 use super::{Answer, Mount, Session};
 use crate::failure::{Failure, Result};
-use crate::http::{Body, Method, StatusCode};
+use crate::http::{Body, Method, Repeat, StatusCode};
 
 /// A secret as it was read to be replaced: every field in its own type. Its values are shown nowhere.
 #[derive(Debug)]
@@ -203,8 +203,14 @@ impl Session {
             Some(document) => Body::Bytes(document.to_string().into()),
             None => Body::Empty,
         };
+        // What is written is looked at again, so a write whose answer was lost is not repeated.
+        let repeat = if method == Method::GET {
+            Repeat::Safe
+        } else {
+            Repeat::Unsafe
+        };
         self.vault()
-            .send(method, self.vault().url(path)?, Some(self.token()), body)
+            .send(method, self.vault().url(path)?, Some(self.token()), body, repeat)
             .await
     }
 }

@@ -11,16 +11,22 @@
 //! Deliberately absent: whatever a job has no business with (policies, mounts, unsealing), and any reading of
 //! `VAULT_*` variables.
 
+mod hold;
+mod inline;
 mod jwt;
 mod kv;
 mod kv_write;
+mod lease;
 mod login;
 mod refusal;
 mod session;
+mod wrapping;
 
+pub use hold::Released;
 pub use jwt::{Claims, claims, seconds_since_epoch};
 pub use kv::{KvVersion, Mount, Reading, SecretPath};
 pub use kv_write::{Original, Replaced, SecretMetadata};
+pub use lease::Lease;
 pub use login::{Login, SERVICE_ACCOUNT_TOKEN};
 pub use session::{Revocation, Session};
 
@@ -28,6 +34,7 @@ use bytes::Bytes;
 use rustify::endpoint::Endpoint;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use vaultrs::api::EndpointMiddleware;
 
 use self::refusal::Asked;
@@ -41,6 +48,13 @@ use crate::secret::Secret;
 const BUSY: &[StatusCode] = &[
     StatusCode::PRECONDITION_FAILED,
     StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
+/// The same but for errors of its own: among those may be that it does not understand how it is asked.
+const BUSY_BUT_ALIVE: &[StatusCode] = &[
+    StatusCode::PRECONDITION_FAILED,
     StatusCode::BAD_GATEWAY,
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
@@ -85,6 +99,13 @@ struct Envelope<T> {
     data: Option<T>,
     #[serde(default)]
     auth: Option<session::Auth>,
+    #[serde(default)]
+    lease_id: String,
+    /// Seconds.
+    #[serde(default)]
+    lease_duration: u64,
+    #[serde(default)]
+    renewable: bool,
 }
 
 /// An answer of any status, read to its end.
@@ -180,16 +201,6 @@ impl Vault {
         let url = Url::parse(&built.uri().to_string())
             .map_err(|error| Failure::internal("cannot put a request to vault together").because(error))?;
         let method = built.method().clone();
-        self.send(method, url, token, Body::Bytes(built.into_body().into()))
-            .await
-    }
-
-    /// Sends a `GET` that `vaultrs` does not know.
-    async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer> {
-        self.send(Method::GET, self.url(path)?, token, Body::Empty).await
-    }
-
-    async fn send(&self, method: Method, url: Url, token: Option<&Secret>, body: Body) -> Result<Answer> {
         // A second login would leave a token behind that nobody knows and gives back, so what is not known to have
         // failed is not sent again, unless it only reads.
         let repeat = if method == Method::GET {
@@ -197,6 +208,36 @@ impl Vault {
         } else {
             Repeat::Unsafe
         };
+        let body = Body::Bytes(built.into_body().into());
+        self.send(method, url, token, body, repeat).await
+    }
+
+    /// Sends a `GET` that `vaultrs` does not know.
+    async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer> {
+        self.get_as(path, token, Repeat::Safe).await
+    }
+
+    /// Sends a `GET` that may do more than read.
+    async fn get_as(&self, path: &str, token: Option<&Secret>, repeat: Repeat) -> Result<Answer> {
+        self.send(Method::GET, self.url(path)?, token, Body::Empty, repeat)
+            .await
+    }
+
+    /// Sends a `POST` that `vaultrs` does not know, or cannot be had with all of its fields.
+    async fn post(&self, path: &str, body: &Value, token: &Secret, repeat: Repeat) -> Result<Answer> {
+        let body = Body::Bytes(body.to_string().into());
+        self.send(Method::POST, self.url(path)?, Some(token), body, repeat)
+            .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        token: Option<&Secret>,
+        body: Body,
+        repeat: Repeat,
+    ) -> Result<Answer> {
         let mut request = self
             .http
             .request(method, url)
@@ -210,17 +251,15 @@ impl Vault {
         if let Some(token) = token {
             request = request.secret_header(TOKEN, token);
         }
-        let response = request.send().await?;
-        let status = response.status();
-        let shown = response.shown().to_owned();
-        let location = response.header(&http::header::LOCATION).map(str::to_owned);
-        let body = response.bytes(ANSWER_LIMIT).await?;
-        Ok(Answer {
-            status,
-            body,
-            shown,
-            location,
-        })
+        Answer::of(request).await
+    }
+
+    fn http(&self) -> &Client {
+        &self.http
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     fn url(&self, path: &str) -> Result<Url> {
@@ -235,11 +274,29 @@ impl Vault {
 }
 
 impl Answer {
+    async fn of(request: http::Request<'_>) -> Result<Self> {
+        let response = request.send().await?;
+        let status = response.status();
+        let shown = response.shown().to_owned();
+        let location = response.header(&http::header::LOCATION).map(str::to_owned);
+        let body = response.bytes(ANSWER_LIMIT).await?;
+        Ok(Answer {
+            status,
+            body,
+            shown,
+            location,
+        })
+    }
+
     /// The document, or the failure that the status stands for.
     fn read<T: DeserializeOwned>(&self, asked: &Asked<'_>) -> Result<Envelope<T>> {
         if self.status != StatusCode::OK {
             return Err(asked.refused(self));
         }
+        self.parse()
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
             // What serde says may quote the value it stumbled over.
             Failure::input(format!(

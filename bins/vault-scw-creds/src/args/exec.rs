@@ -28,6 +28,9 @@ pub(crate) struct ExecArgs {
     /// The folder that artifacts are taken from: no credentials are written inside
     #[arg(long, value_name = "DIR", env = "CI_PROJECT_DIR", hide_env_values = true)]
     pub(crate) project_dir: Option<PathBuf>,
+    /// Pass on what the command prints as it is, secrets and all: for output that has to stay the same to the last byte
+    #[arg(long, env = "TOWPATH_NO_MASK", hide_env_values = true)]
+    pub(crate) no_mask: bool,
     /// Log in and read, say what the command would get, and do not run it. TOWPATH_DRY_RUN is left to the command, which
     /// may be another of these tools
     #[arg(long, env = "TOWPATH_EXEC_DRY_RUN", hide_env_values = true)]

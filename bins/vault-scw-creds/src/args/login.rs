@@ -66,6 +66,9 @@ pub(crate) struct LoginArgs {
         hide_env_values = true
     )]
     pub(crate) secret_id_file: Option<PathBuf>,
+    /// That file holds a wrapping token, which gives the secret id once
+    #[arg(long, env = "TOWPATH_WRAPPED_SECRET_ID", hide_env_values = true)]
+    pub(crate) wrapped_secret_id: bool,
     /// The file with the token, for token [default: the variable VAULT_TOKEN]
     #[arg(long, value_name = "FILE", env = "VAULT_TOKEN_FILE", hide_env_values = true)]
     pub(crate) token_file: Option<PathBuf>,

@@ -20,7 +20,7 @@ pub(crate) use iam::IamArgs;
 pub(crate) use login::{Auth, LoginArgs};
 pub(crate) use revoke::RevokeArgs;
 pub(crate) use rotate::RotateArgs;
-pub(crate) use source::{ReachArgs, SourceArgs};
+pub(crate) use source::{InlineAuth, ReachArgs, SourceArgs};
 pub(crate) use variables::VariableArgs;
 pub(crate) use write::WriteArgs;
 
@@ -37,13 +37,17 @@ Examples:
   vault-scw-creds exec --auth jwt --auth-mount gitlab --role ci --secret secret/ci/scaleway \\
     --registry-login rg.fr-par.scw.cloud -- docker push rg.fr-par.scw.cloud/team/app:1.2.3
 
+  # With a key that an engine makes for this command alone:
+  vault-scw-creds exec --role ci --dynamic scaleway/creds/ci -- scw instance server list
+
   # In a shell, with the token of `vault login`:
   eval \"$(vault-scw-creds env --auth token --token-file ~/.vault-token --secret secret/ci/scaleway)\"";
 
 /// Logs in to Vault or OpenBao and hands Scaleway credentials to one command
 ///
 /// The secret is a key/value one with the fields access_key and secret_key, and perhaps organization_id, project_id,
-/// region and zone. The login's token is revoked as soon as the secret is read.
+/// region and zone; the login's token is revoked as soon as it is read. Or an engine makes a key for the command, which
+/// is renewed while the command runs and revoked when it ends.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use towpath::failure::Result;
+use clap::ValueEnum;
+use towpath::failure::{Failure, Result};
 use towpath::scaleway::Field;
 use towpath::vault::SecretPath;
 
@@ -32,9 +33,30 @@ pub(crate) struct SourceArgs {
         value_name = "MOUNT/PATH",
         env = "TOWPATH_SECRET",
         help_heading = "Secret",
+        required_unless_present = "dynamic",
         hide_env_values = true
     )]
-    pub(crate) secret: SecretPath,
+    pub(crate) secret: Option<SecretPath>,
+    /// Instead of a secret, for exec: where an engine makes credentials with a lease, such as scaleway/creds/ci. They are
+    /// renewed while the command runs, and revoked when it ends
+    #[arg(
+        long,
+        value_name = "MOUNT/PATH",
+        env = "TOWPATH_DYNAMIC",
+        help_heading = "Secret",
+        hide_env_values = true
+    )]
+    pub(crate) dynamic: Option<SecretPath>,
+    /// Whether a secret is first asked for without a token, as OpenBao allows: by a login in the same request
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = InlineAuth::Auto,
+        env = "TOWPATH_INLINE_AUTH",
+        help_heading = "Secret",
+        hide_env_values = true
+    )]
+    pub(crate) inline_auth: InlineAuth,
     /// The version of the secret [default: the latest]
     #[arg(
         long,
@@ -69,9 +91,60 @@ pub(crate) struct ReachArgs {
     /// A PEM file with the certificate authority to trust besides the system's
     #[arg(long, value_name = "FILE", env = "VAULT_CACERT", hide_env_values = true)]
     pub(crate) vault_ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate to show to a server that asks for one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VAULT_CLIENT_CERT",
+        requires = "vault_client_key",
+        hide_env_values = true
+    )]
+    pub(crate) vault_client_cert: Option<PathBuf>,
+    /// A PEM file with the key of that certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VAULT_CLIENT_KEY",
+        requires = "vault_client_cert",
+        hide_env_values = true
+    )]
+    pub(crate) vault_client_key: Option<PathBuf>,
     /// Allow plain http to another machine
     #[arg(long, env = "TOWPATH_PLAIN_HTTP", hide_env_values = true)]
     pub(crate) plain_http: bool,
+}
+
+/// Whether to ask without a token first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InlineAuth {
+    /// Yes, and log in when that does not give the secret
+    Auto,
+    /// No: log in at once
+    Never,
+}
+
+impl SourceArgs {
+    /// The secret, for what cannot see to the end of a lease.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when credentials with a lease were asked for.
+    pub(crate) fn secret(&self) -> Result<&SecretPath> {
+        match (&self.secret, &self.dynamic) {
+            (Some(secret), None) => Ok(secret),
+            _ => Err(Failure::usage(
+                "--dynamic is for exec alone: a lease ends with the command that it is for",
+            )
+            .hint("unset --dynamic (TOWPATH_DYNAMIC), and give --secret (TOWPATH_SECRET)")),
+        }
+    }
+
+    /// What was asked for, for messages and reports.
+    pub(crate) fn shown(&self) -> String {
+        self.dynamic
+            .as_ref()
+            .or(self.secret.as_ref())
+            .map_or_else(String::new, ToString::to_string)
+    }
 }
 
 fn parse_field(text: &str) -> Result<(Field, String)> {

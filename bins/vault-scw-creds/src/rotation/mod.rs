@@ -77,6 +77,7 @@ pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outco
                 .into(),
         );
     }
+    args.source.secret()?;
     let vault = access::server(&args.source.vault_addr, &args.source.reach, run.deadline)?;
     let login = access::login(&args.source.login)?;
     let session = access::log_in(&vault, &login, run, &mut signals).await?;
@@ -129,7 +130,7 @@ async fn with_session(
             object = state.current.access_key,
             days = report.age_days,
             "the key in {} is older than --max-age allows",
-            args.source.secret
+            args.source.shown()
         );
     }
     let mut steps = decide(&state, &rhythm, began);
@@ -168,7 +169,10 @@ pub(crate) async fn manager(
     run: &Run,
     session: &Session,
 ) -> Result<Iam> {
-    let secret: &SecretPath = args.iam_secret.as_ref().unwrap_or(&source.secret);
+    let secret: &SecretPath = match &args.iam_secret {
+        Some(secret) => secret,
+        None => source.secret()?,
+    };
     let mount = session.mount_of(secret).await?;
     let reading = session.read(&mount, None).await?;
     let origin = access::origin(secret, &reading);
@@ -193,7 +197,7 @@ fn iam(args: &IamArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Ia
 impl<'a> Work<'a> {
     /// Reads the secret, and sees that all may be done that will have to be.
     async fn begin(args: &'a RotateArgs, run: &'a Run, session: &'a Session) -> Result<Self> {
-        let secret = &args.source.secret;
+        let secret = args.source.secret()?;
         let effect = effect("read", secret.as_str());
         let mount = session.mount_of(secret).await?;
         if mount.version != KvVersion::Two {
@@ -236,7 +240,7 @@ impl<'a> Work<'a> {
         let current = self.iam.get(&access_key).await?.ok_or_else(|| {
             Failure::conflict(format!(
                 "the key in {} is {access_key}, which IAM does not know",
-                self.args.source.secret
+                self.args.source.shown()
             ))
             .hint("was it deleted, or is it of another organization? Write a key that is there to the secret, then rotate")
         })?;
@@ -345,7 +349,7 @@ impl<'a> Work<'a> {
     /// Makes a key, proves it and puts it into the secret. Whatever goes wrong before, it is deleted again.
     async fn replace(&mut self, current: &ApiKey, signals: &mut Signals) -> Result<ApiKey> {
         let marker = Marker {
-            secret: self.args.source.secret.to_string(),
+            secret: self.args.source.shown(),
             born: self.metadata.created_time.clone(),
             after: self.original.version,
             replaces: current.access_key.clone(),
@@ -383,7 +387,7 @@ impl<'a> Work<'a> {
 
     /// Writes the key to the secret, and reads it back. With a failure goes whether the key may be there all the same.
     async fn put(&mut self, key: &ApiKey, secret_key: &Secret) -> Result<(), (Failure, bool)> {
-        let writing = effect("write", self.args.source.secret.as_str());
+        let writing = effect("write", self.args.source.shown());
         let fields = &self.args.source.fields;
         let changes = [
             (plan::key_of(fields, Field::AccessKey), key.access_key.as_str()),
@@ -412,7 +416,7 @@ impl<'a> Work<'a> {
             self.original = there;
             return Ok(());
         }
-        let path = &self.args.source.secret;
+        let path = self.args.source.shown();
         if there.version > self.original.version {
             return Err((
                 Failure::conflict(format!(
@@ -461,7 +465,7 @@ impl<'a> Work<'a> {
     }
 
     async fn note(&mut self, current: &ApiKey) -> Result<()> {
-        let noting = effect("note", format!("metadata of {}", self.args.source.secret));
+        let noting = effect("note", format!("metadata of {}", self.args.source.shown()));
         let previous = Marker::read(&current.description).map(|marker| marker.replaces);
         let notes = [
             (NOTED_KEY, current.access_key.clone()),
@@ -505,11 +509,11 @@ fn field(original: &Original, source: &SourceArgs, field: Field) -> Result<Strin
     let name = plan::key_of(&source.fields, field);
     let value = original
         .field(name)
-        .ok_or_else(|| Failure::not_found(format!("{} has no text {name:?}", source.secret)))?;
+        .ok_or_else(|| Failure::not_found(format!("{} has no text {name:?}", source.shown())))?;
     if !field.accepts(value.trim()) {
         return Err(Failure::input(format!(
             "{name} of {} is not a {field} of Scaleway",
-            source.secret
+            source.shown()
         )));
     }
     Ok(value.trim().to_owned())
