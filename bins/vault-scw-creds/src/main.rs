@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod plan;
 mod report;
+mod rotation;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         Task::Exec(args) => exec::exec(args, &run).await,
         Task::Env(args) => print(args, &run).await,
         Task::Write(args) => files::write(args, &run).await,
+        Task::Rotate(args) => rotation::rotate(args, &run).await,
         Task::Revoke(args) => files::revoke(args, &run).await,
         Task::Doctor(args) => doctor::examine(args, &run).await,
     }

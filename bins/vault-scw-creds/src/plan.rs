@@ -172,13 +172,15 @@ pub(crate) fn credentials(
             return Err(no_such_key(origin, key, reading));
         }
     }
-    Credentials::gather(origin, |field| {
-        let key = mapping
-            .iter()
-            .find(|(mapped, _)| *mapped == field)
-            .map_or(field.name(), |(_, key)| key.as_str());
-        reading.field(key)
-    })
+    Credentials::gather(origin, |field| reading.field(key_of(mapping, field)))
+}
+
+/// The secret's key for a field.
+pub(crate) fn key_of(mapping: &[(Field, String)], field: Field) -> &str {
+    mapping
+        .iter()
+        .find(|(mapped, _)| *mapped == field)
+        .map_or(field.name(), |(_, key)| key.as_str())
 }
 
 /// What else of the secret reaches the command and must not show: the values of its Terraform variables, unless they are
@@ -218,6 +220,7 @@ pub(crate) fn files(args: &FileArgs) -> Vec<PrivateFile> {
         path(&args.scw_config, PrivateFile::ScwConfig),
         path(&args.docker_config, PrivateFile::DockerConfig),
         path(&args.pull_secret, PrivateFile::PullSecret),
+        path(&args.dotenv, PrivateFile::Dotenv),
     ]
     .into_iter()
     .flatten()

@@ -5,6 +5,7 @@ use towpath::cli::Report;
 use towpath::vault::{Reading, Revocation};
 
 use crate::args::SourceArgs;
+use crate::rotation::Rotation;
 
 /// The result of a subcommand.
 #[derive(Debug, Serialize)]
@@ -31,6 +32,9 @@ pub(crate) struct Outcome {
     /// The files, each with what was done to it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) files: Vec<FileOutcome>,
+    /// What `rotate` found and did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotation: Option<Rotation>,
     /// The checks of `doctor`, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) checks: Vec<Check>,
@@ -52,7 +56,8 @@ pub(crate) struct SecretVersion {
 pub(crate) struct FileOutcome {
     /// Where it is.
     pub(crate) path: String,
-    /// `written`, `unchanged`, `removed` or `absent`; `write` or `remove` in a dry run.
+    /// `written`, `changed`, `unchanged`, `removed`, `taken out`, `absent` or `failed`; `write`, `remove` or `take out`
+    /// in a dry run.
     pub(crate) outcome: &'static str,
 }
 
@@ -93,6 +98,7 @@ impl Outcome {
             lease: None,
             variables: Vec::new(),
             files: Vec::new(),
+            rotation: None,
             checks: Vec::new(),
         }
     }
@@ -121,6 +127,26 @@ impl Report for Outcome {
         }
         for file in &self.files {
             lines.push(format!("{:10} {}", file.outcome, file.path));
+        }
+        if let Some(rotation) = &self.rotation {
+            let too_old = if rotation.too_old {
+                ", older than --max-age when this began"
+            } else {
+                ""
+            };
+            lines.push(format!(
+                "key        {} ({} days old{too_old})",
+                rotation.access_key, rotation.age_days
+            ));
+            if rotation.steps.is_empty() {
+                lines.push("nothing    to do".to_owned());
+            }
+            for taken in &rotation.steps {
+                lines.push(format!(
+                    "{:10} {} ({})",
+                    taken.step, taken.access_key, taken.detail
+                ));
+            }
         }
         for check in &self.checks {
             lines.push(format!("{:8} {:10} {}", check.outcome, check.check, check.detail));

@@ -319,6 +319,11 @@ fn elsewhere(answer: &Answer) -> Failure {
         .hint("credentials do not follow a redirect: set --vault-addr (VAULT_ADDR) to where it leads")
 }
 
+/// The server's words in an answer, on one line.
+pub(super) fn words_of(answer: &Answer) -> Option<String> {
+    words(&serde_json::from_slice(&answer.body).unwrap_or_default())
+}
+
 /// The server's words on one line.
 fn words(body: &Body) -> Option<String> {
     let said = if body.errors.is_empty() {

@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod kubernetes;
 mod loopback;
 pub mod person;
+pub mod scaleway;
 pub mod servers;
 pub mod tools;
 pub mod towpath_binaries;

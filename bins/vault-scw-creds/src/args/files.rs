@@ -25,4 +25,7 @@ pub(crate) struct FileArgs {
         hide_env_values = true
     )]
     pub(crate) pull_secret: Option<PathBuf>,
+    /// A file with NAME=value lines, for `docker run --env-file` and the like. Never as a dotenv report of GitLab
+    #[arg(long, value_name = "FILE", env = "TOWPATH_DOTENV", hide_env_values = true)]
+    pub(crate) dotenv: Option<PathBuf>,
 }

@@ -4,8 +4,10 @@ mod doctor;
 mod env;
 mod exec;
 mod files;
+mod iam;
 mod login;
 mod revoke;
+mod rotate;
 mod source;
 mod variables;
 mod write;
@@ -14,8 +16,10 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use env::{EnvArgs, Format};
 pub(crate) use exec::ExecArgs;
 pub(crate) use files::FileArgs;
+pub(crate) use iam::IamArgs;
 pub(crate) use login::{Auth, LoginArgs};
 pub(crate) use revoke::RevokeArgs;
+pub(crate) use rotate::RotateArgs;
 pub(crate) use source::{InlineAuth, ReachArgs, SourceArgs};
 pub(crate) use variables::VariableArgs;
 pub(crate) use write::WriteArgs;
@@ -72,6 +76,8 @@ pub(crate) enum Task {
     Env(EnvArgs),
     /// Write the credentials to files that other tools read
     Write(WriteArgs),
+    /// Replace the API key in the secret by a new one, and let the old one end
+    Rotate(RotateArgs),
     /// Remove what `write` wrote, and revoke a token from a file
     Revoke(RevokeArgs),
     /// Check address, login and secret one by one, printing no value

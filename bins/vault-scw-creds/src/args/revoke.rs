@@ -6,7 +6,7 @@ use super::{FileArgs, ReachArgs};
 
 /// `revoke`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("revoked").args(["scw_config", "docker_config", "pull_secret", "token_file"]).required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("revoked").args(["scw_config", "docker_config", "pull_secret", "dotenv", "token_file"]).required(true).multiple(true)))]
 pub(crate) struct RevokeArgs {
     /// Which files
     #[command(flatten)]

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use towpath::scaleway::RegistryHost;
 
-use super::{FileArgs, SourceArgs};
+use super::{FileArgs, SourceArgs, VariableArgs};
 
 /// `write`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("written").args(["scw_config", "docker_config", "pull_secret"]).required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("written").args(["scw_config", "docker_config", "pull_secret", "dotenv"]).required(true).multiple(true)))]
 pub(crate) struct WriteArgs {
     /// Where the credentials come from
     #[command(flatten)]
@@ -16,6 +16,9 @@ pub(crate) struct WriteArgs {
     /// Which files
     #[command(flatten)]
     pub(crate) files: FileArgs,
+    /// Which variables are in the dotenv file
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
     /// The profile in the scw configuration [default: the one without a name]
     #[arg(
         long,
