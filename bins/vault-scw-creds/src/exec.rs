@@ -7,8 +7,9 @@ use towpath::scaleway::{Credentials, DockerFolder, docker_config};
 use towpath::secret::Secret;
 use towpath::vault::{Reading, Revocation, SecretPath};
 
-use crate::access;
+use crate::access::{self, Access};
 use crate::args::ExecArgs;
+use crate::mint;
 use crate::plan::{self, Environment};
 use crate::report::{self, SecretVersion, token_word};
 
@@ -41,14 +42,41 @@ pub(crate) async fn exec(args: &ExecArgs, run: &Run) -> anyhow::Result<Outcome> 
 async fn with_secret(args: &ExecArgs, run: &Run, signals: &mut Signals) -> anyhow::Result<Outcome> {
     let withheld = access::login(&args.source.login)?.secrets();
     let mut access = access::obtain(&args.source, run, signals).await?;
+    // A dry run makes no key: nobody else should have to clean up after it.
+    let done = if args.mint && !args.dry_run {
+        with_minted_key(args, &access, &withheld, run, signals).await
+    } else {
+        let given = Given {
+            credentials: &access.credentials,
+            reading: &access.reading,
+            withheld: &withheld,
+        };
+        survive(with_credentials(args, &given, run, signals))
+            .await
+            .map_err(Into::into)
+            .flatten()
+    };
+    access.settle().await;
+    conclude(args, done?, &access.reading, access.token, None)
+}
+
+/// With a key that IAM makes for this command.
+async fn with_minted_key(
+    args: &ExecArgs,
+    access: &Access,
+    withheld: &[Secret],
+    run: &Run,
+    signals: &mut Signals,
+) -> anyhow::Result<Done> {
+    let minted = mint::mint(args, access, run, signals).await?;
     let given = Given {
-        credentials: &access.credentials,
-        reading: &access.reading,
-        withheld: &withheld,
+        credentials: &minted.credentials,
+        reading: &minted.reading,
+        withheld,
     };
     let done = survive(with_credentials(args, &given, run, signals)).await;
-    access.settle().await;
-    conclude(args, done??, &access.reading, access.token, None)
+    minted.delete().await;
+    done?
 }
 
 /// With credentials that end with their lease: token and lease last as long as the command.

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use towpath::scaleway::RegistryHost;
 
-use super::{SourceArgs, VariableArgs};
+use super::iam::parse_span;
+use super::{IamArgs, SourceArgs, VariableArgs};
 
 /// `exec`.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +30,37 @@ pub(crate) struct ExecArgs {
     /// The folder that artifacts are taken from: no credentials are written inside
     #[arg(long, value_name = "DIR", env = "CI_PROJECT_DIR", hide_env_values = true)]
     pub(crate) project_dir: Option<PathBuf>,
+    /// Use the secret's key only to have IAM make another, for this command alone: it is deleted when the command ends, and
+    /// ends by itself if nobody can delete it
+    #[arg(
+        long,
+        env = "TOWPATH_MINT",
+        conflicts_with = "dynamic",
+        hide_env_values = true
+    )]
+    pub(crate) mint: bool,
+    /// Whose that key is, by the id of an application [default: whose the secret's key is]
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "TOWPATH_MINT_APPLICATION",
+        requires = "mint",
+        hide_env_values = true
+    )]
+    pub(crate) mint_application: Option<String>,
+    /// When it ends by itself [default: five minutes after the run's own limit]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "TOWPATH_MINT_FOR",
+        requires = "mint",
+        value_parser = parse_span,
+        hide_env_values = true
+    )]
+    pub(crate) mint_for: Option<Duration>,
+    /// How Scaleway's IAM is reached
+    #[command(flatten)]
+    pub(crate) iam: IamArgs,
     /// Pass on what the command prints as it is, secrets and all: for output that has to stay the same to the last byte
     #[arg(long, env = "TOWPATH_NO_MASK", hide_env_values = true)]
     pub(crate) no_mask: bool,

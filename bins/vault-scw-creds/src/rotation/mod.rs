@@ -180,7 +180,8 @@ pub(crate) async fn manager(
     iam(args, source, run, credentials.secret_key().clone())
 }
 
-fn iam(args: &IamArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
+/// IAM, asked with this key.
+pub(crate) fn iam(args: &IamArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
     let settings = Settings {
         plain_http: if source.reach.plain_http {
             PlainHttp::Allowed
