@@ -15,8 +15,9 @@ use towpath::vault::{Lease, Login, Reading, Revocation, SecretPath, Session, Vau
 use crate::args::{Auth, InlineAuth, LoginArgs, ReachArgs, SourceArgs};
 use crate::plan;
 
-/// How long giving a token back may take. It has its own time, since the run's may be over by then.
-const REVOKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long giving a token back may take where the server limits our rate; one that does not answer is given 5 s. It has
+/// its own time, since the run's may be over by then.
+const REVOKE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a server may go on limiting our rate before we give up: many jobs that begin at once have to take turns.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -241,6 +242,13 @@ pub(crate) async fn obtain_leased(
     let vault = server(&source.vault_addr, &source.reach, run.deadline)?;
     let login = login(&source.login)?;
     let session = log_in(&vault, &login, run, signals).await?;
+    if session.uses() > 0 {
+        tracing::warn!(
+            hint = "let the role set no limit (token_num_uses)",
+            "the token is good for {} requests, and the lease of {path} ends with the last of them",
+            session.uses()
+        );
+    }
     let effect = effect("read", path.as_str());
     let made = survive(async {
         let mut making = pin!(session.obtain(path));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use towpath_sandbox::jwt::Signer;
-use towpath_sandbox::servers::{Canned, Fault, JwtRole, Proxy, Rule};
+use towpath_sandbox::servers::{Canned, Fault, JwtRole, KubernetesRole, Proxy, Rule};
 use world::engine::{CREDS, Engine};
 use world::{Ran, SECRET_KEY, World, run};
 
@@ -87,9 +87,20 @@ fn canned(status: u16, body: &str) -> Fault {
 #[tokio::test]
 async fn kubernetes_token_review_down_is_403_and_named_as_a_possibility() {
     let case = Case::start().await;
-    let body = json!({"kubernetes_host": "http://127.0.0.1:9", "disable_local_ca_jwt": true});
-    case.write("auth/kubernetes/config", body).await;
-    let ran = case.exec(&[], &[]).await;
+    let server = &case.world.server;
+    server
+        .enable_kubernetes_auth("down", "http://127.0.0.1:9")
+        .await
+        .unwrap();
+    let role = KubernetesRole {
+        service_accounts: vec!["deployer".to_owned()],
+        namespaces: vec!["gitlab-ci".to_owned()],
+        audience: Some("vault".to_owned()),
+        policies: vec!["ci".to_owned()],
+        ttl: "15m".to_owned(),
+    };
+    server.write_kubernetes_role("down", "ci", &role).await.unwrap();
+    let ran = case.exec(&["--auth-mount", "down"], &[]).await;
     case.refused(
         &ran,
         4,
@@ -484,24 +495,41 @@ async fn revoking_a_batch_token_is_400_and_it_expires() {
 #[tokio::test]
 async fn a_token_without_uses_left_is_403() {
     let case = Case::start().await;
+    let body = json!({"policies": ["ci"], "ttl": "10m", "no_parent": true, "num_uses": 1});
+    let token = case.write("auth/token/create", body).await["auth"]["client_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // Looking it up is the one use that it has.
+    let ran = case.exec(&["--auth", "token"], &[("VAULT_TOKEN", &token)]).await;
+    case.refused(&ran, 4, &["good for one request", "token_num_uses"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_login_whose_token_has_few_uses_is_told_what_that_does_to_a_lease() {
+    let case = Case::start().await;
+    let engine = Engine::mount(&case.world, 3600, 3600).await;
     let role = case
         .world
         .server
         .make_approle("approle", "ci", &["ci"])
         .await
         .unwrap();
-    let body = json!({"token_policies": ["ci"], "token_num_uses": 1});
+    let body = json!({"token_policies": ["ci"], "token_num_uses": 3});
     case.write("auth/approle/role/ci", body).await;
     let (id, secret) = (case.world.path("role-id"), case.world.path("secret-id"));
     std::fs::write(&id, role.role_id).unwrap();
     std::fs::write(&secret, role.secret_id).unwrap();
     let variables = [
+        ("VAULT_ADDR", engine.address.as_str()),
         ("VAULT_ROLE_ID_FILE", id.to_str().unwrap()),
         ("VAULT_SECRET_ID_FILE", secret.to_str().unwrap()),
     ];
-    let flags = ["--auth", "approle", "--inline-auth", "never"];
-    let ran = case.exec(&flags, &variables).await;
-    case.refused(&ran, 4, &["good for 1 requests", "token_num_uses"])
+    let ran = case
+        .exec(&["--auth", "approle", "--dynamic", CREDS], &variables)
+        .await;
+    case.refused(&ran, 42, &["good for 3 requests", "token_num_uses"])
         .await;
 }
 

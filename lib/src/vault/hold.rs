@@ -20,10 +20,11 @@ use crate::cli::effect;
 use crate::deadline::Deadline;
 use crate::failure::{Kind, Result, survive};
 
-/// How long giving back may take in all. It has its own time, since the run's may be over by then.
-const RELEASE_WITHIN: Duration = Duration::from_secs(10);
+/// How long giving back may take in all, where a server limits our rate; one that does not answer takes 10 s at most, 5 s
+/// for each request. It has its own time, since the run's may be over by then.
+const RELEASE_WITHIN: Duration = Duration::from_secs(30);
 /// How much of that the lease may take, so that the token has its turn.
-const LEASE_WITHIN: Duration = Duration::from_secs(5);
+const LEASE_WITHIN: Duration = Duration::from_secs(15);
 /// How long one renewal may take.
 const RENEW_WITHIN: Duration = Duration::from_secs(30);
 /// No renewal is sooner than this after another.

@@ -71,7 +71,7 @@ impl Vault {
             Ok(answer) => answer,
             // A proxy between us may take offence at the headers in ways that are no answer at all.
             Err(failure) if failure.kind() == Kind::Denied => return Ok(None),
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(self.explain(failure).await),
         };
         if answer.status == StatusCode::TOO_MANY_REQUESTS || BUSY_BUT_ALIVE.contains(&answer.status) {
             // A login would fare no better.

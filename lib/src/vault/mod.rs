@@ -30,6 +30,8 @@ pub use lease::Lease;
 pub use login::{Login, SERVICE_ACCOUNT_TOKEN};
 pub use session::{Revocation, Session};
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rustify::endpoint::Endpoint;
 use serde::Deserialize;
@@ -38,7 +40,7 @@ use serde_json::Value;
 use vaultrs::api::EndpointMiddleware;
 
 use self::refusal::Asked;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::http::header::HeaderName;
 use crate::http::{self, Body, Client, Method, Repeat, StatusCode, Url};
 use crate::secret::Secret;
@@ -62,6 +64,9 @@ const BUSY_BUT_ALIVE: &[StatusCode] = &[
 /// No answer that we ask for is anywhere near this many bytes.
 const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
 
+/// How long one request that gives something back may take.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// Set by every client, so that a forged request of a browser can be told from ours.
@@ -73,6 +78,8 @@ pub struct Vault {
     http: Client,
     address: Url,
     namespace: Option<String>,
+    /// How long one request may take, when that is less than usual.
+    answer_within: Option<Duration>,
 }
 
 /// What a server says about itself without a login.
@@ -128,6 +135,7 @@ impl Vault {
             http,
             address,
             namespace,
+            answer_within: None,
         })
     }
 
@@ -149,6 +157,14 @@ impl Vault {
         Vault {
             http: self.http.with_deadline(deadline),
             ..self.clone()
+        }
+    }
+
+    /// The same server for giving back: under another deadline, for which a server that does not answer is not waited.
+    fn for_release(&self, deadline: crate::deadline::Deadline) -> Self {
+        Vault {
+            answer_within: Some(RELEASED_WITHIN),
+            ..self.with_deadline(deadline)
         }
     }
 
@@ -251,7 +267,30 @@ impl Vault {
         if let Some(token) = token {
             request = request.secret_header(TOKEN, token);
         }
-        Answer::of(request).await
+        if let Some(limit) = self.answer_within {
+            request = request.timeout(limit);
+        }
+        match Answer::of(request).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(self.explain(failure).await),
+        }
+    }
+
+    /// A server that breaks off may want to know first who we are.
+    async fn explain(&self, failure: Failure) -> Failure {
+        let never_arrived = std::error::Error::source(&failure)
+            .and_then(|source| source.downcast_ref::<http::Unanswered>())
+            .is_none_or(http::Unanswered::never_arrived);
+        if failure.kind() != Kind::Unavailable || never_arrived {
+            return failure;
+        }
+        match self.http.check_client_certificate(&self.address).await {
+            Ok(()) => failure,
+            Err(refused) => refused.hint(
+                "give the certificate that the server knows us by, and its key, with --vault-client-cert \
+                 (VAULT_CLIENT_CERT) and --vault-client-key (VAULT_CLIENT_KEY)",
+            ),
+        }
     }
 
     fn http(&self) -> &Client {
@@ -311,14 +350,11 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::deadline::Deadline;
-    use crate::failure::Kind;
 
     const LOGGED_IN: &str =
         r#"{"data":null,"auth":{"client_token":"s.canary-token-of-the-vault-test","lease_duration":900}}"#;

@@ -155,8 +155,12 @@ impl Asked<'_> {
                 Login::Token { .. } => "the token expired, was revoked or is of another namespace: log in again",
             }),
             Asked::Mount { uses, .. } | Asked::Read { uses, .. } if *uses > 0 => {
+                let good_for = match uses {
+                    1 => "one request".to_owned(),
+                    uses => format!("{uses} requests"),
+                };
                 Failure::denied(format!("{} any more", self.object("does not allow"))).hint(format!(
-                    "the token was good for {uses} requests: let the role give more (token_num_uses), or no limit"
+                    "the token was good for {good_for}: let the role give more (token_num_uses), or no limit"
                 ))
             }
             Asked::Mount {

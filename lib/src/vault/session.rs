@@ -98,8 +98,9 @@ pub(super) struct Lookup {
     ttl: u64,
     #[serde(default)]
     renewable: bool,
+    /// Below zero for the last one.
     #[serde(default)]
-    num_uses: u64,
+    num_uses: i64,
     #[serde(default, rename = "type")]
     token_type: String,
 }
@@ -123,7 +124,7 @@ impl Session {
             token,
             policies: lookup.policies.unwrap_or_default(),
             term: Term::new(lookup.ttl, lookup.renewable),
-            uses: lookup.num_uses,
+            uses: lookup.num_uses.unsigned_abs(),
             batch: lookup.token_type == "batch",
             issued: false,
         }
@@ -179,7 +180,7 @@ impl Session {
         if self.batch {
             return Ok(Revocation::Expires);
         }
-        self.vault.with_deadline(deadline).revoke_self(&self.token).await
+        self.vault.for_release(deadline).revoke_self(&self.token).await
     }
 }
 
