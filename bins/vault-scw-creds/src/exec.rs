@@ -9,6 +9,7 @@ use towpath::vault::{Reading, Revocation, SecretPath};
 
 use crate::access;
 use crate::args::ExecArgs;
+use crate::mint::mint;
 use crate::plan::{self, Environment};
 use crate::report::{self, SecretVersion, token_word};
 
@@ -39,14 +40,30 @@ pub(crate) async fn exec(args: &ExecArgs, run: &Run) -> anyhow::Result<Outcome> 
 
 /// With a secret that stays: its token is gone before the command starts.
 async fn with_secret(args: &ExecArgs, run: &Run, signals: &mut Signals) -> anyhow::Result<Outcome> {
-    let withheld = access::login(&args.source.login)?.secrets();
+    let mut withheld = access::login(&args.source.login)?.secrets();
     let mut access = access::obtain(&args.source, run, signals).await?;
+    let minted = match mint(args, &access, run, signals).await {
+        Ok(minted) => minted,
+        Err(failure) => {
+            access.settle().await;
+            return Err(failure.into());
+        }
+    };
+    if minted.is_some() {
+        // The key that makes keys is none of the command's business.
+        withheld.push(access.credentials.secret_key().clone());
+    }
     let given = Given {
-        credentials: &access.credentials,
+        credentials: minted
+            .as_ref()
+            .map_or(&access.credentials, |minted| &minted.credentials),
         reading: &access.reading,
         withheld: &withheld,
     };
     let done = survive(with_credentials(args, &given, run, signals)).await;
+    if let Some(minted) = minted {
+        minted.release().await;
+    }
     access.settle().await;
     conclude(args, done??, &access.reading, access.token, None)
 }

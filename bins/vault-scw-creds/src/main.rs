@@ -8,6 +8,7 @@ mod args;
 mod doctor;
 mod exec;
 mod files;
+mod mint;
 mod plan;
 mod report;
 mod rotation;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use towpath::scaleway::RegistryHost;
 
-use super::{SourceArgs, VariableArgs};
+use super::{MintArgs, SourceArgs, VariableArgs};
 
 /// `exec`.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,6 +16,9 @@ pub(crate) struct ExecArgs {
     /// Which variables are made of them
     #[command(flatten)]
     pub(crate) variables: VariableArgs,
+    /// A key for this command alone
+    #[command(flatten)]
+    pub(crate) mint: MintArgs,
     /// Log docker and its relatives in to this registry, by a private DOCKER_CONFIG (repeatable)
     #[arg(
         long,

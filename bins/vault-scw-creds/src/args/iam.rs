@@ -9,15 +9,7 @@ use towpath::vault::SecretPath;
 /// How Scaleway's IAM is reached, and how a new key is proven.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Scaleway IAM")]
-pub(crate) struct IamArgs {
-    /// The secret with the key that manages keys, as MOUNT/PATH [default: the secret itself]
-    #[arg(
-        long,
-        value_name = "MOUNT/PATH",
-        env = "TOWPATH_IAM_SECRET",
-        hide_env_values = true
-    )]
-    pub(crate) iam_secret: Option<SecretPath>,
+pub(crate) struct ProofArgs {
     /// The address of Scaleway's API
     #[arg(
         long,
@@ -62,7 +54,21 @@ pub(crate) struct IamArgs {
     pub(crate) proof_pause: Duration,
 }
 
-impl IamArgs {
+/// Whose key asks IAM.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Scaleway IAM")]
+pub(crate) struct ManagerArgs {
+    /// The secret with the key that manages keys, as MOUNT/PATH [default: the secret itself]
+    #[arg(
+        long,
+        value_name = "MOUNT/PATH",
+        env = "TOWPATH_IAM_SECRET",
+        hide_env_values = true
+    )]
+    pub(crate) iam_secret: Option<SecretPath>,
+}
+
+impl ProofArgs {
     /// How a new key is proven.
     pub(crate) fn proof(&self) -> Proof {
         Proof {

@@ -21,7 +21,7 @@ use towpath::vault::{KvVersion, Mount, Original, Replaced, SecretMetadata, Secre
 use self::decision::{Gone, Other, Past, Rhythm, State, Step, Why, age, decide, later};
 use self::marker::Marker;
 use crate::access;
-use crate::args::{IamArgs, RotateArgs, SourceArgs};
+use crate::args::{ManagerArgs, ProofArgs, RotateArgs, SourceArgs};
 use crate::plan;
 use crate::report::{self, token_word};
 
@@ -164,7 +164,8 @@ async fn before_the_next(run: &Run, signals: &mut Signals) -> Result<()> {
 
 /// IAM, asked with the key that is in a secret.
 pub(crate) async fn manager(
-    args: &IamArgs,
+    args: &ManagerArgs,
+    proof: &ProofArgs,
     source: &SourceArgs,
     run: &Run,
     session: &Session,
@@ -177,10 +178,14 @@ pub(crate) async fn manager(
     let reading = session.read(&mount, None).await?;
     let origin = access::origin(secret, &reading);
     let credentials = plan::credentials(&reading, &source.fields, &origin)?;
-    iam(args, source, run, credentials.secret_key().clone())
+    iam(proof, source, run, credentials.secret_key().clone())
 }
 
-fn iam(args: &IamArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
+/// IAM, asked with a key.
+///
+/// # Errors
+/// Usage (exit 2) or denied (exit 4) for an address that cannot be used.
+pub(crate) fn iam(args: &ProofArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
     let settings = Settings {
         plain_http: if source.reach.plain_http {
             PlainHttp::Allowed
@@ -211,11 +216,11 @@ impl<'a> Work<'a> {
         let metadata = session.metadata(&mount).await?;
         let original = session.original(&mount).await?;
         effect.done(&format!("version {}", original.version));
-        let manager = match &args.iam.iam_secret {
-            Some(_) => manager(&args.iam, &args.source, run, session).await?,
+        let manager = match &args.manager.iam_secret {
+            Some(_) => manager(&args.manager, &args.proof, &args.source, run, session).await?,
             None => {
                 let key = field(&original, &args.source, Field::SecretKey)?;
-                iam(&args.iam, &args.source, run, Secret::new(key))?
+                iam(&args.proof, &args.source, run, Secret::new(key))?
             }
         };
         Ok(Work {
@@ -364,7 +369,7 @@ impl<'a> Work<'a> {
         making.done(&key.access_key);
 
         let proving = effect("prove", format!("API key {}", key.access_key));
-        let proof = self.args.iam.proof();
+        let proof = self.args.proof.proof();
         let proven = tokio::select! {
             proven = self.iam.prove(&key.access_key, &secret_key, &proof) => proven,
             signal = signals.ending() => Err(self.run.ended_by(signal, "proving the new key")),
