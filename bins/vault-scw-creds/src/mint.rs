@@ -45,7 +45,8 @@ pub(crate) async fn mint(
     };
     refuse_exposure(args)?;
     let manager = access.credentials.secret_key().clone();
-    let iam = rotation::iam(&args.mint.proof, &args.source, run, manager)?;
+    let iam = rotation::iam(&args.mint.proof.api, &args.source, run, manager)?
+        .with_pause(args.mint.proof.proof_pause);
     let description = format!("vault-scw-creds exec: for one command, trace {}", run.trace);
     let project = access
         .credentials

@@ -10,15 +10,9 @@ use towpath::vault::SecretPath;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Scaleway IAM")]
 pub(crate) struct ProofArgs {
-    /// The address of Scaleway's API
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SCW_API_URL",
-        default_value = API_URL,
-        hide_env_values = true
-    )]
-    pub(crate) scw_api_url: String,
+    /// Where IAM is
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
     /// What a new key is tried with: a path of the API that its bearer may read [default: the key's own entry in IAM]
     #[arg(long, value_name = "PATH", env = "TOWPATH_PROOF_PATH", hide_env_values = true)]
     pub(crate) proof_path: Option<String>,
@@ -52,6 +46,21 @@ pub(crate) struct ProofArgs {
         hide_env_values = true
     )]
     pub(crate) proof_pause: Duration,
+}
+
+/// Where IAM is.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Scaleway IAM")]
+pub(crate) struct ApiArgs {
+    /// The address of Scaleway's API
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SCW_API_URL",
+        default_value = API_URL,
+        hide_env_values = true
+    )]
+    pub(crate) scw_api_url: String,
 }
 
 /// Whose key asks IAM.

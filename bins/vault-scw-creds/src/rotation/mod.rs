@@ -18,10 +18,11 @@ use towpath::scaleway::{ApiKey, Field, Iam, NewApiKey};
 use towpath::secret::Secret;
 use towpath::vault::{KvVersion, Mount, Original, Replaced, SecretMetadata, SecretPath, Session};
 
-use self::decision::{Gone, Other, Past, Rhythm, State, Step, Why, age, decide, later};
+pub(crate) use self::decision::age;
+use self::decision::{Gone, Other, Past, Rhythm, State, Step, Why, decide, later};
 use self::marker::Marker;
 use crate::access;
-use crate::args::{ManagerArgs, ProofArgs, RotateArgs, SourceArgs};
+use crate::args::{ApiArgs, ManagerArgs, RotateArgs, SourceArgs};
 use crate::plan;
 use crate::report::{self, token_word};
 
@@ -165,7 +166,7 @@ async fn before_the_next(run: &Run, signals: &mut Signals) -> Result<()> {
 /// IAM, asked with the key that is in a secret.
 pub(crate) async fn manager(
     args: &ManagerArgs,
-    proof: &ProofArgs,
+    api: &ApiArgs,
     source: &SourceArgs,
     run: &Run,
     session: &Session,
@@ -178,14 +179,14 @@ pub(crate) async fn manager(
     let reading = session.read(&mount, None).await?;
     let origin = access::origin(secret, &reading);
     let credentials = plan::credentials(&reading, &source.fields, &origin)?;
-    iam(proof, source, run, credentials.secret_key().clone())
+    iam(api, source, run, credentials.secret_key().clone())
 }
 
 /// IAM, asked with a key.
 ///
 /// # Errors
 /// Usage (exit 2) or denied (exit 4) for an address that cannot be used.
-pub(crate) fn iam(args: &ProofArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
+pub(crate) fn iam(api: &ApiArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
     let settings = Settings {
         plain_http: if source.reach.plain_http {
             PlainHttp::Allowed
@@ -194,9 +195,8 @@ pub(crate) fn iam(args: &ProofArgs, source: &SourceArgs, run: &Run, key: Secret)
         },
         ..Settings::new("scaleway")
     };
-    let address = parse_base_url("--scw-api-url", &args.scw_api_url)?;
-    let iam = Iam::new(Client::new(settings, run.deadline)?, address, key)?;
-    Ok(iam.with_pause(args.proof_pause))
+    let address = parse_base_url("--scw-api-url", &api.scw_api_url)?;
+    Iam::new(Client::new(settings, run.deadline)?, address, key)
 }
 
 impl<'a> Work<'a> {
@@ -217,17 +217,17 @@ impl<'a> Work<'a> {
         let original = session.original(&mount).await?;
         effect.done(&format!("version {}", original.version));
         let manager = match &args.manager.iam_secret {
-            Some(_) => manager(&args.manager, &args.proof, &args.source, run, session).await?,
+            Some(_) => manager(&args.manager, &args.proof.api, &args.source, run, session).await?,
             None => {
                 let key = field(&original, &args.source, Field::SecretKey)?;
-                iam(&args.proof, &args.source, run, Secret::new(key))?
+                iam(&args.proof.api, &args.source, run, Secret::new(key))?
             }
         };
         Ok(Work {
             args,
             run,
             session,
-            iam: manager,
+            iam: manager.with_pause(args.proof.proof_pause),
             mount,
             metadata,
             original,
@@ -486,7 +486,7 @@ impl<'a> Work<'a> {
 }
 
 /// Sees that the token may do what will have to be done, before a key is made that could not be stored.
-async fn may_write(session: &Session, mount: &Mount) -> Result<()> {
+pub(crate) async fn may_write(session: &Session, mount: &Mount) -> Result<()> {
     let paths = [mount.data_path(), mount.metadata_path()];
     let capabilities = session.capabilities(&paths).await?;
     for path in &paths {
