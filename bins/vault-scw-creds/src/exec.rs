@@ -7,9 +7,9 @@ use towpath::scaleway::{Credentials, DockerFolder, docker_config};
 use towpath::secret::Secret;
 use towpath::vault::{Reading, Revocation, SecretPath};
 
-use crate::access;
+use crate::access::{self, Access};
 use crate::args::ExecArgs;
-use crate::mint::mint;
+use crate::mint;
 use crate::plan::{self, Environment};
 use crate::report::{self, SecretVersion, token_word};
 
@@ -40,32 +40,46 @@ pub(crate) async fn exec(args: &ExecArgs, run: &Run) -> anyhow::Result<Outcome> 
 
 /// With a secret that stays: its token is gone before the command starts.
 async fn with_secret(args: &ExecArgs, run: &Run, signals: &mut Signals) -> anyhow::Result<Outcome> {
-    let mut withheld = access::login(&args.source.login)?.secrets();
+    let withheld = access::login(&args.source.login)?.secrets();
     let mut access = access::obtain(&args.source, run, signals).await?;
-    let minted = match mint(args, &access, run, signals).await {
-        Ok(minted) => minted,
-        Err(failure) => {
-            access.settle().await;
-            return Err(failure.into());
-        }
+    // A dry run makes no key: nobody else should have to clean up after it.
+    let done = if args.mint && !args.dry_run {
+        with_minted_key(args, &access, &withheld, run, signals).await
+    } else {
+        let given = Given {
+            credentials: &access.credentials,
+            reading: &access.reading,
+            withheld: &withheld,
+        };
+        survive(with_credentials(args, &given, run, signals))
+            .await
+            .map_err(Into::into)
+            .flatten()
     };
-    if minted.is_some() {
-        // The key that makes keys is none of the command's business.
-        withheld.push(access.credentials.secret_key().clone());
-    }
+    access.settle().await;
+    conclude(args, done?, &access.reading, access.token, None)
+}
+
+/// With a key that IAM makes for this command.
+async fn with_minted_key(
+    args: &ExecArgs,
+    access: &Access,
+    withheld: &[Secret],
+    run: &Run,
+    signals: &mut Signals,
+) -> anyhow::Result<Done> {
+    let minted = mint::mint(args, access, run, signals).await?;
+    // The key that makes keys may lie about in the job's variables as well.
+    let mut withheld = withheld.to_vec();
+    withheld.push(access.credentials.secret_key().clone());
     let given = Given {
-        credentials: minted
-            .as_ref()
-            .map_or(&access.credentials, |minted| &minted.credentials),
-        reading: &access.reading,
+        credentials: &minted.credentials,
+        reading: &minted.reading,
         withheld: &withheld,
     };
     let done = survive(with_credentials(args, &given, run, signals)).await;
-    if let Some(minted) = minted {
-        minted.release().await;
-    }
-    access.settle().await;
-    conclude(args, done??, &access.reading, access.token, None)
+    minted.delete().await;
+    done?
 }
 
 /// With credentials that end with their lease: token and lease last as long as the command.
