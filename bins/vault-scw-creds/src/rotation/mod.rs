@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use towpath::cli::{Outcome, Run, effect};
 use towpath::deadline::Deadline;
-use towpath::failure::{Failure, Kind, Result};
+use towpath::failure::{Failure, Kind, Result, survive};
 use towpath::http::{Client, PlainHttp, Settings, parse_base_url};
 use towpath::process::Signals;
 use towpath::scaleway::{ApiKey, Field, Iam, NewApiKey};
@@ -83,7 +83,9 @@ pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outco
     let login = access::login(&args.source.login)?;
     let session = access::log_in(&vault, &login, run, &mut signals).await?;
     let mut rotation = None;
-    let worked = with_session(args, run, &session, &mut signals, &mut rotation).await;
+    let worked = survive(with_session(args, run, &session, &mut signals, &mut rotation))
+        .await
+        .flatten();
     let token = access::give_back(&session).await;
     let mut report = report::Outcome::of("rotate", args.dry_run);
     report.token = Some(token_word(token));
