@@ -69,10 +69,13 @@ async fn with_minted_key(
     signals: &mut Signals,
 ) -> anyhow::Result<Done> {
     let minted = mint::mint(args, access, run, signals).await?;
+    // The key that makes keys may lie about in the job's variables as well.
+    let mut withheld = withheld.to_vec();
+    withheld.push(access.credentials.secret_key().clone());
     let given = Given {
         credentials: &minted.credentials,
         reading: &minted.reading,
-        withheld,
+        withheld: &withheld,
     };
     let done = survive(with_credentials(args, &given, run, signals)).await;
     minted.delete().await;

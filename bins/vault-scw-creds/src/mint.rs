@@ -50,7 +50,7 @@ pub(crate) async fn mint(
     signals: &mut Signals,
 ) -> Result<Minted> {
     let manager = manager(args, access, run, signals).await?;
-    let iam = rotation::iam(&args.iam, &args.source, run, manager)?;
+    let iam = rotation::iam(&args.proof.api, &args.source, run, manager)?.with_pause(args.proof.proof_pause);
     let bearer = async {
         match &args.mint_application {
             Some(id) => Ok(Bearer::Application(id.clone())),
@@ -96,7 +96,7 @@ pub(crate) async fn mint(
     making.done(&format!("{}, until {end} at most", key.access_key));
     let proven = survive(async {
         let proving = effect("prove", format!("API key {}", key.access_key));
-        let proof = args.iam.proof();
+        let proof = args.proof.proof();
         let asked = tokio::select! {
             asked = iam.prove(&key.access_key, &secret_key, &proof) => asked?,
             signal = signals.ending() => return Err(run.ended_by(signal, "proving the new key")),
@@ -123,7 +123,7 @@ pub(crate) async fn mint(
 
 /// The key that may make others: that of the secret, or of a secret of its own.
 async fn manager(args: &ExecArgs, access: &Access, run: &Run, signals: &mut Signals) -> Result<Secret> {
-    let Some(secret) = &args.iam.iam_secret else {
+    let Some(secret) = &args.manager.iam_secret else {
         return Ok(access.credentials.secret_key().clone());
     };
     let mut source = args.source.clone();

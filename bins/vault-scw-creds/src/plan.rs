@@ -125,6 +125,12 @@ impl Environment {
     pub(crate) fn render(&self, format: Format) -> Result<Secret> {
         let lines: Vec<String> = match format {
             Format::Shell => {
+                if let Some((name, _)) = self.to_set().find(|(_, value)| value.contains('\0')) {
+                    return Err(Failure::input(format!(
+                        "the value of {name} cannot stand in a variable: it has a zero byte"
+                    ))
+                    .hint("use --format json"));
+                }
                 let unset: Vec<&str> = self.to_unset().collect();
                 let exports = self.to_set().map(|(name, value)| {
                     // Within single quotes a shell takes everything as it is, but for the quote itself.
@@ -137,9 +143,13 @@ impl Environment {
             Format::Dotenv => self
                 .to_set()
                 .map(|(name, value)| {
-                    if value.contains(|c: char| c.is_control() || c == '$') {
+                    // Who reads such files agrees on plain values alone: some take quotes, `#`, `$` and backslashes
+                    // as they are, and some do not.
+                    let odd = |c: char| c.is_control() || "$`'\"\\#".contains(c);
+                    if value.contains(odd) || value.trim() != value {
                         return Err(Failure::input(format!(
-                            "the value of {name} cannot stand in a dotenv file: it has a line break or a `$`"
+                            "the value of {name} cannot stand in a dotenv file: it has a line break, a blank at an end, \
+                             a quote, or one of $ ` # \\"
                         ))
                         .hint("use --format json or shell"));
                     }

@@ -66,11 +66,11 @@ pub(crate) struct FileOutcome {
 pub(crate) struct Check {
     /// What was checked.
     pub(crate) check: &'static str,
-    /// `ok`, `failed`, or `skipped` after a failure that it depends on.
+    /// `ok`, `warning`, `failed`, or `skipped`: it depends on what failed, or was not to be looked at.
     pub(crate) outcome: &'static str,
     /// What was found.
     pub(crate) detail: String,
-    /// What to do, after a failure.
+    /// What to do, after a failure or a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
 }

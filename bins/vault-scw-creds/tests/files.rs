@@ -63,6 +63,115 @@ async fn a_shell_evaluates_what_env_prints() {
     world.stop().await;
 }
 
+/// Values of all that shells, editors and formats stumble over, always the same ones.
+fn hostile_values(count: usize) -> Vec<String> {
+    const PIECES: [&str; 24] = [
+        "'",
+        "\"",
+        "`",
+        "$",
+        "$(",
+        ")",
+        "${HOME}",
+        "\\",
+        "\\n",
+        "\n",
+        "\r",
+        "\t",
+        " ",
+        "!",
+        "#",
+        ";",
+        "&",
+        "|",
+        "*",
+        "~",
+        "=",
+        "é",
+        "\u{1b}[31m",
+        "--",
+    ];
+    let mut dice: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut roll = |sides: usize| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        usize::try_from(dice % sides as u64).unwrap()
+    };
+    (0..count)
+        .map(|_| {
+            let length = 1 + roll(12);
+            let pieces: String = (0..length).map(|_| PIECES[roll(PIECES.len())]).collect();
+            format!("{pieces}x")
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_shell_gets_every_value_as_it_is() {
+    let world = World::start().await;
+    let values = hostile_values(200);
+    let mut data = json!({"access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
+    let mut pairs = Vec::new();
+    for (number, value) in values.iter().enumerate() {
+        data[format!("v{number}")] = value.as_str().into();
+        pairs.push(format!("v{number}=v{number}"));
+    }
+    world
+        .server
+        .write_secret("secret", "ci/hostile", &data)
+        .await
+        .unwrap();
+    let print = async |format: &str, tf_vars: &str| {
+        let mut command = world.tool();
+        command.args(["env", "--secret", "secret/ci/hostile", "--format", format]);
+        command.args(["--tf-var", tf_vars]);
+        run(command).await
+    };
+    let all = pairs.join(",");
+    let shell = print("shell", &all).await;
+    assert_eq!(shell.code, 0, "{}", shell.stderr);
+    let folder = world.path("empty");
+    std::fs::create_dir(&folder).unwrap();
+    let names: Vec<String> = (0..values.len())
+        .map(|number| format!("\"$TF_VAR_v{number}\""))
+        .collect();
+    let script = format!("eval \"$1\"; printf '%s\\0' {}", names.join(" "));
+    let output = tokio::process::Command::new("sh")
+        .args(["-c", &script, "sh", &shell.stdout])
+        .current_dir(&folder)
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let got: Vec<&str> = said.split_terminator('\0').collect();
+    assert_eq!(got, values);
+    assert_eq!(entries(&folder), [""; 0], "a value was run as a command");
+
+    let document = print("json", &all).await.json();
+    for (number, value) in values.iter().enumerate() {
+        assert_eq!(document[format!("TF_VAR_v{number}")], json!(value));
+    }
+    // What readers of dotenv files would take for more, or less, is refused; the rest is there as it is.
+    for (number, value) in values.iter().enumerate().take(12) {
+        let ran = print("dotenv", &pairs[number]).await;
+        let line = format!("TF_VAR_v{number}={value}");
+        let is_plain = ran.code == 0 && ran.stdout.lines().any(|there| there == line);
+        assert!(
+            is_plain || ran.code == 3 && ran.stdout.is_empty(),
+            "{value:?}: {ran:?}"
+        );
+    }
+    data["v0"] = "a\u{0}b".into();
+    world
+        .server
+        .write_secret("secret", "ci/hostile", &data)
+        .await
+        .unwrap();
+    assert_eq!(print("shell", &pairs[0]).await.code, 3);
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn what_write_writes_revoke_removes() {
     let world = World::start().await;

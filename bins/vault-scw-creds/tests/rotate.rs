@@ -275,6 +275,43 @@ async fn a_lost_race_leaves_no_key() {
 }
 
 #[tokio::test]
+async fn nobodys_key_is_found_among_many() {
+    let rotating = Rotating::start(Settings::default()).await;
+    let kept = rotating.keep("many", 31).await;
+    for number in 0..120 {
+        rotating
+            .iam
+            .create_key(&kept.application, &format!("of somebody {number}"));
+    }
+    let api = Proxy::start(rotating.iam.url().trim_start_matches("http://"))
+        .await
+        .unwrap();
+    api.add(Rule::on("POST", "/api-keys", Fault::Hold(Point::Answered)));
+    let mut child = rotating
+        .command(&kept, &[])
+        .env("SCW_API_URL", format!("http://{}", api.host()))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    api.until(|exchanges| exchanges.iter().any(|exchange| exchange.held))
+        .await
+        .unwrap();
+    child.kill().await.unwrap();
+    assert_eq!(rotating.others(&kept).await.len(), 121);
+    let ran = rotating.rotate(&kept, &[]).await;
+    assert_eq!(steps(&ran), ["rotated", "noted", "deleted", "retired"]);
+    let others = rotating.others(&kept).await;
+    assert_eq!(others.len(), 121, "{ran:?}");
+    assert!(
+        others
+            .iter()
+            .all(|key| key.description.starts_with("of somebody") || key.access_key == kept.first.access_key)
+    );
+    rotating.world.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_is_lost_is_looked_for() {
     let rotating = Rotating::start(Settings::default()).await;
     let kept = rotating.keep("lost", 31).await;

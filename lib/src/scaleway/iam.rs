@@ -477,7 +477,7 @@ async fn refused(response: Response, what: &str) -> Failure {
     let failure = match status {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
             Failure::usage(format!("scaleway does not {what} like this"))
-                .hint("if it is about the end: the organization limits how long a key lasts (--key-lifetime)")
+                .hint("if it is about the end: the organization limits how long a key lasts (--key-lifetime, --mint-for)")
         }
         StatusCode::UNAUTHORIZED => {
             Failure::denied(format!("scaleway does not {what}: it knows no such key"))

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::refusal::words_of;
-use super::{Answer, Mount, Session};
+use super::{Answer, KvVersion, Mount, Session};
 use crate::failure::{Failure, Result};
 use crate::http::{Body, Method, Repeat, StatusCode};
 
@@ -81,7 +81,16 @@ struct RawMetadata {
 }
 
 impl Mount {
-    /// The path of the secret's values, as a policy names it.
+    /// The path that reading the secret asks for, as a policy names it.
+    #[must_use]
+    pub fn values_path(&self) -> String {
+        match self.version {
+            KvVersion::One => format!("{}/{}", self.path, self.below),
+            KvVersion::Two => self.data_path(),
+        }
+    }
+
+    /// The path of the secret's values in a KV v2 engine, as a policy names it.
     #[must_use]
     pub fn data_path(&self) -> String {
         format!("{}/data/{}", self.path, self.below)

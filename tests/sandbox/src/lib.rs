@@ -11,6 +11,7 @@ pub mod guardian;
 pub mod jwt;
 pub mod kubernetes;
 mod loopback;
+pub mod measured;
 pub mod person;
 pub mod scaleway;
 pub mod servers;

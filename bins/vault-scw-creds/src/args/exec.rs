@@ -7,7 +7,7 @@ use std::time::Duration;
 use towpath::scaleway::RegistryHost;
 
 use super::iam::parse_span;
-use super::{IamArgs, SourceArgs, VariableArgs};
+use super::{ManagerArgs, ProofArgs, SourceArgs, VariableArgs};
 
 /// `exec`.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,9 +58,12 @@ pub(crate) struct ExecArgs {
         hide_env_values = true
     )]
     pub(crate) mint_for: Option<Duration>,
-    /// How Scaleway's IAM is reached
+    /// Whose key asks IAM
     #[command(flatten)]
-    pub(crate) iam: IamArgs,
+    pub(crate) manager: ManagerArgs,
+    /// How IAM is reached and the key proven
+    #[command(flatten)]
+    pub(crate) proof: ProofArgs,
     /// Pass on what the command prints as it is, secrets and all: for output that has to stay the same to the last byte
     #[arg(long, env = "TOWPATH_NO_MASK", hide_env_values = true)]
     pub(crate) no_mask: bool,

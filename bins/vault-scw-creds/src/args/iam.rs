@@ -9,24 +9,10 @@ use towpath::vault::SecretPath;
 /// How Scaleway's IAM is reached, and how a new key is proven.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Scaleway IAM")]
-pub(crate) struct IamArgs {
-    /// The secret with the key that manages keys, as MOUNT/PATH [default: the secret itself]
-    #[arg(
-        long,
-        value_name = "MOUNT/PATH",
-        env = "TOWPATH_IAM_SECRET",
-        hide_env_values = true
-    )]
-    pub(crate) iam_secret: Option<SecretPath>,
-    /// The address of Scaleway's API
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SCW_API_URL",
-        default_value = API_URL,
-        hide_env_values = true
-    )]
-    pub(crate) scw_api_url: String,
+pub(crate) struct ProofArgs {
+    /// Where IAM is
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
     /// What a new key is tried with: a path of the API that its bearer may read [default: the key's own entry in IAM]
     #[arg(long, value_name = "PATH", env = "TOWPATH_PROOF_PATH", hide_env_values = true)]
     pub(crate) proof_path: Option<String>,
@@ -62,7 +48,36 @@ pub(crate) struct IamArgs {
     pub(crate) proof_pause: Duration,
 }
 
-impl IamArgs {
+/// Where IAM is.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Scaleway IAM")]
+pub(crate) struct ApiArgs {
+    /// The address of Scaleway's API
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SCW_API_URL",
+        default_value = API_URL,
+        hide_env_values = true
+    )]
+    pub(crate) scw_api_url: String,
+}
+
+/// Whose key asks IAM.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Scaleway IAM")]
+pub(crate) struct ManagerArgs {
+    /// The secret with the key that manages keys, as MOUNT/PATH [default: the secret itself]
+    #[arg(
+        long,
+        value_name = "MOUNT/PATH",
+        env = "TOWPATH_IAM_SECRET",
+        hide_env_values = true
+    )]
+    pub(crate) iam_secret: Option<SecretPath>,
+}
+
+impl ProofArgs {
     /// How a new key is proven.
     pub(crate) fn proof(&self) -> Proof {
         Proof {

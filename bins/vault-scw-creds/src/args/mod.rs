@@ -16,7 +16,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use env::{EnvArgs, Format};
 pub(crate) use exec::ExecArgs;
 pub(crate) use files::FileArgs;
-pub(crate) use iam::IamArgs;
+pub(crate) use iam::{ApiArgs, ManagerArgs, ProofArgs};
 pub(crate) use login::{Auth, LoginArgs};
 pub(crate) use revoke::RevokeArgs;
 pub(crate) use rotate::RotateArgs;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::iam::parse_span;
-use super::{IamArgs, SourceArgs};
+use super::{ManagerArgs, ProofArgs, SourceArgs};
 
 /// `rotate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -11,9 +11,12 @@ pub(crate) struct RotateArgs {
     /// Where the credentials come from
     #[command(flatten)]
     pub(crate) source: SourceArgs,
-    /// How Scaleway's IAM is reached
+    /// Whose key asks IAM
     #[command(flatten)]
-    pub(crate) iam: IamArgs,
+    pub(crate) manager: ManagerArgs,
+    /// How IAM is reached and a key proven
+    #[command(flatten)]
+    pub(crate) proof: ProofArgs,
     /// The rhythm
     #[command(flatten)]
     pub(crate) rhythm: RhythmArgs,

@@ -11,17 +11,18 @@ use jiff::Timestamp;
 use serde::Serialize;
 use towpath::cli::{Outcome, Run, effect};
 use towpath::deadline::Deadline;
-use towpath::failure::{Failure, Kind, Result};
+use towpath::failure::{Failure, Kind, Result, survive};
 use towpath::http::{Client, PlainHttp, Settings, parse_base_url};
 use towpath::process::Signals;
 use towpath::scaleway::{ApiKey, Field, Iam, NewApiKey};
 use towpath::secret::Secret;
 use towpath::vault::{KvVersion, Mount, Original, Replaced, SecretMetadata, SecretPath, Session};
 
-use self::decision::{Gone, Other, Past, Rhythm, State, Step, Why, age, decide, later};
+pub(crate) use self::decision::age;
+use self::decision::{Gone, Other, Past, Rhythm, State, Step, Why, decide, later};
 use self::marker::Marker;
 use crate::access;
-use crate::args::{IamArgs, RotateArgs, SourceArgs};
+use crate::args::{ApiArgs, ManagerArgs, RotateArgs, SourceArgs};
 use crate::plan;
 use crate::report::{self, token_word};
 
@@ -82,7 +83,9 @@ pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outco
     let login = access::login(&args.source.login)?;
     let session = access::log_in(&vault, &login, run, &mut signals).await?;
     let mut rotation = None;
-    let worked = with_session(args, run, &session, &mut signals, &mut rotation).await;
+    let worked = survive(with_session(args, run, &session, &mut signals, &mut rotation))
+        .await
+        .flatten();
     let token = access::give_back(&session).await;
     let mut report = report::Outcome::of("rotate", args.dry_run);
     report.token = Some(token_word(token));
@@ -164,7 +167,8 @@ async fn before_the_next(run: &Run, signals: &mut Signals) -> Result<()> {
 
 /// IAM, asked with the key that is in a secret.
 pub(crate) async fn manager(
-    args: &IamArgs,
+    args: &ManagerArgs,
+    api: &ApiArgs,
     source: &SourceArgs,
     run: &Run,
     session: &Session,
@@ -177,11 +181,14 @@ pub(crate) async fn manager(
     let reading = session.read(&mount, None).await?;
     let origin = access::origin(secret, &reading);
     let credentials = plan::credentials(&reading, &source.fields, &origin)?;
-    iam(args, source, run, credentials.secret_key().clone())
+    iam(api, source, run, credentials.secret_key().clone())
 }
 
-/// IAM, asked with this key.
-pub(crate) fn iam(args: &IamArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
+/// IAM, asked with a key.
+///
+/// # Errors
+/// Usage (exit 2) or denied (exit 4) for an address that cannot be used.
+pub(crate) fn iam(api: &ApiArgs, source: &SourceArgs, run: &Run, key: Secret) -> Result<Iam> {
     let settings = Settings {
         plain_http: if source.reach.plain_http {
             PlainHttp::Allowed
@@ -190,9 +197,8 @@ pub(crate) fn iam(args: &IamArgs, source: &SourceArgs, run: &Run, key: Secret) -
         },
         ..Settings::new("scaleway")
     };
-    let address = parse_base_url("--scw-api-url", &args.scw_api_url)?;
-    let iam = Iam::new(Client::new(settings, run.deadline)?, address, key)?;
-    Ok(iam.with_pause(args.proof_pause))
+    let address = parse_base_url("--scw-api-url", &api.scw_api_url)?;
+    Iam::new(Client::new(settings, run.deadline)?, address, key)
 }
 
 impl<'a> Work<'a> {
@@ -212,18 +218,18 @@ impl<'a> Work<'a> {
         let metadata = session.metadata(&mount).await?;
         let original = session.original(&mount).await?;
         effect.done(&format!("version {}", original.version));
-        let manager = match &args.iam.iam_secret {
-            Some(_) => manager(&args.iam, &args.source, run, session).await?,
+        let manager = match &args.manager.iam_secret {
+            Some(_) => manager(&args.manager, &args.proof.api, &args.source, run, session).await?,
             None => {
                 let key = field(&original, &args.source, Field::SecretKey)?;
-                iam(&args.iam, &args.source, run, Secret::new(key))?
+                iam(&args.proof.api, &args.source, run, Secret::new(key))?
             }
         };
         Ok(Work {
             args,
             run,
             session,
-            iam: manager,
+            iam: manager.with_pause(args.proof.proof_pause),
             mount,
             metadata,
             original,
@@ -365,7 +371,7 @@ impl<'a> Work<'a> {
         making.done(&key.access_key);
 
         let proving = effect("prove", format!("API key {}", key.access_key));
-        let proof = self.args.iam.proof();
+        let proof = self.args.proof.proof();
         let proven = tokio::select! {
             proven = self.iam.prove(&key.access_key, &secret_key, &proof) => proven,
             signal = signals.ending() => Err(self.run.ended_by(signal, "proving the new key")),
@@ -482,7 +488,7 @@ impl<'a> Work<'a> {
 }
 
 /// Sees that the token may do what will have to be done, before a key is made that could not be stored.
-async fn may_write(session: &Session, mount: &Mount) -> Result<()> {
+pub(crate) async fn may_write(session: &Session, mount: &Mount) -> Result<()> {
     let paths = [mount.data_path(), mount.metadata_path()];
     let capabilities = session.capabilities(&paths).await?;
     for path in &paths {
