@@ -1,6 +1,6 @@
 //! `exec`: one command, with credentials for as long as it runs.
 
-use towpath::cli::{Outcome, Run, effect};
+use towpath::cli::{Outcome, Run, effect, variables_holding};
 use towpath::failure::survive;
 use towpath::process::{Command, Mask, Signals, Supervised};
 use towpath::scaleway::{Credentials, DockerFolder, docker_config};
@@ -172,8 +172,8 @@ async fn supervise(
     let mut words = args.command.iter();
     let program = words.next().map_or_else(Default::default, Clone::clone);
     let mut command = Command::new(program).args(words);
-    for secret in withheld {
-        command = command.withhold(secret);
+    for name in variables_holding(withheld) {
+        command = command.env_remove(name);
     }
     for name in environment.to_unset() {
         command = command.env_remove(name);

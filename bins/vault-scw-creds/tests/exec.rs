@@ -133,7 +133,8 @@ async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
     let said = world.path("said");
     // Not HUP: a shell cannot trap what was ignored when it started, as it is below nohup.
     let script = format!(
-        "trap 'echo term >> {0}' TERM; trap 'echo usr1 >> {0}' USR1; trap 'echo usr2 >> {0}; exit 9' USR2
+        "trap 'echo term >> {0}' TERM; trap 'echo usr1 >> {0}' USR1; trap 'echo winch >> {0}' WINCH
+         trap 'echo alrm >> {0}' ALRM; trap 'echo usr2 >> {0}; exit 9' USR2
          echo ready >> {0}; while :; do sleep 0.02; done",
         said.display()
     );
@@ -162,7 +163,9 @@ async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
         (Signal::TERM, 2),
         (Signal::TERM, 3),
         (Signal::USR1, 4),
-        (Signal::USR2, 5),
+        (Signal::WINCH, 5),
+        (Signal::ALARM, 6),
+        (Signal::USR2, 7),
     ] {
         signal(&child, sent);
         wait_for_lines(&said, count).await;
@@ -170,7 +173,10 @@ async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
     let ran: Ran = child.wait_with_output().await.unwrap().into();
     assert_eq!(ran.code, 9, "{ran:?}");
     let said = std::fs::read_to_string(&said).unwrap();
-    assert_eq!(lines(&said), ["ready", "term", "term", "usr1", "usr2"]);
+    assert_eq!(
+        lines(&said),
+        ["ready", "term", "term", "usr1", "winch", "alrm", "usr2"]
+    );
     assert_eq!(entries(&world.tmp()), [""; 0], "the docker configuration is left");
     assert_eq!(world.tokens().await, tokens);
     world.stop().await;

@@ -18,6 +18,7 @@ use towpath::deadline::Deadline;
 use towpath::failure::Kind;
 use towpath::http::{Client, Settings, parse_base_url};
 use towpath::vault::{Login, Revocation, Vault};
+use towpath_sandbox::servers::{Fault, Point, Proxy, Rule, Way};
 use world::engine::{CREDS, Engine, LEASED_ACCESS_KEY, LEASED_SECRET_KEY};
 use world::{Ran, World, run, wait_for_lines};
 
@@ -247,5 +248,32 @@ async fn what_gives_no_lease_or_cannot_see_to_its_end_is_refused() {
         assert_eq!(ran.code, 2, "{ran:?}");
     }
     nothing_is_left(&world, &engine, &tokens).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_or_does_not_answer_in_the_end_keeps_nobody_and_is_told_of() {
+    let world = World::start().await;
+    let engine = Engine::mount(&world, HOUR, HOUR).await;
+    for fault in [
+        Fault::Break(Point::Arrival, Way::Reset),
+        Fault::Hold(Point::Arrival),
+    ] {
+        let proxy = Proxy::start(engine.address.trim_start_matches("http://"))
+            .await
+            .unwrap();
+        proxy.add(Rule::on("POST", "/revoke", fault));
+        let mut command = exec(&world, &engine, &[], "exit 9");
+        command.env("VAULT_ADDR", format!("http://{}", proxy.host()));
+        let ran = run(command).await;
+        assert_eq!(ran.code, 9, "{ran:?}");
+        assert!(
+            ran.stderr
+                .contains(&format!("the lease {CREDS} lives on until it ends")),
+            "{ran:?}"
+        );
+        assert!(ran.stderr.contains("the token lives on"), "{ran:?}");
+        ran.assert_discreet(&[LEASED_SECRET_KEY]);
+    }
     world.stop().await;
 }

@@ -17,6 +17,7 @@ pub use progress::Progress;
 pub use report::{Outcome, Report};
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -147,6 +148,20 @@ pub fn secret_variable(name: &str) -> Result<Option<Secret>> {
             Err(Failure::usage(format!("the variable {name} is not text")).hint(hint))
         }
     }
+}
+
+/// The names of all environment variables whose value holds one of these secrets, for keeping them from a child.
+#[must_use]
+pub fn variables_holding(secrets: &[Secret]) -> Vec<OsString> {
+    std::env::vars_os()
+        .filter(|(_, value)| {
+            let value = value.to_string_lossy();
+            secrets
+                .iter()
+                .any(|secret| !secret.is_empty() && value.contains(secret.expose()))
+        })
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The folders of `PATH`, for tools that choose between programs by what is there.

@@ -33,7 +33,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteEx
 use self::spawn::Group;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::secret::{Secret, redact};
+use crate::secret::redact;
 
 /// How much of standard output [`Command::capture`] keeps at most.
 const CAPTURE_LIMIT: usize = 64 * 1024 * 1024;
@@ -52,7 +52,6 @@ pub struct Command {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, Option<OsString>)>,
     clear_environment: bool,
-    withheld: Vec<Secret>,
     directory: Option<PathBuf>,
     input: Vec<u8>,
     mask: Option<Mask>,
@@ -97,7 +96,6 @@ impl Command {
             arguments: Vec::new(),
             environment: Vec::new(),
             clear_environment: false,
-            withheld: Vec::new(),
             directory: None,
             input: Vec::new(),
             mask: None,
@@ -139,15 +137,6 @@ impl Command {
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.clear_environment = true;
-        self
-    }
-
-    /// Takes every inherited variable away that holds this secret, whatever its name.
-    #[must_use]
-    pub fn withhold(mut self, secret: &Secret) -> Self {
-        if !secret.is_empty() {
-            self.withheld.push(secret.clone());
-        }
         self
     }
 
@@ -255,10 +244,6 @@ impl Command {
         command.args(&self.arguments);
         if self.clear_environment {
             command.env_clear();
-        } else {
-            for name in inherited_with(&self.withheld) {
-                command.env_remove(name);
-            }
         }
         for (name, value) in &self.environment {
             match value {
@@ -271,20 +256,6 @@ impl Command {
         }
         command
     }
-}
-
-/// The names of our own variables whose value holds one of these.
-fn inherited_with(secrets: &[Secret]) -> Vec<OsString> {
-    if secrets.is_empty() {
-        return Vec::new();
-    }
-    std::env::vars_os()
-        .filter(|(_, value)| {
-            let value = value.to_string_lossy();
-            secrets.iter().any(|secret| value.contains(secret.expose()))
-        })
-        .map(|(name, _)| name)
-        .collect()
 }
 
 impl fmt::Debug for Command {
@@ -529,7 +500,7 @@ mod tests {
 
     #[tokio::test]
     async fn secrets_in_output_are_masked() {
-        let _secret = Secret::new("canary-of-the-process-test");
+        let _secret = crate::secret::Secret::new("canary-of-the-process-test");
         let ended = shell("echo canary-of-the-process-test >&2")
             .capture(soon())
             .await

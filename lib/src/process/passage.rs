@@ -23,6 +23,8 @@ use super::mask::{Mask, Masker};
 const CHUNK: usize = 16 * 1024;
 /// How long the end of a prompt may wait.
 const PROMPT: Duration = Duration::from_millis(50);
+/// How long to wait for room in a full pipe that does not wait itself.
+const FULL: Duration = Duration::from_millis(5);
 /// How long what the command left running may go on printing through us.
 const LINGER: Duration = Duration::from_secs(2);
 /// How much may still be in a pipe when nobody may add to it any more (pipe(7)), with room to spare.
@@ -142,8 +144,23 @@ async fn pass(to: &Arc<File>, bytes: &mut Vec<u8>) -> io::Result<()> {
         return Ok(());
     }
     let (to, going) = (to.clone(), std::mem::take(bytes));
-    let written = tokio::task::spawn_blocking(move || to.as_ref().write_all(&going).map(|()| going));
+    let written = tokio::task::spawn_blocking(move || write_all(&to, &going).map(|()| going));
     *bytes = written.await.map_err(io::Error::other)??;
     bytes.clear();
+    Ok(())
+}
+
+/// As the standard library's, but for a pipe that whoever made it does not want to wait for (`O_NONBLOCK`): the command,
+/// which would have had to get along with it, is not asked.
+fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(FULL),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
