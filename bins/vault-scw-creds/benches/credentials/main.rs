@@ -79,8 +79,9 @@ async fn measure() {
     writeln!(
         std::io::stdout().lock(),
         "\n{table}\nMedians of {RUNS} runs on {processors} processors, on loopback: log in by a service account, read a \
-         secret, run `printenv` on the key, revoke. Requests are those in the server's audit log; the peer's memory is \
-         that of the largest of its three programs."
+         secret, run `printenv` on the key, revoke. Requests are those in the server's audit log, where a \
+         login that goes along with another request has an entry of its own; the peer's memory is that of the largest of \
+         its three programs."
     )
     .unwrap();
     world.stop().await;
