@@ -199,6 +199,23 @@ impl Error for Failure {
     }
 }
 
+/// Runs `work` to its end, and makes a failure of a panic in it, so that whoever has something to give back or to remove
+/// can do so. What the panic said was logged when it happened.
+///
+/// # Errors
+/// Internal (exit 1) after a panic.
+pub async fn survive<T>(work: impl Future<Output = T>) -> Result<T> {
+    use futures_util::FutureExt as _;
+    // What the work shares with us is only looked at to clean up.
+    std::panic::AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .map_err(|_panic| {
+            Failure::internal("a defect of this program cut the run short")
+                .hint("report it with the log line before this one")
+        })
+}
+
 /// An error flattened for showing: every message from the outermost to the innermost, the kind and hint of the first
 /// [`Failure`] in the chain. An error without a `Failure` in it is internal.
 #[derive(Debug)]
@@ -252,6 +269,23 @@ mod tests {
             "tag v1 moved: registry example.com does not answer"
         );
         assert_eq!(described.hint.as_deref(), Some("try again later"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_failure() {
+        let dropped = std::sync::Arc::new(());
+        let held = dropped.clone();
+        let failure = survive(async move {
+            let _held = held;
+            tokio::task::yield_now().await;
+            panic!("a defect")
+        })
+        .await
+        .map(|(): ()| ())
+        .expect_err("a panic");
+        assert_eq!(failure.kind(), Kind::Internal);
+        assert_eq!(std::sync::Arc::strong_count(&dropped), 1, "what it held is gone");
+        assert_eq!(survive(async { 7 }).await.expect("no panic"), 7);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::{PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::bounded;
@@ -39,6 +40,11 @@ impl Secret {
         }
         remember(&value);
         Secret(SecretString::from(value))
+    }
+
+    /// Takes a value that is not secret by itself, such as a role, for where a secret is wanted. It is not searched for.
+    pub(crate) fn public(value: &str) -> Self {
+        Secret(SecretString::from(value.to_owned()))
     }
 
     /// Reads a secret from a file, at most 64 KiB, trimmed.
@@ -159,6 +165,53 @@ fn without_url_passwords(text: &str) -> String {
     clean
 }
 
+/// Every form in which a known secret may show up in what a program prints: those of [`redact`], percent-encoded as in
+/// a path, and in base64 together with whatever stands before and after it, such as the user of a registry's login.
+pub(crate) fn visible_forms() -> Vec<Zeroizing<Vec<u8>>> {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    known
+        .iter()
+        .flat_map(|secret| visible_forms_of(secret.expose_secret()))
+        .map(Zeroizing::new)
+        .collect()
+}
+
+fn visible_forms_of(value: &str) -> Vec<Vec<u8>> {
+    let bytes = value.as_bytes();
+    let mut found: Vec<Vec<u8>> = forms(value).into_iter().map(String::into_bytes).collect();
+    let percent = |upper: bool| -> Vec<u8> {
+        let encode = |&byte: &u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ if upper => format!("%{byte:02X}"),
+            _ => format!("%{byte:02x}"),
+        };
+        bytes.iter().map(encode).collect::<String>().into_bytes()
+    };
+    found.extend([percent(true), percent(false)]);
+    // The user that Scaleway's registry wants. Its beginning is known, so that not one letter of the secret is left.
+    let login = [b"nologin:", bytes].concat();
+    for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
+        found.push(engine.encode(&login).into_bytes());
+    }
+    // Three bytes make four letters: where the secret begins among the three decides which letters are its own alone.
+    for before in 0..3_usize {
+        let begins = (before * 8).div_ceil(6);
+        let ends = (before + bytes.len()) * 8 / 6;
+        let padded = [&[0; 2][..before], bytes].concat();
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let text = engine.encode(&padded).into_bytes();
+            if let Some(core) = text.get(begins..ends)
+                && core.len() >= SHORTEST_MASKED
+            {
+                found.push(core.to_vec());
+            }
+        }
+    }
+    found
+}
+
 fn forms(value: &str) -> Vec<String> {
     let mut forms = vec![value.to_owned()];
     let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
@@ -218,6 +271,24 @@ mod tests {
             format!("{failure:?}").contains("more than 65536 bytes"),
             "{failure:?}"
         );
+    }
+
+    #[test]
+    fn a_secret_is_found_in_base64_of_anything_around_it() {
+        let forms = visible_forms_of("canary-of-the-alignment-test");
+        for around in ["", "a", "ab", "user:", "nologin:"] {
+            let text = format!("{around}canary-of-the-alignment-test{around}");
+            for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
+                let found = forms
+                    .iter()
+                    .any(|form| encoded.contains(std::str::from_utf8(form).expect("text")));
+                assert!(found, "{encoded}");
+            }
+        }
+        let login = STANDARD
+            .encode("nologin:canary-of-the-alignment-test")
+            .into_bytes();
+        assert!(forms.contains(&login));
     }
 
     #[test]

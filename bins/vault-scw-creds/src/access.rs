@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use towpath::cli::{Run, effect, secret_variable};
 use towpath::deadline::Deadline;
-use towpath::failure::{Failure, Result};
-use towpath::http::{Client, PlainHttp, Settings, parse_base_url};
+use towpath::failure::{Failure, Result, survive};
+use towpath::http::{Client, ClientIdentity, PlainHttp, Settings, parse_base_url};
 use towpath::process::Signals;
 use towpath::scaleway::Credentials;
 use towpath::secret::Secret;
-use towpath::vault::{Login, Reading, Revocation, SecretPath, Session, Vault};
+use towpath::vault::{Lease, Login, Reading, Revocation, SecretPath, Session, Vault};
 
-use crate::args::{Auth, LoginArgs, ReachArgs, SourceArgs};
+use crate::args::{Auth, InlineAuth, LoginArgs, ReachArgs, SourceArgs};
 use crate::plan;
 
-/// How long giving a token back may take. It has its own time, since the run's may be over by then.
-const REVOKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long giving a token back may take where the server limits our rate; one that does not answer is given 5 s. It has
+/// its own time, since the run's may be over by then.
+const REVOKE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a server may go on limiting our rate before we give up: many jobs that begin at once have to take turns.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a login that is under way has after a signal.
 const LOGIN_GRACE: Duration = Duration::from_secs(3);
@@ -30,7 +34,21 @@ pub(crate) struct Access {
     pub(crate) reading: Reading,
     /// What became of the token; none when the server could not be asked, so that it should be asked again.
     pub(crate) token: Option<Revocation>,
-    session: Session,
+    /// None when the secret was read without a token.
+    session: Option<Session>,
+}
+
+/// Credentials that hang on a lease, which hangs on a token.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    /// The credentials.
+    pub(crate) credentials: Credentials,
+    /// All that the engine gave.
+    pub(crate) reading: Reading,
+    /// The lease.
+    pub(crate) lease: Lease,
+    /// The token.
+    pub(crate) session: Session,
 }
 
 /// A secret and its version in words: `secret/ci/scaleway (version 3)`.
@@ -48,6 +66,12 @@ pub(crate) fn origin(secret: &SecretPath, reading: &Reading) -> String {
 pub(crate) fn server(address: &str, reach: &ReachArgs, deadline: Deadline) -> Result<Vault> {
     let settings = Settings {
         ca_file: reach.vault_ca_file.clone(),
+        client_identity: reach
+            .vault_client_cert
+            .clone()
+            .zip(reach.vault_client_key.clone())
+            .map(|(certificate, key)| ClientIdentity { certificate, key }),
+        patience: Some(PATIENCE),
         plain_http: if reach.plain_http {
             PlainHttp::Allowed
         } else {
@@ -112,6 +136,7 @@ pub(crate) fn login(args: &LoginArgs) -> Result<Login> {
                 .secret_id_file
                 .clone()
                 .ok_or_else(|| needed("--secret-id-file", "VAULT_SECRET_ID_FILE"))?,
+            wrapped: args.wrapped_secret_id,
         }),
         Auth::Token => {
             let token = match &args.token_file {
@@ -124,29 +149,46 @@ pub(crate) fn login(args: &LoginArgs) -> Result<Login> {
     }
 }
 
-/// Logs in, reads the secret and gives the token back. Nothing that is read hangs on the token, so that not even KILL,
-/// once this is done, leaves one behind.
+/// Reads the secret, without a token where the server lets us; else logs in, reads and gives the token back. Nothing that
+/// is read hangs on the token, so that not even KILL, once this is done, leaves one behind.
 ///
 /// # Errors
 /// Whatever logging in and reading fail with; deadline (exit 128+n) after a signal. The token is given back first.
 pub(crate) async fn obtain(source: &SourceArgs, run: &Run, signals: &mut Signals) -> Result<Access> {
+    let secret = source.secret()?;
     let vault = server(&source.vault_addr, &source.reach, run.deadline)?;
     let login = login(&source.login)?;
+    let first = source.inline_auth == InlineAuth::Auto;
+    if first && let Some(reading) = read_inline(&vault, &login, secret, source, run, signals).await? {
+        let credentials = plan::credentials(&reading, &source.fields, &origin(secret, &reading))?;
+        return Ok(Access {
+            credentials,
+            reading,
+            token: Some(Revocation::NeverIssued),
+            session: None,
+        });
+    }
     let session = log_in(&vault, &login, run, signals).await?;
-    let effect = effect("read", source.secret.as_str());
+    let effect = effect("read", secret.as_str());
     let read = async {
-        let mount = session.mount_of(&source.secret).await?;
+        // A server that does not know of inline authentication has cost a request; where the secret is in the most
+        // likely place, that is made up for.
+        if first && let Some(reading) = session.read_by_guess(secret, source.secret_version).await? {
+            return Ok(reading);
+        }
+        let mount = session.mount_of(secret).await?;
         session.read(&mount, source.secret_version).await
     };
-    let read = tokio::select! {
-        reading = read => reading,
-        signal = signals.ending() => Err(run.ended_by(signal, "reading the secret")),
-    };
-    let gathered = read.and_then(|reading| {
-        let origin = origin(&source.secret, &reading);
-        let credentials = plan::credentials(&reading, &source.fields, &origin)?;
+    let gathered = survive(async {
+        let reading = tokio::select! {
+            reading = read => reading?,
+            signal = signals.ending() => return Err(run.ended_by(signal, "reading the secret")),
+        };
+        let credentials = plan::credentials(&reading, &source.fields, &origin(secret, &reading))?;
         Ok((reading, credentials))
-    });
+    })
+    .await
+    .flatten();
     if let Ok((reading, _)) = &gathered {
         effect.done(&got(reading, source.secret_version));
     } else {
@@ -158,8 +200,105 @@ pub(crate) async fn obtain(source: &SourceArgs, run: &Run, signals: &mut Signals
         credentials,
         reading,
         token,
-        session,
+        session: Some(session),
     })
+}
+
+async fn read_inline(
+    vault: &Vault,
+    login: &Login,
+    secret: &SecretPath,
+    source: &SourceArgs,
+    run: &Run,
+    signals: &mut Signals,
+) -> Result<Option<Reading>> {
+    let started = effect("read", secret.as_str());
+    let reading = tokio::select! {
+        reading = vault.read_inline(login, secret, source.secret_version) => reading?,
+        signal = signals.ending() => return Err(run.ended_by(signal, "logging in")),
+    };
+    match &reading {
+        Some(reading) => started.done(&format!(
+            "{}, without a token by {}",
+            got(reading, source.secret_version),
+            login.shown()
+        )),
+        None => started.forget(),
+    }
+    Ok(reading)
+}
+
+/// Logs in and has an engine make credentials. What fails after the login gives back what there is.
+///
+/// # Errors
+/// Whatever logging in and reading fail with; usage (exit 2) when the engine gives no lease; deadline (exit 128+n) after
+/// a signal.
+pub(crate) async fn obtain_leased(
+    source: &SourceArgs,
+    path: &SecretPath,
+    run: &Run,
+    signals: &mut Signals,
+) -> Result<Leased> {
+    let vault = server(&source.vault_addr, &source.reach, run.deadline)?;
+    let login = login(&source.login)?;
+    let session = log_in(&vault, &login, run, signals).await?;
+    if session.uses() > 0 {
+        tracing::warn!(
+            hint = "let the role set no limit (token_num_uses)",
+            "the token is good for {} requests, and the lease of {path} ends with the last of them",
+            session.uses()
+        );
+    }
+    let effect = effect("read", path.as_str());
+    let made = survive(async {
+        let mut making = pin!(session.obtain(path));
+        tokio::select! {
+            made = &mut making => made,
+            signal = signals.ending() => {
+                // The engine may be making them at this moment.
+                if let Ok(Ok((_, Some(lease)))) = tokio::time::timeout(LOGIN_GRACE, making).await {
+                    session.release(&lease).await;
+                }
+                Err(run.ended_by(signal, "waiting for credentials"))
+            }
+        }
+    })
+    .await
+    .flatten();
+    let (reading, lease) = match made {
+        Ok((reading, Some(lease))) => (reading, lease),
+        Ok((_, None)) => {
+            drop(effect);
+            give_back(&session).await;
+            return Err(Failure::usage(format!(
+                "{path} gives no lease, so nothing that it gives would end with the command"
+            ))
+            .hint("a key/value secret is read with --secret (TOWPATH_SECRET)"));
+        }
+        Err(failure) => {
+            drop(effect);
+            give_back(&session).await;
+            return Err(failure);
+        }
+    };
+    let renewable = if lease.is_renewable() {
+        ""
+    } else {
+        ", not renewable"
+    };
+    effect.done(&format!("lease of {} s{renewable}", lease.length().as_secs()));
+    match plan::credentials(&reading, &source.fields, path.as_str()) {
+        Ok(credentials) => Ok(Leased {
+            credentials,
+            reading,
+            lease,
+            session,
+        }),
+        Err(failure) => {
+            session.release(&lease).await;
+            Err(failure)
+        }
+    }
 }
 
 /// The version that was got, for the log: one that nobody pinned may be another the next time.
@@ -205,29 +344,14 @@ pub(crate) async fn log_in(
 
 /// Gives a token back; none when the server could not be asked, which is logged.
 pub(crate) async fn give_back(session: &Session) -> Option<Revocation> {
-    let effect = effect("revoke", format!("token of {}", session.vault().shown()));
-    match session.revoke(Deadline::after(REVOKE_WITHIN)).await {
-        Ok(outcome) => {
-            effect.done(outcome.name());
-            Some(outcome)
-        }
-        Err(failure) => {
-            drop(effect);
-            tracing::warn!(
-                action = "revoke",
-                lease_seconds = session.lease().as_secs(),
-                "the token lives on until its lease ends: {failure}"
-            );
-            None
-        }
-    }
+    session.release_token(Deadline::after(REVOKE_WITHIN)).await
 }
 
 impl Access {
     /// Tries once more to give the token back, if that did not work before.
     pub(crate) async fn settle(&mut self) {
-        if self.token.is_none() {
-            self.token = give_back(&self.session).await;
+        if let (None, Some(session)) = (self.token, &self.session) {
+            self.token = give_back(session).await;
         }
     }
 }

@@ -1,43 +1,155 @@
 //! `exec`: one command, with credentials for as long as it runs.
 
-use towpath::cli::{Outcome, Run, effect};
-use towpath::process::{Command, Signals, Supervised};
-use towpath::scaleway::{DockerFolder, docker_config};
+use towpath::cli::{Outcome, Run, effect, variables_holding};
+use towpath::failure::survive;
+use towpath::process::{Command, Mask, Signals, Supervised};
+use towpath::scaleway::{Credentials, DockerFolder, docker_config};
+use towpath::secret::Secret;
+use towpath::vault::{Reading, Revocation, SecretPath};
 
 use crate::access::{self, Access};
 use crate::args::ExecArgs;
-use crate::plan::Environment;
+use crate::mint;
+use crate::plan::{self, Environment};
 use crate::report::{self, SecretVersion, token_word};
+
+/// What the command is given, and what is kept from it.
+struct Given<'a> {
+    credentials: &'a Credentials,
+    reading: &'a Reading,
+    withheld: &'a [Secret],
+}
+
+/// What came of it.
+enum Done {
+    /// The command ran, or could not be started.
+    Ran(Outcome),
+    /// It would have got these variables.
+    Foretold(Vec<String>),
+}
 
 /// Gets credentials, runs the command with them, and cleans up.
 pub(crate) async fn exec(args: &ExecArgs, run: &Run) -> anyhow::Result<Outcome> {
     // From here on every signal is either the command's, or ends us in order.
     let mut signals = run.take_signals()?;
-    let mut access = access::obtain(&args.source, run, &mut signals).await?;
-    let outcome = with_access(args, &access, run, &mut signals).await;
-    access.settle().await;
-    outcome
+    match &args.source.dynamic {
+        Some(path) => with_lease(args, path, run, &mut signals).await,
+        None => with_secret(args, run, &mut signals).await,
+    }
 }
 
-async fn with_access(
+/// With a secret that stays: its token is gone before the command starts.
+async fn with_secret(args: &ExecArgs, run: &Run, signals: &mut Signals) -> anyhow::Result<Outcome> {
+    let withheld = access::login(&args.source.login)?.secrets();
+    let mut access = access::obtain(&args.source, run, signals).await?;
+    // A dry run makes no key: nobody else should have to clean up after it.
+    let done = if args.mint && !args.dry_run {
+        with_minted_key(args, &access, &withheld, run, signals).await
+    } else {
+        let given = Given {
+            credentials: &access.credentials,
+            reading: &access.reading,
+            withheld: &withheld,
+        };
+        survive(with_credentials(args, &given, run, signals))
+            .await
+            .map_err(Into::into)
+            .flatten()
+    };
+    access.settle().await;
+    conclude(args, done?, &access.reading, access.token, None)
+}
+
+/// With a key that IAM makes for this command.
+async fn with_minted_key(
     args: &ExecArgs,
     access: &Access,
+    withheld: &[Secret],
+    run: &Run,
+    signals: &mut Signals,
+) -> anyhow::Result<Done> {
+    let minted = mint::mint(args, access, run, signals).await?;
+    // The key that makes keys may lie about in the job's variables as well.
+    let mut withheld = withheld.to_vec();
+    withheld.push(access.credentials.secret_key().clone());
+    let given = Given {
+        credentials: &minted.credentials,
+        reading: &minted.reading,
+        withheld: &withheld,
+    };
+    let done = survive(with_credentials(args, &given, run, signals)).await;
+    minted.delete().await;
+    done?
+}
+
+/// With credentials that end with their lease: token and lease last as long as the command.
+async fn with_lease(
+    args: &ExecArgs,
+    path: &SecretPath,
     run: &Run,
     signals: &mut Signals,
 ) -> anyhow::Result<Outcome> {
-    let origin = access::origin(&args.source.secret, &access.reading);
-    let environment = Environment::of(&access.credentials, &access.reading, &args.variables, &origin)?
+    let withheld = access::login(&args.source.login)?.secrets();
+    let leased = access::obtain_leased(&args.source, path, run, signals).await?;
+    let given = Given {
+        credentials: &leased.credentials,
+        reading: &leased.reading,
+        withheld: &withheld,
+    };
+    let work = with_credentials(args, &given, run, signals);
+    let (done, released) = leased.session.hold(&leased.lease, work).await;
+    let lease = Some(token_word(released.lease));
+    conclude(args, done??, &leased.reading, released.token, lease)
+}
+
+fn conclude(
+    args: &ExecArgs,
+    done: Done,
+    reading: &Reading,
+    token: Option<Revocation>,
+    lease: Option<&'static str>,
+) -> anyhow::Result<Outcome> {
+    match done {
+        Done::Ran(outcome) => Ok(outcome),
+        Done::Foretold(variables) => {
+            let mut report = report::Outcome::of("exec", true);
+            report.secret = Some(SecretVersion::got(&args.source, reading));
+            report.token = Some(token_word(token));
+            report.lease = lease;
+            report.variables = variables;
+            Ok(Outcome::report(&report)?)
+        }
+    }
+}
+
+async fn with_credentials(
+    args: &ExecArgs,
+    given: &Given<'_>,
+    run: &Run,
+    signals: &mut Signals,
+) -> anyhow::Result<Done> {
+    let origin = args.source.shown();
+    let environment = Environment::of(given.credentials, given.reading, &args.variables, &origin)?
         .without_login(&args.source.login.jwt_variable);
+    // From here on they are known for what they are, wherever they are printed.
+    let _known: Vec<Secret> = plan::further_secrets(given.reading, &args.variables, &args.source.fields)
+        .map(Secret::new)
+        .collect();
     if args.dry_run {
-        return foretell(args, access, environment);
+        let mut variables = environment.names();
+        if !args.registry_login.is_empty() {
+            variables.push("DOCKER_CONFIG".to_owned());
+        }
+        return Ok(Done::Foretold(variables));
     }
     if args.registry_login.is_empty() {
-        return supervise(args, environment, run, signals).await;
+        return supervise(args, environment, given.withheld, run, signals).await;
     }
-    let config = docker_config(&args.registry_login, access.credentials.secret_key())?;
+    let config = docker_config(&args.registry_login, given.credentials.secret_key())?;
     let folder = DockerFolder::create(&config, args.project_dir.as_deref())?;
     let shown = folder.path().to_string_lossy().into_owned();
-    let outcome = supervise(args, environment.with_docker_config(&shown), run, signals).await;
+    let environment = environment.with_docker_config(&shown);
+    let outcome = supervise(args, environment, given.withheld, run, signals).await;
     let removal = effect("remove", shown);
     match folder.remove() {
         Ok(()) => removal.done("done"),
@@ -53,12 +165,16 @@ async fn with_access(
 async fn supervise(
     args: &ExecArgs,
     environment: Environment,
+    withheld: &[Secret],
     run: &Run,
     signals: &mut Signals,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Done> {
     let mut words = args.command.iter();
     let program = words.next().map_or_else(Default::default, Clone::clone);
     let mut command = Command::new(program).args(words);
+    for name in variables_holding(withheld) {
+        command = command.env_remove(name);
+    }
     for name in environment.to_unset() {
         command = command.env_remove(name);
     }
@@ -67,28 +183,19 @@ async fn supervise(
     }
     // The command's log lines belong to the same delivery as ours.
     command = command.env("TRACEPARENT", run.trace.to_string());
+    if !args.no_mask {
+        command = command.mask(Mask::of_known_secrets());
+    }
     let effect = effect("exec", command.name());
     match command.supervise(run.deadline, signals).await? {
         Supervised::Ended(code) => {
             effect.done(&format!("ended with {code}"));
-            Ok(Outcome::child(code))
+            Ok(Done::Ran(Outcome::child(code)))
         }
         Supervised::NotStarted(code, failure) => {
             drop(effect);
             tracing::error!(exit_code = code, hint = failure.next_action(), "{failure}");
-            Ok(Outcome::child(code))
+            Ok(Done::Ran(Outcome::child(code)))
         }
     }
-}
-
-fn foretell(args: &ExecArgs, access: &Access, environment: Environment) -> anyhow::Result<Outcome> {
-    let mut variables = environment.names();
-    if !args.registry_login.is_empty() {
-        variables.push("DOCKER_CONFIG".to_owned());
-    }
-    let mut report = report::Outcome::of("exec", true);
-    report.secret = Some(SecretVersion::got(&args.source, &access.reading));
-    report.token = Some(token_word(access.token));
-    report.variables = variables;
-    Ok(Outcome::report(&report)?)
 }

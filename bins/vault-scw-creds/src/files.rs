@@ -3,14 +3,13 @@
 use towpath::cli::{Outcome, Run, effect};
 use towpath::failure::{Failure, Result};
 use towpath::scaleway::{
-    Credentials, PrivateFile, Written, config_file, docker_config, is_object_name, is_profile_name,
-    pull_secret,
+    Content, PrivateFile, Profile, Removed, Written, is_object_name, is_profile_name, pull_secret,
 };
 use towpath::secret::Secret;
 
-use crate::access;
-use crate::args::{RevokeArgs, WriteArgs};
-use crate::plan;
+use crate::access::{self, Access};
+use crate::args::{Format, RevokeArgs, WriteArgs};
+use crate::plan::{self, Environment};
 use crate::report::{self, FileOutcome, SecretVersion, token_word};
 
 /// Gets credentials and writes the files. What can be refused is refused before anything is asked of the server.
@@ -23,19 +22,20 @@ pub(crate) async fn write(args: &WriteArgs, run: &Run) -> anyhow::Result<Outcome
     report.secret = Some(SecretVersion::got(&args.source, &access.reading));
     report.token = Some(token_word(access.token));
     for file in files {
-        let content = content(&file, args, &access.credentials)?;
+        let content = content(&file, args, &access)?;
         let outcome = if args.dry_run {
             "write"
         } else {
             let effect = effect("write", file.to_string());
             let outcome = match file.write(&content)? {
                 Written::Created => "written",
+                Written::Changed => "changed",
                 Written::Unchanged => "unchanged",
             };
             effect.done(outcome);
             outcome
         };
-        report.changed |= outcome == "written";
+        report.changed |= matches!(outcome, "written" | "changed");
         report.files.push(FileOutcome {
             path: file.to_string(),
             outcome,
@@ -71,16 +71,28 @@ fn check(args: &WriteArgs, files: &[PrivateFile]) -> Result<()> {
     Ok(())
 }
 
-fn content(file: &PrivateFile, args: &WriteArgs, credentials: &Credentials) -> Result<Secret> {
-    match file {
-        PrivateFile::ScwConfig(_) => Ok(config_file(credentials, args.scw_profile.as_deref())),
-        PrivateFile::DockerConfig(_) => docker_config(&args.registry_login, credentials.secret_key()),
-        PrivateFile::PullSecret(_) => pull_secret(
+fn content(file: &PrivateFile, args: &WriteArgs, access: &Access) -> Result<Content> {
+    let credentials = &access.credentials;
+    let whole = |text: Secret| Content::Whole {
+        text,
+        access_key: credentials.access_key().to_owned(),
+    };
+    Ok(match file {
+        PrivateFile::ScwConfig(_) => Content::Profile(Profile::of(credentials, args.scw_profile.as_deref())),
+        PrivateFile::DockerConfig(_) => {
+            Content::Logins(args.registry_login.clone(), credentials.secret_key().clone())
+        }
+        PrivateFile::PullSecret(_) => whole(pull_secret(
             &args.pull_secret_name,
             &args.registry_login,
             credentials.secret_key(),
-        ),
-    }
+        )?),
+        PrivateFile::Dotenv(_) => {
+            let origin = args.source.shown();
+            let environment = Environment::of(credentials, &access.reading, &args.variables, &origin)?;
+            whole(environment.render(Format::Dotenv)?)
+        }
+    })
 }
 
 /// Removes files and revokes a token. A file that cannot be removed does not keep the token alive, nor the reverse.
@@ -90,7 +102,7 @@ pub(crate) async fn revoke(args: &RevokeArgs, run: &Run) -> anyhow::Result<Outco
     for file in plan::files(&args.files) {
         match remove(&file, args.dry_run) {
             Ok(outcome) => {
-                report.changed |= outcome == "removed";
+                report.changed |= matches!(outcome, "removed" | "taken out");
                 report.files.push(FileOutcome {
                     path: file.to_string(),
                     outcome,
@@ -127,10 +139,18 @@ pub(crate) async fn revoke(args: &RevokeArgs, run: &Run) -> anyhow::Result<Outco
 
 fn remove(file: &PrivateFile, dry_run: bool) -> Result<&'static str> {
     if dry_run {
-        return Ok(if file.is_ours()? { "remove" } else { "absent" });
+        return Ok(match file.removal()? {
+            Removed::File => "remove",
+            Removed::Part => "take out",
+            Removed::Nothing => "absent",
+        });
     }
     let effect = effect("remove", file.to_string());
-    let outcome = if file.remove()? { "removed" } else { "absent" };
+    let outcome = match file.remove()? {
+        Removed::File => "removed",
+        Removed::Part => "taken out",
+        Removed::Nothing => "absent",
+    };
     effect.done(outcome);
     Ok(outcome)
 }

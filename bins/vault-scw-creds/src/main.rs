@@ -8,8 +8,10 @@ mod args;
 mod doctor;
 mod exec;
 mod files;
+mod mint;
 mod plan;
 mod report;
+mod rotation;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
         Task::Exec(args) => exec::exec(args, &run).await,
         Task::Env(args) => print(args, &run).await,
         Task::Write(args) => files::write(args, &run).await,
+        Task::Rotate(args) => rotation::rotate(args, &run).await,
         Task::Revoke(args) => files::revoke(args, &run).await,
         Task::Doctor(args) => doctor::examine(args, &run).await,
     }
@@ -35,7 +38,7 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
 async fn print(args: &EnvArgs, run: &Run) -> anyhow::Result<Outcome> {
     let mut signals = run.take_signals()?;
     let access = access::obtain(&args.source, run, &mut signals).await?;
-    let origin = access::origin(&args.source.secret, &access.reading);
+    let origin = access::origin(args.source.secret()?, &access.reading);
     let environment = plan::Environment::of(&access.credentials, &access.reading, &args.variables, &origin)?;
     Ok(Outcome::disclosed(environment.render(args.format)?))
 }

@@ -12,9 +12,17 @@ use towpath::vault::Reading;
 use crate::args::{FileArgs, Format, VariableArgs};
 
 /// What a login may be made with. The command gets none of it: it has the credentials instead.
-const LOGIN_MATERIAL: [&str; 9] = [
+const LOGIN_MATERIAL: [&str; 17] = [
+    "BAO_CLIENT_CERT",
+    "BAO_CLIENT_KEY",
     "BAO_TOKEN",
+    "CI_JOB_JWT",
+    "CI_JOB_JWT_V1",
+    "CI_JOB_JWT_V2",
     "TOWPATH_JWT_FILE",
+    "TOWPATH_JWT_VARIABLE",
+    "VAULT_CLIENT_CERT",
+    "VAULT_CLIENT_KEY",
     "VAULT_ID_TOKEN",
     "VAULT_ROLE_ID",
     "VAULT_ROLE_ID_FILE",
@@ -117,6 +125,12 @@ impl Environment {
     pub(crate) fn render(&self, format: Format) -> Result<Secret> {
         let lines: Vec<String> = match format {
             Format::Shell => {
+                if let Some((name, _)) = self.to_set().find(|(_, value)| value.contains('\0')) {
+                    return Err(Failure::input(format!(
+                        "the value of {name} cannot stand in a variable: it has a zero byte"
+                    ))
+                    .hint("use --format json"));
+                }
                 let unset: Vec<&str> = self.to_unset().collect();
                 let exports = self.to_set().map(|(name, value)| {
                     // Within single quotes a shell takes everything as it is, but for the quote itself.
@@ -129,9 +143,13 @@ impl Environment {
             Format::Dotenv => self
                 .to_set()
                 .map(|(name, value)| {
-                    if value.contains(|c: char| c.is_control() || c == '$') {
+                    // Who reads such files agrees on plain values alone: some take quotes, `#`, `$` and backslashes
+                    // as they are, and some do not.
+                    let odd = |c: char| c.is_control() || "$`'\"\\#".contains(c);
+                    if value.contains(odd) || value.trim() != value {
                         return Err(Failure::input(format!(
-                            "the value of {name} cannot stand in a dotenv file: it has a line break or a `$`"
+                            "the value of {name} cannot stand in a dotenv file: it has a line break, a blank at an end, \
+                             a quote, or one of $ ` # \\"
                         ))
                         .hint("use --format json or shell"));
                     }
@@ -164,13 +182,39 @@ pub(crate) fn credentials(
             return Err(no_such_key(origin, key, reading));
         }
     }
-    Credentials::gather(origin, |field| {
-        let key = mapping
+    Credentials::gather(origin, |field| reading.field(key_of(mapping, field)))
+}
+
+/// The secret's key for a field.
+pub(crate) fn key_of(mapping: &[(Field, String)], field: Field) -> &str {
+    mapping
+        .iter()
+        .find(|(mapped, _)| *mapped == field)
+        .map_or(field.name(), |(_, key)| key.as_str())
+}
+
+/// What else of the secret reaches the command and must not show: the values of its Terraform variables, unless they are
+/// of a kind that everybody may know.
+pub(crate) fn further_secrets<'a>(
+    reading: &'a Reading,
+    args: &'a VariableArgs,
+    mapping: &'a [(Field, String)],
+) -> impl Iterator<Item = &'a str> {
+    let key_of = |field: Field| {
+        mapping
             .iter()
             .find(|(mapped, _)| *mapped == field)
-            .map_or(field.name(), |(_, key)| key.as_str());
-        reading.field(key)
-    })
+            .map_or(field.name(), |(_, key)| key.as_str())
+    };
+    let known: Vec<&str> = Field::ALL
+        .into_iter()
+        .filter(|field| *field != Field::SecretKey)
+        .map(key_of)
+        .collect();
+    args.tf_vars
+        .iter()
+        .filter(move |(_, key)| !known.contains(&key.as_str()))
+        .filter_map(|(_, key)| reading.field(key))
 }
 
 fn no_such_key(origin: &str, key: &str, reading: &Reading) -> Failure {
@@ -186,6 +230,7 @@ pub(crate) fn files(args: &FileArgs) -> Vec<PrivateFile> {
         path(&args.scw_config, PrivateFile::ScwConfig),
         path(&args.docker_config, PrivateFile::DockerConfig),
         path(&args.pull_secret, PrivateFile::PullSecret),
+        path(&args.dotenv, PrivateFile::Dotenv),
     ]
     .into_iter()
     .flatten()
@@ -263,6 +308,24 @@ mod tests {
         let shown = format!("{found:?}");
         assert!(shown.contains("AWS_SECRET_ACCESS_KEY") && shown.contains("DOCKER_CONFIG"));
         assert!(!shown.contains(SECRET_KEY), "{shown}");
+    }
+
+    #[test]
+    fn a_terraform_variable_is_secret_unless_its_field_is_known_not_to_be() {
+        let args = with(
+            false,
+            &[
+                ("a", "region"),
+                ("b", "motto"),
+                ("c", "token"),
+                ("d", "access_key"),
+            ],
+        );
+        let mapping = [(Field::SecretKey, "token".to_owned())];
+        let found: Vec<String> = further_secrets(&reading(), &args, &mapping)
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(found, ["it's $HOME\nsweet", SECRET_KEY]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use towpath::cli::Report;
 use towpath::vault::{Reading, Revocation};
 
 use crate::args::SourceArgs;
+use crate::rotation::Rotation;
 
 /// The result of a subcommand.
 #[derive(Debug, Serialize)]
@@ -18,15 +19,22 @@ pub(crate) struct Outcome {
     /// The secret that was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) secret: Option<SecretVersion>,
-    /// What became of the token: `revoked`, `gone`, `expires`, `kept`, or `unknown` when the server could not be asked.
+    /// What became of the token: `revoked`, `gone`, `expires`, `kept`, `none` when the secret was read without one, or
+    /// `unknown` when the server could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token: Option<&'static str>,
+    /// What became of the lease, in the same words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lease: Option<&'static str>,
     /// The names of the variables that the command gets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) variables: Vec<String>,
     /// The files, each with what was done to it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) files: Vec<FileOutcome>,
+    /// What `rotate` found and did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rotation: Option<Rotation>,
     /// The checks of `doctor`, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) checks: Vec<Check>,
@@ -48,7 +56,8 @@ pub(crate) struct SecretVersion {
 pub(crate) struct FileOutcome {
     /// Where it is.
     pub(crate) path: String,
-    /// `written`, `unchanged`, `removed` or `absent`; `write` or `remove` in a dry run.
+    /// `written`, `changed`, `unchanged`, `removed`, `taken out`, `absent` or `failed`; `write`, `remove` or `take out`
+    /// in a dry run.
     pub(crate) outcome: &'static str,
 }
 
@@ -57,11 +66,11 @@ pub(crate) struct FileOutcome {
 pub(crate) struct Check {
     /// What was checked.
     pub(crate) check: &'static str,
-    /// `ok`, `failed`, or `skipped` after a failure that it depends on.
+    /// `ok`, `warning`, `failed`, or `skipped`: it depends on what failed, or was not to be looked at.
     pub(crate) outcome: &'static str,
     /// What was found.
     pub(crate) detail: String,
-    /// What to do, after a failure.
+    /// What to do, after a failure or a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
 }
@@ -70,7 +79,7 @@ impl SecretVersion {
     /// What was got for what was asked.
     pub(crate) fn got(asked: &SourceArgs, reading: &Reading) -> Self {
         SecretVersion {
-            path: asked.secret.to_string(),
+            path: asked.shown(),
             version: reading.version,
             pinned: asked.secret_version.is_some(),
         }
@@ -86,8 +95,10 @@ impl Outcome {
             dry_run,
             secret: None,
             token: None,
+            lease: None,
             variables: Vec::new(),
             files: Vec::new(),
+            rotation: None,
             checks: Vec::new(),
         }
     }
@@ -117,11 +128,34 @@ impl Report for Outcome {
         for file in &self.files {
             lines.push(format!("{:10} {}", file.outcome, file.path));
         }
+        if let Some(rotation) = &self.rotation {
+            let too_old = if rotation.too_old {
+                ", older than --max-age when this began"
+            } else {
+                ""
+            };
+            lines.push(format!(
+                "key        {} ({} days old{too_old})",
+                rotation.access_key, rotation.age_days
+            ));
+            if rotation.steps.is_empty() {
+                lines.push("nothing    to do".to_owned());
+            }
+            for taken in &rotation.steps {
+                lines.push(format!(
+                    "{:10} {} ({})",
+                    taken.step, taken.access_key, taken.detail
+                ));
+            }
+        }
         for check in &self.checks {
             lines.push(format!("{:8} {:10} {}", check.outcome, check.check, check.detail));
             if let Some(hint) = &check.hint {
                 lines.push(format!("         hint: {hint}"));
             }
+        }
+        if let Some(lease) = self.lease {
+            lines.push(format!("lease      {lease}"));
         }
         if let Some(token) = self.token {
             lines.push(format!("token      {token}"));

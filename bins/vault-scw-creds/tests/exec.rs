@@ -83,17 +83,46 @@ async fn the_command_gets_the_credentials_and_gives_its_code() {
         );
     }
 
-    let audited = world.audited();
+    // One request, which the server audits as two: no token is issued.
     assert_eq!(
-        audited[before..],
-        [
-            "update auth/kubernetes/login",
-            "read sys/internal/ui/mounts/secret/ci/scw",
-            "read secret/data/ci/scw",
-            "update auth/token/revoke-self",
-        ]
+        world.audited()[before..],
+        ["update auth/kubernetes/login", "read secret/data/ci/scw"]
     );
     assert_eq!(world.tokens().await, tokens, "a token is left");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn with_a_token_four_requests_are_enough_and_it_is_gone_before_the_command() {
+    let world = World::start().await;
+    let tokens = world.tokens().await;
+    let before = world.audited().len();
+    let (marks, go) = (world.path("marks"), world.path("go"));
+    let script = format!(
+        "echo ready >> {}; while ! [ -e {} ]; do sleep 0.02; done; exit 7",
+        marks.display(),
+        go.display()
+    );
+    let mut command = world.tool();
+    command
+        .args(["exec", "--inline-auth", "never", "--", "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_for_lines(&marks, 1).await;
+    let expected = [
+        "update auth/kubernetes/login",
+        "read sys/internal/ui/mounts/secret/ci/scw",
+        "read secret/data/ci/scw",
+        "update auth/token/revoke-self",
+    ];
+    assert_eq!(world.audited()[before..before + 4], expected);
+    assert_eq!(world.tokens().await, tokens, "it is still alive");
+    let asked = world.audited().len();
+    std::fs::write(go, "").unwrap();
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert_eq!(world.audited().len(), asked, "nothing is asked after the command");
     world.stop().await;
 }
 
@@ -104,7 +133,8 @@ async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
     let said = world.path("said");
     // Not HUP: a shell cannot trap what was ignored when it started, as it is below nohup.
     let script = format!(
-        "trap 'echo term >> {0}' TERM; trap 'echo usr1 >> {0}' USR1; trap 'echo usr2 >> {0}; exit 9' USR2
+        "trap 'echo term >> {0}' TERM; trap 'echo usr1 >> {0}' USR1; trap 'echo winch >> {0}' WINCH
+         trap 'echo alrm >> {0}' ALRM; trap 'echo usr2 >> {0}; exit 9' USR2
          echo ready >> {0}; while :; do sleep 0.02; done",
         said.display()
     );
@@ -133,7 +163,9 @@ async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
         (Signal::TERM, 2),
         (Signal::TERM, 3),
         (Signal::USR1, 4),
-        (Signal::USR2, 5),
+        (Signal::WINCH, 5),
+        (Signal::ALARM, 6),
+        (Signal::USR2, 7),
     ] {
         signal(&child, sent);
         wait_for_lines(&said, count).await;
@@ -141,7 +173,10 @@ async fn every_signal_is_the_commands_and_the_second_ends_nothing_early() {
     let ran: Ran = child.wait_with_output().await.unwrap().into();
     assert_eq!(ran.code, 9, "{ran:?}");
     let said = std::fs::read_to_string(&said).unwrap();
-    assert_eq!(lines(&said), ["ready", "term", "term", "usr1", "usr2"]);
+    assert_eq!(
+        lines(&said),
+        ["ready", "term", "term", "usr1", "winch", "alrm", "usr2"]
+    );
     assert_eq!(entries(&world.tmp()), [""; 0], "the docker configuration is left");
     assert_eq!(world.tokens().await, tokens);
     world.stop().await;
@@ -237,7 +272,7 @@ async fn a_dry_run_names_the_variables_and_runs_nothing() {
     assert_eq!(report["schema"], "towpath.vault-scw-creds/1");
     assert_eq!(report["secret"]["version"], 2);
     assert_eq!(report["secret"]["pinned"], false);
-    assert_eq!(report["token"], "revoked");
+    assert_eq!(report["token"], "none");
     assert!(
         report["variables"]
             .as_array()

@@ -54,6 +54,11 @@ impl Effect {
         );
     }
 
+    /// Logs nothing: it did not come to it after all, and another takes its place.
+    pub fn forget(mut self) {
+        self.finished = true;
+    }
+
     fn milliseconds(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -84,6 +89,21 @@ pub(super) fn install(tool: &'static str, settings: &RunArgs, trace_id: &str) {
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(settings.log_level));
     // It can only be refused when one stands already, as in a test that runs several tools in one process.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Makes a log line of every panic, redacted like all others, in the place of the one that would go to standard error
+/// as it is.
+pub(super) fn take_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let said = panic.payload();
+        let said = said
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| said.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("without a word");
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        tracing::error!(action = "panic", object = place, "{said}");
+    }));
 }
 
 /// Logs how a run failed, and the exit code that it ends with.

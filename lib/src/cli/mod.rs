@@ -17,6 +17,7 @@ pub use progress::{Progress, size};
 pub use report::{Outcome, Report};
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -149,6 +150,20 @@ pub fn secret_variable(name: &str) -> Result<Option<Secret>> {
     }
 }
 
+/// The names of all environment variables whose value holds one of these secrets, for keeping them from a child.
+#[must_use]
+pub fn variables_holding(secrets: &[Secret]) -> Vec<OsString> {
+    std::env::vars_os()
+        .filter(|(_, value)| {
+            let value = value.to_string_lossy();
+            secrets
+                .iter()
+                .any(|secret| !secret.is_empty() && value.contains(secret.expose()))
+        })
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// The folders of `PATH`, for tools that choose between programs by what is there.
 #[must_use]
 pub fn search_path() -> Vec<PathBuf> {
@@ -181,6 +196,7 @@ where
         }
     };
     logs::install(A::NAME, &settings, trace.trace_id());
+    logs::take_panics();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -199,8 +215,10 @@ where
         if let Err(failure) = listen_for_signals(&run) {
             return conclude(&settings, &run, Err(&failure));
         }
-        let outcome = work(parsed, run.clone()).await;
-        conclude(&settings, &run, outcome.as_ref().map_err(AsRef::as_ref))
+        match failure::survive(work(parsed, run.clone())).await {
+            Ok(outcome) => conclude(&settings, &run, outcome.as_ref().map_err(AsRef::as_ref)),
+            Err(panicked) => conclude(&settings, &run, Err(&panicked)),
+        }
     });
     // A question at the terminal may still hold a blocking thread; it must not hold the process.
     runtime.shutdown_background();

@@ -8,11 +8,16 @@
 //!
 //! Deliberately absent: a shell. Arguments are passed as they are.
 
+mod mask;
+mod passage;
+mod privacy;
 mod signals;
 mod spawn;
 mod supervise;
 mod terminal;
 
+pub use mask::Mask;
+pub use privacy::keep_memory_private;
 pub use signals::Signals;
 pub use supervise::Supervised;
 
@@ -49,6 +54,7 @@ pub struct Command {
     clear_environment: bool,
     directory: Option<PathBuf>,
     input: Vec<u8>,
+    mask: Option<Mask>,
 }
 
 /// How a child ended and what it printed.
@@ -92,6 +98,7 @@ impl Command {
             clear_environment: false,
             directory: None,
             input: Vec::new(),
+            mask: None,
         }
     }
 
@@ -130,6 +137,14 @@ impl Command {
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.clear_environment = true;
+        self
+    }
+
+    /// Takes secrets out of what it prints, when it is [supervised](Command::supervise) and its output does not go to a
+    /// terminal.
+    #[must_use]
+    pub fn mask(mut self, mask: Mask) -> Self {
+        self.mask = Some(mask);
         self
     }
 
@@ -241,13 +256,6 @@ impl Command {
         }
         command
     }
-}
-
-/// Keeps other processes of this user, and core dumps, away from the memory and environment of this process
-/// (`PR_SET_DUMPABLE`). Its children are not affected.
-pub fn keep_memory_private() {
-    // An old kernel may refuse; everything else works as well without it.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 impl fmt::Debug for Command {

@@ -8,8 +8,10 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::failure::{Failure, Result};
 
-/// Those that are passed on. CONT is among them because the command has to go on when we are told to.
-const FORWARDED: [Signal; 7] = [
+/// Those that are passed on: all that somebody may send on purpose. CONT is among them because the command has to go on
+/// when we are told to. What tells a process of its own doings is not (CHLD, PIPE, SEGV, XCPU and the like), nor what stops
+/// it: a command that is stopped stops us.
+const FORWARDED: [Signal; 13] = [
     Signal::HUP,
     Signal::INT,
     Signal::QUIT,
@@ -17,6 +19,12 @@ const FORWARDED: [Signal; 7] = [
     Signal::USR1,
     Signal::USR2,
     Signal::CONT,
+    Signal::WINCH,
+    Signal::ALARM,
+    Signal::VTALARM,
+    Signal::PROF,
+    Signal::IO,
+    Signal::POWER,
 ];
 
 /// The signals that come in. From the first use on, none of them ends this process any more.

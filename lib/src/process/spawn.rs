@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
+use super::privacy;
 use crate::failure::{Failure, Result};
 
 /// A child that leads a process group. Dropping it kills the group.
@@ -109,10 +110,14 @@ impl Drop for Group {
 #[allow(unsafe_code)]
 fn die_with_us(command: &mut tokio::process::Command) {
     let parent = rustix::process::getpid();
-    // SAFETY: the closure runs between fork and exec and makes two system calls, both async-signal-safe; it neither
+    let core_limit = privacy::core_limit_of_others();
+    // SAFETY: the closure runs between fork and exec and makes three system calls, all async-signal-safe; it neither
     // allocates nor takes a lock.
     unsafe {
         command.pre_exec(move || {
+            if let Some(limit) = core_limit {
+                rustix::process::setrlimit(rustix::process::Resource::Core, limit)?;
+            }
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have died before the kernel knew of our wish.
             if rustix::process::getppid() != Some(parent) {

@@ -1,17 +1,21 @@
 //! Running a command in our place: the user's own, which must not notice us.
 //!
-//! It has our standard streams, a process group of its own, the terminal if there is one, and every signal that we
+//! It has our standard streams (through a [passage](super::passage) where secrets are taken out, if that is asked
+//! for), a process group of its own, the terminal if there is one, and every signal that we
 //! get. We stay beside it, rather than become it, because there is something to clean up once it ended.
 //!
 //! Deliberately absent: ending what the command left running in its group. A job may start a daemon on purpose, and
 //! no shell ends it either.
 
 use std::io;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
+use super::passage::Passage;
 use super::signals::Signals;
 use super::spawn::Group;
 use super::terminal::Terminal;
@@ -42,6 +46,13 @@ impl Command {
             .stdin(Stdio::inherit())
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit());
+        let passage = match self.mask.clone().map(|mask| Passage::lay(&mut command, mask)) {
+            None => None,
+            Some(Ok(passage)) => Some(passage),
+            Some(Err(error)) => {
+                return Err(Failure::internal("cannot get pipes to mask secrets in").because(error));
+            }
+        };
         let terminal = Terminal::ours();
         if let Some(terminal) = &terminal {
             terminal.lend_at_start(&mut command);
@@ -52,9 +63,17 @@ impl Command {
             Ok(group) => group,
             Err(error) => return Ok(not_started(&name, error)),
         };
+        let ended = CancellationToken::new();
+        let mut carrying = pin!(async {
+            if let Some(passage) = passage {
+                passage.carry(&ended).await;
+            }
+        });
+        let mut carried = false;
         let status = loop {
             tokio::select! {
                 status = group.wait(&name) => break status?,
+                () = &mut carrying, if !carried => carried = true,
                 signal = signals.next() => {
                     if let (Signal::CONT, Some(terminal), Some(leader)) = (signal, &terminal, group.leader()) {
                         terminal.lend(leader);
@@ -67,11 +86,30 @@ impl Command {
                     }
                 }
                 () = tokio::time::sleep(deadline.remaining()) => {
-                    group.end(GRACE).await;
+                    // What it says while it ends is worth reading too.
+                    let ending = async {
+                        group.end(GRACE).await;
+                        ended.cancel();
+                    };
+                    let carrying = async {
+                        if !carried {
+                            carrying.await;
+                        }
+                    };
+                    let _ = tokio::time::timeout(GRACE * 2, async { tokio::join!(ending, carrying) }).await;
                     return Err(out_of_time(&name));
                 }
             }
         };
+        ended.cancel();
+        if !carried {
+            // Whoever reads our output may take their time, but not for longer than the run, nor when we are to end.
+            tokio::select! {
+                () = carrying => {}
+                _signal = signals.ending() => {}
+                () = tokio::time::sleep(deadline.remaining()) => {}
+            }
+        }
         Ok(Supervised::Ended(exit_code(status)))
     }
 }

@@ -1,17 +1,19 @@
-//! What Scaleway's tools read: environment, configuration file, registry login.
+//! What Scaleway's tools read: environment, configuration file, registry login; and the API keys behind it.
 //!
 //! Source: Scaleway's Go SDK, package `scw` (`env.go`, `config.go`, `internal/validation`), on which its command line
 //! and its Terraform provider are built; Scaleway documentation, "How to connect to the Container Registry" and
 //! "Object Storage: Terraform backend".
 //!
-//! Deliberately absent: Scaleway's API. Nothing here goes over the network.
+//! Deliberately absent: the rest of Scaleway's API. Only [`Iam`] goes over the network.
 
 mod config;
 mod credentials;
 mod files;
+mod iam;
 mod registry;
 
-pub use config::{config_file, is_profile_name};
+pub use config::{Profile, is_profile_name};
 pub use credentials::{AWS_SHADOWING, Credentials, DEPRECATED, Field};
-pub use files::{DockerFolder, PrivateFile, Written};
+pub use files::{Content, DockerFolder, PrivateFile, Removed, Written};
+pub use iam::{API_URL, ApiKey, Bearer, DESCRIPTION_LIMIT, Iam, NewApiKey, Proof};
 pub use registry::{RegistryHost, docker_config, is_object_name, pull_secret};

@@ -1,12 +1,10 @@
 //! Logging in to Scaleway's Container Registry: user `nologin`, password the secret key.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 
 use super::files::MARK;
 use crate::failure::{Failure, Result};
@@ -67,25 +65,9 @@ pub fn docker_config(hosts: &[RegistryHost], secret_key: &Secret) -> Result<Secr
     render(&logins)
 }
 
-/// Whether a docker configuration holds nothing but logins as [`docker_config`] writes them.
-pub(super) fn is_ours(text: &str) -> bool {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Config {
-        auths: BTreeMap<String, Login>,
-    }
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Login {
-        auth: String,
-    }
-    serde_json::from_str::<Config>(text).is_ok_and(|config| {
-        config.auths.values().all(|login| {
-            STANDARD
-                .decode(&login.auth)
-                .is_ok_and(|pair| pair.starts_with(b"nologin:"))
-        })
-    })
+/// What authenticates at a registry in a configuration of docker: user and password in base64.
+pub(super) fn login(secret_key: &Secret) -> Secret {
+    Secret::new(STANDARD.encode(format!("{USER}:{}", secret_key.expose())))
 }
 
 /// Writes the manifest of a Kubernetes secret by which the cluster pulls images from `hosts`. The text is a secret as
@@ -138,7 +120,6 @@ mod tests {
             document,
             serde_json::json!({"auths": {"rg.fr-par.scw.cloud": {"auth": auth}}})
         );
-        assert!(is_ours(config.expose()));
     }
 
     #[test]
@@ -153,18 +134,6 @@ mod tests {
             config,
             docker_config(&hosts(), &key()).unwrap().expose().as_bytes()
         );
-    }
-
-    #[test]
-    fn anybody_elses_configuration_is_not_taken_for_ours() {
-        for other in [
-            r#"{"auths":{"a.example":{"auth":"dXNlcjpwYXNz"}}}"#,
-            r#"{"auths":{},"credsStore":"desktop"}"#,
-            r#"{"auths":{"a.example":{}}}"#,
-            "not json",
-        ] {
-            assert!(!is_ours(other), "{other}");
-        }
     }
 
     #[test]

@@ -24,6 +24,28 @@ pub struct Claims {
     /// When it ends, in seconds since the epoch.
     #[serde(default)]
     pub exp: Option<i64>,
+    /// For a token of a Kubernetes service account: whose it is.
+    #[serde(default, rename = "kubernetes.io")]
+    pub kubernetes: Option<KubernetesClaims>,
+}
+
+/// The claim `kubernetes.io`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct KubernetesClaims {
+    /// The namespace that the account is in.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// The account.
+    #[serde(default)]
+    pub serviceaccount: Option<NamedClaim>,
+}
+
+/// An object of Kubernetes that a token names.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct NamedClaim {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
 }
 
 impl Claims {
@@ -48,7 +70,15 @@ impl Claims {
             Some(exp) if exp <= now => format!("expired {} s ago", now.saturating_sub(exp)),
             Some(exp) => format!("valid for another {} s", exp.saturating_sub(now)),
         };
-        format!("{subject}, {audience}, {expiry}, from {issuer}")
+        let account = self.kubernetes.as_ref().map_or_else(String::new, |claims| {
+            let namespace = claims.namespace.as_deref().unwrap_or("none");
+            let account = claims
+                .serviceaccount
+                .as_ref()
+                .map_or("none", |account| &account.name);
+            format!(", namespace {namespace}, service account {account}")
+        });
+        format!("{subject}{account}, {audience}, {expiry}, from {issuer}")
     }
 }
 
@@ -100,6 +130,16 @@ mod tests {
         );
         assert!(found.text(130).contains("expired 30 s ago"));
         assert!(found.expired(100) && !found.expired(99));
+    }
+
+    #[test]
+    fn a_service_account_is_named_with_its_namespace() {
+        let found = claims(&token(
+            r#"{"kubernetes.io":{"namespace":"ci","serviceaccount":{"name":"deployer","uid":"x"}}}"#,
+        ))
+        .expect("claims");
+        let text = found.text(0);
+        assert!(text.contains("namespace ci, service account deployer"), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use vaultrs::api::kv2::requests::ReadSecretRequest;
 
 use super::Session;
 use super::refusal::Asked;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 
 /// Where a secret is: `MOUNT/PATH`, as on the command line of the servers, without `data/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,14 +132,26 @@ struct MountOptions {
 }
 
 #[derive(Deserialize)]
-struct VersionedAnswer {
-    data: Map<String, Value>,
-    metadata: VersionMetadata,
+pub(super) struct VersionedAnswer {
+    pub(super) data: Map<String, Value>,
+    pub(super) metadata: VersionMetadata,
 }
 
 #[derive(Deserialize)]
-struct VersionMetadata {
-    version: u64,
+pub(super) struct VersionMetadata {
+    pub(super) version: u64,
+}
+
+impl Mount {
+    /// What most mounts are: the first part of the path, with versions.
+    pub(super) fn first_segment(secret: &SecretPath) -> Self {
+        let (mount, below) = secret.0.split_once('/').unwrap_or((&secret.0, ""));
+        Mount {
+            path: mount.to_owned(),
+            version: KvVersion::Two,
+            below: below.to_owned(),
+        }
+    }
 }
 
 impl Session {
@@ -154,12 +166,27 @@ impl Session {
         let asked = Asked::Mount {
             secret,
             policies: self.policies(),
+            uses: self.uses(),
         };
         let found: MountAnswer = answer
             .read(&asked)?
             .data
             .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
         split(secret, found)
+    }
+
+    /// Reads a secret where most are: in a KV v2 engine that the first part of the path names. None when it is not
+    /// there, or may not be read there; then [`Session::mount_of`] tells where it is.
+    ///
+    /// # Errors
+    /// Unavailable (exit 7) when the server cannot answer.
+    pub async fn read_by_guess(&self, secret: &SecretPath, version: Option<u64>) -> Result<Option<Reading>> {
+        let guess = Mount::first_segment(secret);
+        match self.read(&guess, version).await {
+            Ok(reading) => Ok(Some(reading)),
+            Err(failure) if matches!(failure.kind(), Kind::Unavailable | Kind::Deadline) => Err(failure),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Reads a secret: the given version, or the latest.
@@ -172,6 +199,7 @@ impl Session {
             mount,
             version,
             policies: self.policies(),
+            uses: self.uses(),
         };
         match mount.version {
             KvVersion::Two => {
@@ -239,7 +267,7 @@ fn split(secret: &SecretPath, found: MountAnswer) -> Result<Mount> {
     })
 }
 
-fn texts(data: Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+pub(super) fn texts(data: Map<String, Value>) -> impl Iterator<Item = (String, String)> {
     data.into_iter().map(|(name, value)| match value {
         Value::String(text) => (name, text),
         other => (name, other.to_string()),
@@ -249,7 +277,6 @@ fn texts(data: Map<String, Value>) -> impl Iterator<Item = (String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Kind;
 
     fn mount(secret: &str, path: &str, engine: &str, version: Option<&str>) -> Result<Mount> {
         let answer = MountAnswer {

@@ -46,8 +46,10 @@ pub enum Login {
         mount: String,
         /// The file with the role's id.
         role_id_file: PathBuf,
-        /// The file with the secret id.
+        /// The file with the secret id, or with what it is wrapped in.
         secret_id_file: PathBuf,
+        /// Whether the file holds a wrapping token, which gives the secret id once.
+        wrapped: bool,
     },
     /// With a token that somebody else logged in for. It is theirs, so it is not revoked at the end.
     Token {
@@ -99,6 +101,52 @@ impl Login {
             Login::AppRole { .. } | Login::Token { .. } => Ok(None),
         }
     }
+
+    /// What must not be left lying about where the login has handed over to the credentials.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<Secret> {
+        match self {
+            Login::Jwt { jwt, .. } => vec![jwt.clone()],
+            Login::Token { token } => vec![token.clone()],
+            Login::Kubernetes { .. } | Login::AppRole { .. } => Vec::new(),
+        }
+    }
+
+    /// What a login sends, for one that goes along with another request. None when there is nothing to send, or when it
+    /// can be sent once only.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when a file cannot be read.
+    pub(super) fn parameters(&self) -> Result<Option<Parameters<'_>>> {
+        let role = |role: &String| ("role", Secret::public(role));
+        Ok(match self {
+            Login::Kubernetes {
+                mount, role: name, ..
+            } => self.jwt()?.map(|jwt| Parameters {
+                mount,
+                parameters: vec![("jwt", jwt), role(name)],
+            }),
+            Login::Jwt {
+                mount, role: name, ..
+            } => self.jwt()?.map(|jwt| Parameters {
+                mount,
+                parameters: [("jwt", jwt)]
+                    .into_iter()
+                    .chain(name.as_ref().map(role))
+                    .collect(),
+            }),
+            // A secret id may be good for a number of logins, and this would be one more.
+            Login::AppRole { .. } | Login::Token { .. } => None,
+        })
+    }
+}
+
+/// A login as names and values.
+pub(super) struct Parameters<'a> {
+    /// Where the auth method is mounted.
+    pub(super) mount: &'a str,
+    /// What it is sent.
+    pub(super) parameters: Vec<(&'static str, Secret)>,
 }
 
 impl Vault {
@@ -138,15 +186,18 @@ impl Vault {
                 mount,
                 role_id_file,
                 secret_id_file,
+                wrapped,
             } => {
+                let role_id = Secret::from_file(role_id_file, "AppRole role id")?;
+                let secret_id = if *wrapped {
+                    self.unwrap_secret_id(mount, secret_id_file).await?
+                } else {
+                    Secret::from_file(secret_id_file, "AppRole secret id")?
+                };
                 let request = LoginWithApproleRequest {
                     mount: mount.clone(),
-                    role_id: Secret::from_file(role_id_file, "AppRole role id")?
-                        .expose()
-                        .to_owned(),
-                    secret_id: Secret::from_file(secret_id_file, "AppRole secret id")?
-                        .expose()
-                        .to_owned(),
+                    role_id: role_id.expose().to_owned(),
+                    secret_id: secret_id.expose().to_owned(),
                 };
                 self.call(request, None).await?
             }

@@ -11,25 +11,36 @@
 //! Deliberately absent: whatever a job has no business with (policies, mounts, unsealing), and any reading of
 //! `VAULT_*` variables.
 
+mod hold;
+mod inline;
 mod jwt;
 mod kv;
+mod kv_write;
+mod lease;
 mod login;
 mod refusal;
 mod session;
+mod wrapping;
 
+pub use hold::Released;
 pub use jwt::{Claims, claims, seconds_since_epoch};
 pub use kv::{KvVersion, Mount, Reading, SecretPath};
+pub use kv_write::{Original, Replaced, SecretMetadata};
+pub use lease::Lease;
 pub use login::{Login, SERVICE_ACCOUNT_TOKEN};
 pub use session::{Revocation, Session};
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustify::endpoint::Endpoint;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use vaultrs::api::EndpointMiddleware;
 
 use self::refusal::Asked;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::http::header::HeaderName;
 use crate::http::{self, Body, Client, Method, Repeat, StatusCode, Url};
 use crate::secret::Secret;
@@ -43,8 +54,18 @@ const BUSY: &[StatusCode] = &[
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
 ];
+/// The same but for errors of its own: among those may be that it does not understand how it is asked.
+const BUSY_BUT_ALIVE: &[StatusCode] = &[
+    StatusCode::PRECONDITION_FAILED,
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
 /// No answer that we ask for is anywhere near this many bytes.
 const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
+
+/// How long one request that gives something back may take.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -57,6 +78,8 @@ pub struct Vault {
     http: Client,
     address: Url,
     namespace: Option<String>,
+    /// How long one request may take, when that is less than usual.
+    answer_within: Option<Duration>,
 }
 
 /// What a server says about itself without a login.
@@ -83,6 +106,13 @@ struct Envelope<T> {
     data: Option<T>,
     #[serde(default)]
     auth: Option<session::Auth>,
+    #[serde(default)]
+    lease_id: String,
+    /// Seconds.
+    #[serde(default)]
+    lease_duration: u64,
+    #[serde(default)]
+    renewable: bool,
 }
 
 /// An answer of any status, read to its end.
@@ -105,6 +135,7 @@ impl Vault {
             http,
             address,
             namespace,
+            answer_within: None,
         })
     }
 
@@ -126,6 +157,14 @@ impl Vault {
         Vault {
             http: self.http.with_deadline(deadline),
             ..self.clone()
+        }
+    }
+
+    /// The same server for giving back: under another deadline, for which a server that does not answer is not waited.
+    fn for_release(&self, deadline: crate::deadline::Deadline) -> Self {
+        Vault {
+            answer_within: Some(RELEASED_WITHIN),
+            ..self.with_deadline(deadline)
         }
     }
 
@@ -178,16 +217,6 @@ impl Vault {
         let url = Url::parse(&built.uri().to_string())
             .map_err(|error| Failure::internal("cannot put a request to vault together").because(error))?;
         let method = built.method().clone();
-        self.send(method, url, token, Body::Bytes(built.into_body().into()))
-            .await
-    }
-
-    /// Sends a `GET` that `vaultrs` does not know.
-    async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer> {
-        self.send(Method::GET, self.url(path)?, token, Body::Empty).await
-    }
-
-    async fn send(&self, method: Method, url: Url, token: Option<&Secret>, body: Body) -> Result<Answer> {
         // A second login would leave a token behind that nobody knows and gives back, so what is not known to have
         // failed is not sent again, unless it only reads.
         let repeat = if method == Method::GET {
@@ -195,6 +224,36 @@ impl Vault {
         } else {
             Repeat::Unsafe
         };
+        let body = Body::Bytes(built.into_body().into());
+        self.send(method, url, token, body, repeat).await
+    }
+
+    /// Sends a `GET` that `vaultrs` does not know.
+    async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer> {
+        self.get_as(path, token, Repeat::Safe).await
+    }
+
+    /// Sends a `GET` that may do more than read.
+    async fn get_as(&self, path: &str, token: Option<&Secret>, repeat: Repeat) -> Result<Answer> {
+        self.send(Method::GET, self.url(path)?, token, Body::Empty, repeat)
+            .await
+    }
+
+    /// Sends a `POST` that `vaultrs` does not know, or cannot be had with all of its fields.
+    async fn post(&self, path: &str, body: &Value, token: &Secret, repeat: Repeat) -> Result<Answer> {
+        let body = Body::Bytes(body.to_string().into());
+        self.send(Method::POST, self.url(path)?, Some(token), body, repeat)
+            .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        token: Option<&Secret>,
+        body: Body,
+        repeat: Repeat,
+    ) -> Result<Answer> {
         let mut request = self
             .http
             .request(method, url)
@@ -208,17 +267,38 @@ impl Vault {
         if let Some(token) = token {
             request = request.secret_header(TOKEN, token);
         }
-        let response = request.send().await?;
-        let status = response.status();
-        let shown = response.shown().to_owned();
-        let location = response.header(&http::header::LOCATION).map(str::to_owned);
-        let body = response.bytes(ANSWER_LIMIT).await?;
-        Ok(Answer {
-            status,
-            body,
-            shown,
-            location,
-        })
+        if let Some(limit) = self.answer_within {
+            request = request.timeout(limit);
+        }
+        match Answer::of(request).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(self.explain(failure).await),
+        }
+    }
+
+    /// A server that breaks off may want to know first who we are.
+    async fn explain(&self, failure: Failure) -> Failure {
+        let never_arrived = std::error::Error::source(&failure)
+            .and_then(|source| source.downcast_ref::<http::Unanswered>())
+            .is_none_or(http::Unanswered::never_arrived);
+        if failure.kind() != Kind::Unavailable || never_arrived {
+            return failure;
+        }
+        match self.http.check_client_certificate(&self.address).await {
+            Ok(()) => failure,
+            Err(refused) => refused.hint(
+                "give the certificate that the server knows us by, and its key, with --vault-client-cert \
+                 (VAULT_CLIENT_CERT) and --vault-client-key (VAULT_CLIENT_KEY)",
+            ),
+        }
+    }
+
+    fn http(&self) -> &Client {
+        &self.http
+    }
+
+    fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     fn url(&self, path: &str) -> Result<Url> {
@@ -233,11 +313,29 @@ impl Vault {
 }
 
 impl Answer {
+    async fn of(request: http::Request<'_>) -> Result<Self> {
+        let response = request.send().await?;
+        let status = response.status();
+        let shown = response.shown().to_owned();
+        let location = response.header(&http::header::LOCATION).map(str::to_owned);
+        let body = response.bytes(ANSWER_LIMIT).await?;
+        Ok(Answer {
+            status,
+            body,
+            shown,
+            location,
+        })
+    }
+
     /// The document, or the failure that the status stands for.
     fn read<T: DeserializeOwned>(&self, asked: &Asked<'_>) -> Result<Envelope<T>> {
         if self.status != StatusCode::OK {
             return Err(asked.refused(self));
         }
+        self.parse()
+    }
+
+    fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
             // What serde says may quote the value it stumbled over.
             Failure::input(format!(
@@ -252,14 +350,11 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::deadline::Deadline;
-    use crate::failure::Kind;
 
     const LOGGED_IN: &str =
         r#"{"data":null,"auth":{"client_token":"s.canary-token-of-the-vault-test","lease_duration":900}}"#;

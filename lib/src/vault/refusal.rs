@@ -23,13 +23,26 @@ pub(super) enum Asked<'a> {
     Mount {
         secret: &'a SecretPath,
         policies: &'a [String],
+        uses: u64,
     },
     /// The secret.
     Read {
         mount: &'a Mount,
         version: Option<u64>,
         policies: &'a [String],
+        uses: u64,
     },
+    /// Credentials from an engine that makes them.
+    Obtain {
+        path: &'a SecretPath,
+        policies: &'a [String],
+    },
+    /// What is wrapped in a token: for this login.
+    Unwrap { file: &'a std::path::Path },
+    /// To prolong a token or lease.
+    Renew,
+    /// To end a lease.
+    RevokeLease { path: &'a SecretPath },
     /// To end the token.
     Revoke,
 }
@@ -72,6 +85,7 @@ impl Asked<'_> {
             StatusCode::NOT_FOUND => self.missing(&body),
             status if status.is_redirection() => return elsewhere(answer),
             StatusCode::PRECONDITION_FAILED | StatusCode::TOO_MANY_REQUESTS => busy(answer),
+            StatusCode::INTERNAL_SERVER_ERROR => self.engine_failed().unwrap_or_else(|| busy(answer)),
             status if status.is_server_error() => busy(answer),
             status => Failure::unavailable(format!("{} is answered with {status}", answer.shown))
                 .hint("is the address (VAULT_ADDR) really that of Vault or OpenBao?"),
@@ -95,8 +109,34 @@ impl Asked<'_> {
                 }
                 Login::Token { .. } => "log in again",
             }),
+            Asked::Obtain { path, .. } => {
+                Failure::usage(format!("the engine does not make credentials at {path}"))
+                    .hint("check the role at the end of --dynamic (TOWPATH_DYNAMIC)")
+            }
+            Asked::Renew => Failure::not_found("there is nothing to renew any more")
+                .hint("it ended, or somebody has revoked it"),
+            Asked::Unwrap { file } => Failure::denied(format!(
+                "the wrapped secret id in {} is not there to be unwrapped any more",
+                file.display()
+            ))
+            .hint(
+                "unless it is older than its time to live, or was used here before, somebody else has unwrapped it: \
+                 take it for intercepted, destroy the secret id (by its accessor), look for the unwrapping in the \
+                 server's audit log, and have a new one wrapped",
+            ),
             _ => Failure::new(Kind::Input, self.object("refuses")).hint("check the path of the secret"),
         }
+    }
+
+    /// 500 with words, for what an engine that works for us says is wrong at its end.
+    fn engine_failed(&self) -> Option<Failure> {
+        let Asked::Obtain { path, .. } = self else {
+            return None;
+        };
+        Some(
+            Failure::unavailable(format!("the engine cannot make credentials at {path} now"))
+                .hint("the server's words may tell what is wrong behind it; try again later"),
+        )
     }
 
     /// 401 and 403.
@@ -114,7 +154,18 @@ impl Asked<'_> {
                 }
                 Login::Token { .. } => "the token expired, was revoked or is of another namespace: log in again",
             }),
-            Asked::Mount { secret, policies } => Failure::denied(format!(
+            Asked::Mount { uses, .. } | Asked::Read { uses, .. } if *uses > 0 => {
+                let good_for = match uses {
+                    1 => "one request".to_owned(),
+                    uses => format!("{uses} requests"),
+                };
+                Failure::denied(format!("{} any more", self.object("does not allow"))).hint(format!(
+                    "the token was good for {good_for}: let the role give more (token_num_uses), or no limit"
+                ))
+            }
+            Asked::Mount {
+                secret, policies, ..
+            } => Failure::denied(format!(
                 "the token may do nothing below {secret}, or there is no such mount"
             ))
             .hint(format!(
@@ -136,6 +187,18 @@ impl Asked<'_> {
                     mount.below
                 ))
             }
+            Asked::Obtain { path, policies } => {
+                Failure::denied(format!("the token may not read {path}")).hint(format!(
+                    "let one of its policies ({}) read {path}, or check --dynamic (TOWPATH_DYNAMIC)",
+                    policies.join(", ")
+                ))
+            }
+            Asked::Unwrap { .. } => self.malformed(),
+            Asked::Renew => Failure::denied("vault does not let it be renewed").hint(
+                "let the token's policies update auth/token/renew-self and sys/leases/renew, as `default` does",
+            ),
+            Asked::RevokeLease { path } => Failure::denied(format!("the token may not revoke the lease {path}"))
+                .hint("let its policies update sys/leases/revoke, or log in instead of giving a token"),
             Asked::Revoke => Failure::denied("the token may not revoke itself")
                 .hint("let its policies update auth/token/revoke-self, as the policy `default` does"),
         }
@@ -153,6 +216,14 @@ impl Asked<'_> {
             Asked::Mount { secret, .. } => Failure::not_found(format!("there is no mount for {secret}"))
                 .hint("check the mount's name and --vault-namespace (VAULT_NAMESPACE)"),
             Asked::Read { mount, version, .. } => missing_secret(mount, *version, body),
+            Asked::Obtain { path, .. } => Failure::not_found(format!("there is nothing at {path}"))
+                .hint("check --dynamic (TOWPATH_DYNAMIC): most engines make credentials at MOUNT/creds/ROLE"),
+            Asked::Unwrap { .. } => Failure::not_found("there is nothing to unwrap a secret id with")
+                .hint("check --vault-addr (VAULT_ADDR) and --vault-namespace (VAULT_NAMESPACE)"),
+            Asked::Renew => self.malformed(),
+            Asked::RevokeLease { path } => {
+                Failure::not_found(format!("there is nothing to revoke at {path}"))
+            }
             Asked::Revoke => Failure::not_found("there is nothing to revoke a token at")
                 .hint("check --vault-addr (VAULT_ADDR) and --vault-namespace (VAULT_NAMESPACE)"),
         }
@@ -192,6 +263,10 @@ impl Asked<'_> {
             Asked::Login { login, .. } => format!("vault {verb} the login {}", login.shown()),
             Asked::Mount { secret, .. } => format!("vault {verb} to look up {secret}"),
             Asked::Read { mount, .. } => format!("vault {verb} to read {}/{}", mount.path, mount.below),
+            Asked::Obtain { path, .. } => format!("vault {verb} to read {path}"),
+            Asked::Unwrap { .. } => format!("vault {verb} to unwrap the secret id"),
+            Asked::Renew => format!("vault {verb} to renew"),
+            Asked::RevokeLease { path } => format!("vault {verb} to revoke the lease {path}"),
             Asked::Revoke => format!("vault {verb} to revoke the token"),
         }
     }
@@ -244,6 +319,11 @@ fn elsewhere(answer: &Answer) -> Failure {
         .hint("credentials do not follow a redirect: set --vault-addr (VAULT_ADDR) to where it leads")
 }
 
+/// The server's words in an answer, on one line.
+pub(super) fn words_of(answer: &Answer) -> Option<String> {
+    words(&serde_json::from_slice(&answer.body).unwrap_or_default())
+}
+
 /// The server's words on one line.
 fn words(body: &Body) -> Option<String> {
     let said = if body.errors.is_empty() {
@@ -294,6 +374,7 @@ mod tests {
             mount: &mount,
             version: Some(3),
             policies: &["ci".to_owned()],
+            uses: 0,
         };
         asked.refused(&answer(status, body))
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RevokeTokenSelfRequest};
 
 use super::Vault;
+use super::lease::Term;
 use super::refusal::Asked;
 use crate::failure::Result;
 use crate::http::StatusCode;
@@ -22,7 +23,9 @@ pub struct Session {
     vault: Vault,
     token: Secret,
     policies: Vec<String>,
-    lease: Duration,
+    term: Term,
+    /// How many more requests the token is good for; zero when that is not limited.
+    uses: u64,
     batch: bool,
     issued: bool,
 }
@@ -38,6 +41,8 @@ pub enum Revocation {
     Expires,
     /// It was given to us by somebody who may still need it.
     Kept,
+    /// There never was one: the secret was read without.
+    NeverIssued,
 }
 
 impl Revocation {
@@ -49,6 +54,7 @@ impl Revocation {
             Revocation::Gone => "gone",
             Revocation::Expires => "expires",
             Revocation::Kept => "kept",
+            Revocation::NeverIssued => "none",
         }
     }
 }
@@ -69,7 +75,18 @@ pub(super) struct Auth {
     policies: Option<Vec<String>>,
     lease_duration: u64,
     #[serde(default)]
+    renewable: bool,
+    #[serde(default)]
+    num_uses: u64,
+    #[serde(default)]
     token_type: String,
+}
+
+impl Auth {
+    /// How long the token is good for, from now.
+    pub(super) fn term(&self) -> Term {
+        Term::new(self.lease_duration, self.renewable)
+    }
 }
 
 /// What a token's own lookup says.
@@ -79,6 +96,11 @@ pub(super) struct Lookup {
     policies: Option<Vec<String>>,
     /// Seconds; zero when the token never ends.
     ttl: u64,
+    #[serde(default)]
+    renewable: bool,
+    /// Below zero for the last one.
+    #[serde(default)]
+    num_uses: i64,
     #[serde(default, rename = "type")]
     token_type: String,
 }
@@ -87,9 +109,10 @@ impl Session {
     pub(super) fn issued(vault: Vault, auth: Auth) -> Self {
         Session {
             vault,
+            term: auth.term(),
             token: auth.client_token,
             policies: auth.policies.unwrap_or_default(),
-            lease: Duration::from_secs(auth.lease_duration),
+            uses: auth.num_uses,
             batch: auth.token_type == "batch",
             issued: true,
         }
@@ -100,7 +123,8 @@ impl Session {
             vault,
             token,
             policies: lookup.policies.unwrap_or_default(),
-            lease: Duration::from_secs(lookup.ttl),
+            term: Term::new(lookup.ttl, lookup.renewable),
+            uses: lookup.num_uses.unsigned_abs(),
             batch: lookup.token_type == "batch",
             issued: false,
         }
@@ -115,7 +139,23 @@ impl Session {
     /// How long the token is good for, counted from the login; zero for one that never ends.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        self.lease
+        self.term.length
+    }
+
+    /// How many requests the token was good for when it was got; zero when that is not limited.
+    #[must_use]
+    pub fn uses(&self) -> u64 {
+        self.uses
+    }
+
+    /// Whether the token is from a login of ours, so that it is ours to end.
+    #[must_use]
+    pub fn is_issued(&self) -> bool {
+        self.issued
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.term
     }
 
     /// The policies that say what the token may do.
@@ -140,7 +180,7 @@ impl Session {
         if self.batch {
             return Ok(Revocation::Expires);
         }
-        self.vault.with_deadline(deadline).revoke_self(&self.token).await
+        self.vault.for_release(deadline).revoke_self(&self.token).await
     }
 }
 

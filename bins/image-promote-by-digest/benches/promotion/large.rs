@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use towpath::oci::Digest;
 
 use crate::image::{CONFIG, Image, LAYER, MANIFEST};
-use crate::measured::{Table, median};
-use crate::tool::{Took, Tool};
+use towpath_sandbox::measured::{Table, Took, median};
+
+use crate::tool::Tool;
 use crate::world::{World, tagged};
 
 pub(crate) const RUNS: usize = 3;

@@ -17,14 +17,13 @@ mod image;
 mod world;
 
 mod large;
-mod measured;
 mod small;
 mod tool;
 
 use std::io::Write as _;
 
-use measured::Table;
 use tool::Tool;
+use towpath_sandbox::measured::Table;
 use world::World;
 
 fn main() {
@@ -42,7 +41,11 @@ fn main() {
 async fn measure() {
     let world = World::open().await;
     let (tools, absent) = Tool::all(&world).await;
-    let mut table = Table::new(&tools);
+    let heads = tools
+        .iter()
+        .map(|tool| format!("{} {}", tool.name, tool.version))
+        .collect();
+    let mut table = Table::new(heads);
     small::measure(&world, &tools, &mut table).await;
     large::measure(&world, &tools, &mut table).await;
     let mut out = std::io::stdout().lock();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use towpath_sandbox::measured::{Table, Took, median};
 use towpath_sandbox::servers::{Link, Registry};
 
 use crate::image::Image;
-use crate::measured::{Table, median};
-use crate::tool::{Took, Tool};
+use crate::tool::Tool;
 use crate::world::{World, logged, tagged};
 
 pub(crate) const RUNS: usize = 5;

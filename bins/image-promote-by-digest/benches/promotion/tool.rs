@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::process::Command;
+use towpath_sandbox::measured::Took;
 
 use crate::world::World;
 
@@ -22,14 +23,6 @@ pub(crate) struct Tool {
     pub(crate) name: &'static str,
     /// What it says of itself.
     pub(crate) version: String,
-}
-
-/// What a run took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Took {
-    pub(crate) seconds: f64,
-    /// The most memory it held, in MiB (`VmHWM`).
-    pub(crate) peak: f64,
 }
 
 const OWN: &str = "image-promote-by-digest";
@@ -69,20 +62,9 @@ impl Tool {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().unwrap();
-        let status = format!("/proc/{}/status", child.id().unwrap());
-        let mut peak = 0.0;
         // What it complains of fits a pipe.
-        let ended = async {
-            loop {
-                if let Ok(ended) = tokio::time::timeout(LOOK, child.wait()).await {
-                    return ended.unwrap();
-                }
-                peak = peak_of(&status).unwrap_or(peak);
-            }
-        };
-        let ended = tokio::time::timeout(LIMIT, ended).await;
-        let seconds = start.elapsed().as_secs_f64();
-        let well = matches!(&ended, Ok(status) if status.success());
+        let ended = Took::watch(&mut child, start, LOOK, LIMIT).await;
+        let well = matches!(&ended, Ok((status, _)) if status.success());
         if !well {
             let _ = child.start_kill();
             let said = child.wait_with_output().await.unwrap().stderr;
@@ -92,7 +74,7 @@ impl Tool {
                 String::from_utf8_lossy(&said)
             );
         }
-        Took { seconds, peak }
+        ended.unwrap().1
     }
 
     fn command(&self, world: &World, from: &str, to: &str) -> Command {
@@ -138,12 +120,4 @@ impl Tool {
 /// A folder that nothing has used before.
 fn new_folder(world: &World, taken: &AtomicU32) -> PathBuf {
     world.path(&format!("memory-{}", taken.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// In MiB; none once the process has ended.
-fn peak_of(status: &str) -> Option<f64> {
-    let text = std::fs::read_to_string(status).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes / 1024.0)
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
+pub(crate) mod engine;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;

@@ -1,0 +1,32 @@
+//! `revoke`.
+
+use std::path::PathBuf;
+
+use super::{FileArgs, ReachArgs};
+
+/// `revoke`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("revoked").args(["scw_config", "docker_config", "pull_secret", "dotenv", "token_file"]).required(true).multiple(true)))]
+pub(crate) struct RevokeArgs {
+    /// Which files
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+    /// The file with a token to revoke; the file itself stays
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VAULT_TOKEN_FILE",
+        requires = "vault_addr",
+        hide_env_values = true
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The server's address
+    #[arg(long, value_name = "URL", env = "VAULT_ADDR", hide_env_values = true)]
+    pub(crate) vault_addr: Option<String>,
+    /// How the server is reached
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    /// Say what would be removed and revoked, and do neither
+    #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
+    pub(crate) dry_run: bool,
+}

@@ -1,0 +1,169 @@
+//! Where credentials come from, and how their server is reached.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use towpath::failure::{Failure, Result};
+use towpath::scaleway::Field;
+use towpath::vault::SecretPath;
+
+use super::{LoginArgs, parse_pair};
+
+/// Where credentials come from: server, login and secret.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SourceArgs {
+    /// The server's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "VAULT_ADDR",
+        help_heading = "Vault",
+        hide_env_values = true
+    )]
+    pub(crate) vault_addr: String,
+    /// How the server is reached
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+    /// How to log in
+    #[command(flatten)]
+    pub(crate) login: LoginArgs,
+    /// The secret, as MOUNT/PATH without `data/`
+    #[arg(
+        long,
+        value_name = "MOUNT/PATH",
+        env = "TOWPATH_SECRET",
+        help_heading = "Secret",
+        required_unless_present = "dynamic",
+        hide_env_values = true
+    )]
+    pub(crate) secret: Option<SecretPath>,
+    /// Instead of a secret, for exec: where an engine makes credentials with a lease, such as scaleway/creds/ci. They are
+    /// renewed while the command runs, and revoked when it ends
+    #[arg(
+        long,
+        value_name = "MOUNT/PATH",
+        env = "TOWPATH_DYNAMIC",
+        help_heading = "Secret",
+        hide_env_values = true
+    )]
+    pub(crate) dynamic: Option<SecretPath>,
+    /// Whether a secret is first asked for without a token, as OpenBao allows: by a login in the same request
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = InlineAuth::Auto,
+        env = "TOWPATH_INLINE_AUTH",
+        help_heading = "Secret",
+        hide_env_values = true
+    )]
+    pub(crate) inline_auth: InlineAuth,
+    /// The version of the secret [default: the latest]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "TOWPATH_SECRET_VERSION",
+        help_heading = "Secret",
+        value_parser = clap::value_parser!(u64).range(1..),
+        hide_env_values = true
+    )]
+    pub(crate) secret_version: Option<u64>,
+    /// The secret's key for a field, when it is not called like the field (repeatable): access_key, secret_key,
+    /// organization_id, project_id, region or zone
+    #[arg(
+        long = "field",
+        value_name = "NAME=KEY",
+        env = "TOWPATH_FIELDS",
+        value_delimiter = ',',
+        value_parser = parse_field,
+        help_heading = "Secret",
+        hide_env_values = true
+    )]
+    pub(crate) fields: Vec<(Field, String)>,
+}
+
+/// How the server is reached.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Vault")]
+pub(crate) struct ReachArgs {
+    /// The namespace
+    #[arg(long, value_name = "PATH", env = "VAULT_NAMESPACE", hide_env_values = true)]
+    pub(crate) vault_namespace: Option<String>,
+    /// A PEM file with the certificate authority to trust besides the system's
+    #[arg(long, value_name = "FILE", env = "VAULT_CACERT", hide_env_values = true)]
+    pub(crate) vault_ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate to show to a server that asks for one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VAULT_CLIENT_CERT",
+        requires = "vault_client_key",
+        hide_env_values = true
+    )]
+    pub(crate) vault_client_cert: Option<PathBuf>,
+    /// A PEM file with the key of that certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VAULT_CLIENT_KEY",
+        requires = "vault_client_cert",
+        hide_env_values = true
+    )]
+    pub(crate) vault_client_key: Option<PathBuf>,
+    /// Allow plain http to another machine
+    #[arg(long, env = "TOWPATH_PLAIN_HTTP", hide_env_values = true)]
+    pub(crate) plain_http: bool,
+}
+
+/// Whether to ask without a token first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InlineAuth {
+    /// Yes, and log in when that does not give the secret
+    Auto,
+    /// No: log in at once
+    Never,
+}
+
+impl SourceArgs {
+    /// The secret, for what cannot see to the end of a lease.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when credentials with a lease were asked for.
+    pub(crate) fn secret(&self) -> Result<&SecretPath> {
+        match (&self.secret, &self.dynamic) {
+            (Some(secret), None) => Ok(secret),
+            _ => Err(Failure::usage(
+                "--dynamic is for exec alone: a lease ends with the command that it is for",
+            )
+            .hint("unset --dynamic (TOWPATH_DYNAMIC), and give --secret (TOWPATH_SECRET)")),
+        }
+    }
+
+    /// What was asked for, for messages and reports.
+    pub(crate) fn shown(&self) -> String {
+        self.dynamic
+            .as_ref()
+            .or(self.secret.as_ref())
+            .map_or_else(String::new, ToString::to_string)
+    }
+}
+
+fn parse_field(text: &str) -> Result<(Field, String)> {
+    let (name, key) = parse_pair(text)?;
+    Ok((name.parse()?, key.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_need_both_sides() {
+        assert_eq!(
+            parse_field("secret_key=token").unwrap(),
+            (Field::SecretKey, "token".to_owned())
+        );
+        for wrong in ["secret_key", "secret_key=", "=token", "password=token"] {
+            assert!(parse_field(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

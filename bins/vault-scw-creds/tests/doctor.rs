@@ -1,0 +1,149 @@
+//! `doctor`: what it can tell with and without a server.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules are for the tool; a test looks at it from outside"
+)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+
+mod world;
+
+use serde_json::json;
+use towpath_sandbox::scaleway::{Iam, Settings};
+use world::{Ran, World, run};
+
+fn outcomes(ran: &Ran) -> Vec<(String, String)> {
+    ran.json()["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| {
+            let text = |name: &str| check[name].as_str().unwrap().to_owned();
+            (text("check"), text("outcome"))
+        })
+        .collect()
+}
+
+fn outcome(ran: &Ran, check: &str) -> String {
+    outcomes(ran)
+        .into_iter()
+        .find(|(name, _)| name == check)
+        .unwrap_or_else(|| panic!("no check {check}: {ran:?}"))
+        .1
+}
+
+#[tokio::test]
+async fn without_a_server_it_tells_what_it_can() {
+    let world = World::start().await;
+    let doctor = async |variables: &[(&str, &str)]| {
+        let mut command = world.tool();
+        command
+            .env("VAULT_ADDR", "https://vault.invalid")
+            .envs(variables.iter().copied())
+            .args(["doctor", "--offline"]);
+        run(command).await
+    };
+    let before = world.audited().len();
+    let ran = doctor(&[]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let names: Vec<String> = outcomes(&ran).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        names,
+        [
+            "address", "login", "server", "token", "mount", "policy", "secret", "fields"
+        ]
+    );
+    assert_eq!(
+        (outcome(&ran, "login"), outcome(&ran, "server")),
+        ("ok".to_owned(), "skipped".to_owned())
+    );
+
+    let none = world.path("none.pem");
+    let none = none.to_str().unwrap();
+    let ran = doctor(&[("VAULT_CACERT", none)]).await;
+    assert_eq!((ran.code, outcome(&ran, "address")), (2, "failed".to_owned()));
+    assert_eq!(outcome(&ran, "login"), "ok");
+
+    let ended = world
+        .cluster
+        .mint_expired_service_account_token("gitlab-ci", "deployer", &["vault"])
+        .unwrap();
+    let file = world.path("ended");
+    std::fs::write(&file, &ended).unwrap();
+    let ran = doctor(&[("TOWPATH_JWT_FILE", file.to_str().unwrap())]).await;
+    assert_eq!((ran.code, outcome(&ran, "login")), (4, "failed".to_owned()));
+    ran.assert_discreet(&[&ended]);
+    assert_eq!(world.audited().len(), before);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_or_too_many_are_told() {
+    let world = World::start().await;
+    let doctor = async || {
+        let mut command = world.tool();
+        command.arg("doctor");
+        run(command).await
+    };
+    assert_eq!(outcome(&doctor().await, "policy"), "ok");
+    let much = r#"path "secret/data/ci/*" { capabilities = ["read", "delete"] }"#;
+    world.server.write_policy("ci", much).await.unwrap();
+    let ran = doctor().await;
+    assert_eq!((ran.code, outcome(&ran, "policy")), (0, "warning".to_owned()));
+    let little = r#"path "secret/metadata/ci/*" { capabilities = ["read"] }
+                    path "secret/data/ci/*" { capabilities = ["list"] }"#;
+    world.server.write_policy("ci", little).await.unwrap();
+    let ran = doctor().await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "policy"), outcome(&ran, "fields")),
+        (4, "failed".to_owned(), "skipped".to_owned())
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_rotation_needs_is_checked_on_request() {
+    let world = World::start().await;
+    let iam = Iam::start(Settings::default()).await.unwrap();
+    let key = iam.create_key(&iam.create_application(true, true), "by hand");
+    let data = json!({"access_key": key.access_key, "secret_key": key.secret_key});
+    world
+        .server
+        .write_secret("secret", "ci/rotated", &data)
+        .await
+        .unwrap();
+    let doctor = async || {
+        let mut command = world.tool();
+        command
+            .env("SCW_API_URL", iam.url())
+            .args(["doctor", "--rotation", "--secret", "secret/ci/rotated"]);
+        let ran = run(command).await;
+        ran.assert_discreet(&[&key.secret_key]);
+        ran
+    };
+    let ran = doctor().await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "rotation"), outcome(&ran, "key")),
+        (4, "failed".to_owned(), "ok".to_owned()),
+        "{ran:?}"
+    );
+    let policy = r#"
+        path "secret/data/ci/*" { capabilities = ["read", "update"] }
+        path "secret/metadata/ci/*" { capabilities = ["read", "update"] }"#;
+    world.server.write_policy("ci", policy).await.unwrap();
+    iam.age(&key.access_key, 100 * 86_400);
+    let ran = doctor().await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "rotation"), outcome(&ran, "key")),
+        (0, "ok".to_owned(), "warning".to_owned()),
+        "{ran:?}"
+    );
+    iam.forget(&key.access_key);
+    let ran = doctor().await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "key")),
+        (4, "failed".to_owned()),
+        "{ran:?}"
+    );
+    world.stop().await;
+}

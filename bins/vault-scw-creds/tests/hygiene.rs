@@ -1,0 +1,121 @@
+//! Where secrets must not be: in the environment and arguments of anybody but the command, and in core dumps.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules are for the tool; a test looks at it from outside"
+)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+
+mod world;
+
+use std::process::Stdio;
+
+use world::engine::{CREDS, Engine, LEASED_SECRET_KEY};
+use world::{SECRET_KEY, STRAY_TOKEN, World, entries, wait_for_lines};
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// The processes whose `file` below /proc holds a text. Those that end meanwhile have none.
+fn processes_with(file: &str, text: &str) -> Vec<u32> {
+    entries(std::path::Path::new("/proc"))
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .filter(|pid| std::fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|bytes| holds(&bytes, text)))
+        .collect()
+}
+
+fn core_limit(pid: u32) -> String {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    line.split_whitespace().nth(4).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn only_the_command_has_the_key_in_its_environment_and_nobody_in_an_argument() {
+    let world = World::start().await;
+    let engine = Engine::mount(&world, 3600, 3600).await;
+    let own = core_limit(std::process::id());
+    let more = r#"path "secret/data/ci/*" { capabilities = ["read"] }"#;
+    engine.allow(&world, more).await;
+    for (flags, canary) in [(&["--dynamic", CREDS][..], LEASED_SECRET_KEY), (&[], SECRET_KEY)] {
+        let (marks, go) = (world.path("marks"), world.path("go"));
+        let _ = std::fs::remove_file(&marks);
+        let _ = std::fs::remove_file(&go);
+        let script = format!(
+            "echo $$ >> {}; while ! [ -e {} ]; do sleep 0.02; done",
+            marks.display(),
+            go.display()
+        );
+        let mut command = world.tool();
+        command
+            .env("VAULT_ADDR", &engine.address)
+            .env("ANOTHER_NAME_FOR_IT", &world.jwt)
+            .env("VAULT_ID_TOKEN", &world.jwt)
+            .env("VAULT_SECRET_ID", "canary-secret-id-of-somebody")
+            .args(["exec", "--aws"])
+            .args(flags)
+            .args(["--", "sh", "-c", &script])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let shell: u32 = wait_for_lines(&marks, 1).await.trim().parse().unwrap();
+        let tool = child.id().unwrap();
+        let session = |pid: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .and_then(|(_, rest)| rest.split(' ').nth(2)?.parse::<u32>().ok())
+        };
+        let with_key = processes_with("environ", canary);
+        assert!(with_key.contains(&shell), "{with_key:?}");
+        for pid in with_key {
+            // Its group is the command's: the shell, and what it runs.
+            assert!(session(pid).is_none_or(|group| group == shell), "{pid} has it");
+        }
+        for secret in [canary, STRAY_TOKEN, &world.jwt] {
+            assert_eq!(processes_with("cmdline", secret), [0; 0]);
+        }
+        let environment = std::fs::read(format!("/proc/{shell}/environ")).unwrap();
+        for secret in [STRAY_TOKEN, "canary-secret-id-of-somebody"] {
+            assert!(!holds(&environment, secret), "{secret}");
+        }
+        assert!(!holds(&environment, "VAULT_ID_TOKEN"));
+        assert_eq!(
+            core_limit(tool),
+            "0",
+            "a crash of the tool would write its memory to a file"
+        );
+        assert_eq!(
+            core_limit(shell),
+            own,
+            "the command's limit is not ours to change"
+        );
+        std::fs::write(go, "").unwrap();
+        assert!(child.wait().await.unwrap().success());
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_kept_from_the_command_under_whatever_name() {
+    let world = World::start().await;
+    let body = serde_json::json!({"policies": ["ci"], "ttl": "10m", "no_parent": true});
+    let created = world.server.write("auth/token/create", &body).await.unwrap();
+    let token = created["auth"]["client_token"].as_str().unwrap();
+    let mut command = world.tool();
+    command
+        .env("VAULT_TOKEN", token)
+        .env("SOMEBODYS_TOKEN", token)
+        .env("HEADER", format!("X-Vault-Token: {token}"))
+        .args(["exec", "--auth", "token", "--no-mask", "--", "env"]);
+    let ran = world::run(command).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("SCW_SECRET_KEY="), "{ran:?}");
+    assert!(!ran.stdout.contains(token), "{ran:?}");
+    assert!(!ran.stdout.contains("SOMEBODYS_TOKEN"), "{ran:?}");
+    world.stop().await;
+}
