@@ -30,6 +30,7 @@ mod survey;
 mod traffic;
 mod trail;
 mod transfer;
+mod verified;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,8 +51,8 @@ pub use self::selection::Referrers;
 pub use self::source::Source;
 pub use self::traffic::Traffic;
 pub use self::trail::{Deliveries, Step, Trail, trails};
+pub use self::verified::{BlobCheck, Defect, Part, Verified};
 use self::verify::Proof;
-pub use self::verify::{BlobCheck, Defect, Part, Verified};
 
 use self::edge::Edge;
 use self::look::Planned;
