@@ -205,18 +205,12 @@ impl Iam {
     /// # Errors
     /// Denied (exit 4) when the manager may not see it; unavailable (exit 7).
     pub async fn get(&self, access_key: &str) -> Result<Option<ApiKey>> {
-        for look in 0..LOOKS {
-            if look > 0 {
-                tokio::time::sleep(self.pause).await;
-            }
-            let response = self.ask(|| self.key(Method::GET, access_key)).await?;
-            match response.status() {
-                StatusCode::OK => return Ok(Some(read::<RawKey>(response).await?.read()?.0)),
-                StatusCode::NOT_FOUND => {}
-                _ => return Err(refused(response, &format!("show the API key {access_key}")).await),
-            }
+        let response = self.ask_until_found(|| self.key(Method::GET, access_key)).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Some(read::<RawKey>(response).await?.read()?.0)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(refused(response, &format!("show the API key {access_key}")).await),
         }
-        Ok(None)
     }
 
     /// All keys of a bearer. Each server leaves out what it has not heard of yet, so several are asked, and a key is there
@@ -266,13 +260,13 @@ impl Iam {
         Ok(())
     }
 
-    /// Gives a key an end. False when IAM does not know it (any more).
+    /// Gives a key an end. False when IAM says several times that it does not know it (any more).
     ///
     /// # Errors
     /// Denied (exit 4) when the manager may not; usage (exit 2) when IAM does not take that end; unavailable (exit 7).
     pub async fn end_at(&self, access_key: &str, at: Timestamp) -> Result<bool> {
         let response = self
-            .ask(|| {
+            .ask_until_found(|| {
                 Ok(self
                     .key(Method::PATCH, access_key)?
                     .json(&serde_json::json!({ "expires_at": at.to_string() }))
@@ -287,12 +281,14 @@ impl Iam {
         }
     }
 
-    /// Deletes a key. False when IAM does not know it (any more).
+    /// Deletes a key. False when IAM says several times that it does not know it (any more).
     ///
     /// # Errors
     /// Denied (exit 4) when the manager may not; unavailable (exit 7).
     pub async fn delete(&self, access_key: &str) -> Result<bool> {
-        let response = self.ask(|| self.key(Method::DELETE, access_key)).await?;
+        let response = self
+            .ask_until_found(|| self.key(Method::DELETE, access_key))
+            .await?;
         match response.status() {
             StatusCode::NO_CONTENT | StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -365,6 +361,22 @@ impl Iam {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT
             );
             if !passes || looks >= LOOKS {
+                return Ok(response);
+            }
+            looks += 1;
+            tokio::time::sleep(self.pause).await;
+        }
+    }
+
+    /// The same about a key that some servers may not have heard of yet.
+    async fn ask_until_found<'a>(
+        &'a self,
+        request: impl Fn() -> Result<http::Request<'a>>,
+    ) -> Result<Response> {
+        let mut looks = 1;
+        loop {
+            let response = self.ask(&request).await?;
+            if response.status() != StatusCode::NOT_FOUND || looks >= LOOKS {
                 return Ok(response);
             }
             looks += 1;
