@@ -175,3 +175,35 @@ async fn a_command_whose_output_nobody_takes_is_told_as_without_us() {
     assert!(matches!(status.code(), Some(141 | 1 | 2)), "{status:?}");
     world.stop().await;
 }
+
+/// `script` gives the tool a terminal of its own, and writes down what is shown there.
+#[tokio::test]
+async fn on_a_terminal_the_command_has_it_unmasked() {
+    let world = World::start().await;
+    let shown = world.path("shown");
+    let settings = world.tool();
+    let mut command = tokio::process::Command::new("script");
+    command.env_clear();
+    for (name, value) in settings.as_std().get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let inner = format!(
+        "{} exec -- sh -c 'test -t 1 && test -t 2 && echo $SCW_SECRET_KEY'",
+        env!("CARGO_BIN_EXE_vault-scw-creds")
+    );
+    let status = command
+        .env("SHELL", "/bin/sh")
+        .args(["-qec", &inner])
+        .arg(&shown)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .await
+        .expect("script, of util-linux, is there");
+    assert!(status.success(), "the command has no terminal: {status:?}");
+    let shown = String::from_utf8_lossy(&std::fs::read(shown).unwrap()).into_owned();
+    assert!(shown.contains(SECRET_KEY), "{shown}");
+    world.stop().await;
+}
