@@ -25,8 +25,6 @@ const DELETE_WITHIN: Duration = Duration::from_secs(30);
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// How long a key that is being made is waited for after a signal.
 const GRACE: Duration = Duration::from_secs(3);
-/// How often IAM has to say that there is no such key: not all of its servers know a new one yet.
-const LOOKS: usize = 4;
 
 /// A key of a command's own.
 #[derive(Debug)]
@@ -174,17 +172,7 @@ async fn delete(iam: &Iam, key: &ApiKey) {
     let deleting = effect("delete", format!("API key {}", key.access_key));
     let deadline = Deadline::after(DELETE_WITHIN);
     let iam = iam.with_deadline(deadline);
-    let mut outcome = Ok(false);
-    for look in 0..LOOKS {
-        if look > 0 {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        outcome = iam.delete(&key.access_key).await;
-        if !matches!(outcome, Ok(false)) {
-            break;
-        }
-    }
-    match outcome {
+    match iam.delete(&key.access_key).await {
         Ok(true) => deleting.done("done"),
         Ok(false) => deleting.done("gone already"),
         Err(failure) => {

@@ -1,33 +1,30 @@
 //! Files that hold credentials: private, whole or not there, and never in place of somebody else's.
 
+mod disk;
 mod docker;
+mod folder;
 mod receipt;
 
 use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tempfile::TempDir;
 
+pub use self::folder::DockerFolder;
+
+use self::disk::{FILE_MODE, broke, is_inside, put, read};
 use self::receipt::{Added, Receipt};
 use super::config::Profile;
 use super::registry::{self, RegistryHost};
-use crate::bounded;
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
 
 /// For people, above what is written into YAML.
 pub(super) const MARK: &str =
     "# Written by vault-scw-creds, which also takes it out: vault-scw-creds revoke.";
-
-/// For the owner alone.
-const FILE_MODE: u32 = 0o600;
-const FOLDER_MODE: u32 = 0o700;
-/// No file that is written here is anywhere near this many bytes.
-const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// A place for credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -327,149 +324,6 @@ impl Content {
     }
 }
 
-/// Writes a file whole or not at all: under another name first.
-fn put(path: &Path, text: &str, shown: &str) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let work = || -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(folder)?;
-        let mut file = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(FILE_MODE))
-            .tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    work().map_err(|error| broke(shown, error))
-}
-
-fn broke(shown: &str, error: io::Error) -> Failure {
-    let message = format!("cannot write {shown}");
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            Failure::denied(message).hint("let this user write to its folder, or choose another path")
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Failure::unavailable(message).hint("the disk or the quota is full: what was there is as it was")
-        }
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            Failure::usage(message).hint("a part of the path is a file: choose another path")
-        }
-        _ => Failure::internal(message),
-    }
-    .because(error)
-}
-
-/// A folder for `DOCKER_CONFIG` that lasts as long as one command.
-#[derive(Debug)]
-pub struct DockerFolder {
-    folder: TempDir,
-}
-
-impl DockerFolder {
-    /// Makes the folder, in the system's temporary one, with a `config.json` in it.
-    ///
-    /// # Errors
-    /// Denied (exit 4) when the temporary folder is inside the project; internal when it cannot be written.
-    pub fn create(config: &Secret, project: Option<&Path>) -> Result<Self> {
-        let place = std::env::temp_dir();
-        if let Some(project) = project
-            && is_inside(&place, project)?
-        {
-            return Err(Failure::denied(format!(
-                "the temporary folder {} is inside the project folder {}",
-                place.display(),
-                project.display()
-            ))
-            .hint("artifacts and caches are taken from there: point TMPDIR elsewhere"));
-        }
-        let folder = tempfile::Builder::new()
-            .prefix("docker-config-")
-            .permissions(Permissions::from_mode(FOLDER_MODE))
-            .tempdir()
-            .map_err(|error| {
-                Failure::internal(format!("cannot make a folder in {}", place.display()))
-                    .because(error)
-                    .hint("is TMPDIR there, and may this user write to it?")
-            })?;
-        let file = folder.path().join("config.json");
-        put(&file, config.expose(), &file.display().to_string())?;
-        Ok(DockerFolder { folder })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Removes it with all that the command left in it. Dropping does the same, without a word when it fails.
-    ///
-    /// # Errors
-    /// Internal (exit 1) when something in it cannot be removed.
-    pub fn remove(self) -> Result<()> {
-        let shown = self.path().display().to_string();
-        self.folder.close().map_err(|error| {
-            Failure::internal(format!("cannot remove {shown}, which holds a registry login"))
-                .because(error)
-                .hint("remove it by hand")
-        })
-    }
-}
-
-fn read(path: &Path, shown: &str) -> Result<Option<SecretString>> {
-    match bounded::read_text(path, SIZE_LIMIT) {
-        Ok(text) => Ok(Some(SecretString::from(text))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge
-            ) =>
-        {
-            Err(
-                Failure::input(format!("{shown} is no text that could be added to"))
-                    .because(error)
-                    .hint("it was left as it is: choose another path"),
-            )
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(Failure::denied(format!("cannot read {shown}"))
-                .because(error)
-                .hint("let this user read it, or choose another path"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(Failure::usage(format!("cannot read {shown}"))
-                .because(error)
-                .hint("a part of the path is a file: choose another path"))
-        }
-        Err(error) => Err(Failure::internal(format!("cannot read {shown}")).because(error)),
-    }
-}
-
-/// Whether a path, which need not be there yet, lies inside a folder, which must; both seen through links.
-fn is_inside(path: &Path, folder: &Path) -> Result<bool> {
-    let unreadable = |what: &Path, error: io::Error| {
-        Failure::usage(format!("cannot find {}", what.display()))
-            .because(error)
-            .hint("check the path, and --project-dir (CI_PROJECT_DIR)")
-    };
-    let folder = folder.canonicalize().map_err(|error| unreadable(folder, error))?;
-    let path = std::path::absolute(path).map_err(|error| unreadable(path, error))?;
-    // What is not there yet will be made below the last part that is.
-    let real = path
-        .ancestors()
-        .find_map(|ancestor| ancestor.canonicalize().ok())
-        .unwrap_or(path);
-    Ok(real.starts_with(folder))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -569,20 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_from_writing_is_told_apart() {
-        let kinds = [
-            (io::ErrorKind::PermissionDenied, Kind::Denied),
-            (io::ErrorKind::ReadOnlyFilesystem, Kind::Denied),
-            (io::ErrorKind::StorageFull, Kind::Unavailable),
-            (io::ErrorKind::NotADirectory, Kind::Usage),
-            (io::ErrorKind::Other, Kind::Internal),
-        ];
-        for (error, kind) in kinds {
-            assert_eq!(broke("f", error.into()).kind(), kind);
-        }
-    }
-
-    #[test]
     fn the_project_folder_is_recognised_through_links() {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().join("project");
@@ -600,16 +440,5 @@ mod tests {
         PrivateFile::ScwConfig(folder.path().join("project-2/a"))
             .check_outside(&project)
             .unwrap();
-    }
-
-    #[test]
-    fn a_docker_folder_goes_with_all_that_is_in_it() {
-        let docker = DockerFolder::create(&Secret::new("{\"auths\":{}}"), None).unwrap();
-        let path = docker.path().to_owned();
-        assert_eq!(mode(&path), 0o700);
-        assert_eq!(mode(&path.join("config.json")), 0o600);
-        fs::create_dir(path.join("buildx")).unwrap();
-        docker.remove().unwrap();
-        assert!(!path.exists());
     }
 }

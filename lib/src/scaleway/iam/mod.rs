@@ -7,11 +7,14 @@
 //! answers 200, 403 and 200 again, and a deleted one may go on answering 200 for a while. A single answer proves
 //! nothing; [`Iam::prove`] asks for several good ones in a row.
 
+mod answer;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
+use self::answer::{RawKey, RawPage, read, refused};
 use super::Credentials;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
@@ -27,12 +30,8 @@ const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const PAGE_SIZE: usize = 100;
 /// More pages than any bearer has keys for.
 const PAGES: usize = 100;
-/// No answer that we ask for is anywhere near this many bytes.
-const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
 /// How many characters a key's description may have.
 pub const DESCRIPTION_LIMIT: usize = 200;
-/// How much of the server's words is shown, in characters.
-const WORDS: usize = 300;
 /// How often a refusal that may pass, or the absence of a key, is seen before it is believed.
 const LOOKS: usize = 4;
 
@@ -141,63 +140,6 @@ pub struct Proof {
     pub pause: Duration,
 }
 
-#[derive(Deserialize)]
-struct RawKey {
-    access_key: String,
-    #[serde(default, deserialize_with = "secret")]
-    secret_key: Option<Secret>,
-    #[serde(default)]
-    application_id: Option<String>,
-    #[serde(default)]
-    user_id: Option<String>,
-    #[serde(default)]
-    description: String,
-    #[serde(deserialize_with = "timestamp")]
-    created_at: Timestamp,
-    #[serde(default, deserialize_with = "perhaps_timestamp")]
-    expires_at: Option<Timestamp>,
-    #[serde(default)]
-    default_project_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawPage {
-    api_keys: Vec<RawKey>,
-    total_count: usize,
-}
-
-#[derive(Default, Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    details: Option<serde_json::Value>,
-}
-
-impl RawKey {
-    fn read(self) -> Result<(ApiKey, Option<Secret>)> {
-        let bearer = match (self.application_id, self.user_id) {
-            (Some(id), None) => Bearer::Application(id),
-            (None, Some(id)) => Bearer::User(id),
-            _ => {
-                return Err(Failure::input(format!(
-                    "scaleway names no single bearer of the API key {}",
-                    self.access_key
-                )));
-            }
-        };
-        let key = ApiKey {
-            access_key: self.access_key,
-            bearer,
-            description: self.description,
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-            default_project_id: self.default_project_id.filter(|id| !id.is_empty()),
-        };
-        Ok((key, self.secret_key))
-    }
-}
-
 impl Iam {
     /// IAM at `address` (see [`API_URL`]), asked with the secret half of a key that may manage keys.
     ///
@@ -263,18 +205,12 @@ impl Iam {
     /// # Errors
     /// Denied (exit 4) when the manager may not see it; unavailable (exit 7).
     pub async fn get(&self, access_key: &str) -> Result<Option<ApiKey>> {
-        for look in 0..LOOKS {
-            if look > 0 {
-                tokio::time::sleep(self.pause).await;
-            }
-            let response = self.ask(|| self.key(Method::GET, access_key)).await?;
-            match response.status() {
-                StatusCode::OK => return Ok(Some(read::<RawKey>(response).await?.read()?.0)),
-                StatusCode::NOT_FOUND => {}
-                _ => return Err(refused(response, &format!("show the API key {access_key}")).await),
-            }
+        let response = self.ask_until_found(|| self.key(Method::GET, access_key)).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Some(read::<RawKey>(response).await?.read()?.0)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(refused(response, &format!("show the API key {access_key}")).await),
         }
-        Ok(None)
     }
 
     /// All keys of a bearer. Each server leaves out what it has not heard of yet, so several are asked, and a key is there
@@ -324,13 +260,13 @@ impl Iam {
         Ok(())
     }
 
-    /// Gives a key an end. False when IAM does not know it (any more).
+    /// Gives a key an end. False when IAM says several times that it does not know it (any more).
     ///
     /// # Errors
     /// Denied (exit 4) when the manager may not; usage (exit 2) when IAM does not take that end; unavailable (exit 7).
     pub async fn end_at(&self, access_key: &str, at: Timestamp) -> Result<bool> {
         let response = self
-            .ask(|| {
+            .ask_until_found(|| {
                 Ok(self
                     .key(Method::PATCH, access_key)?
                     .json(&serde_json::json!({ "expires_at": at.to_string() }))
@@ -345,12 +281,14 @@ impl Iam {
         }
     }
 
-    /// Deletes a key. False when IAM does not know it (any more).
+    /// Deletes a key. False when IAM says several times that it does not know it (any more).
     ///
     /// # Errors
     /// Denied (exit 4) when the manager may not; unavailable (exit 7).
     pub async fn delete(&self, access_key: &str) -> Result<bool> {
-        let response = self.ask(|| self.key(Method::DELETE, access_key)).await?;
+        let response = self
+            .ask_until_found(|| self.key(Method::DELETE, access_key))
+            .await?;
         match response.status() {
             StatusCode::NO_CONTENT | StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -430,6 +368,22 @@ impl Iam {
         }
     }
 
+    /// The same about a key that some servers may not have heard of yet.
+    async fn ask_until_found<'a>(
+        &'a self,
+        request: impl Fn() -> Result<http::Request<'a>>,
+    ) -> Result<Response> {
+        let mut looks = 1;
+        loop {
+            let response = self.ask(&request).await?;
+            if response.status() != StatusCode::NOT_FOUND || looks >= LOOKS {
+                return Ok(response);
+            }
+            looks += 1;
+            tokio::time::sleep(self.pause).await;
+        }
+    }
+
     fn url(&self, path: &str) -> Result<Url> {
         self.address
             .join(path.trim_start_matches('/'))
@@ -452,97 +406,4 @@ impl Credentials {
                 .map(|(_, text)| text),
         })
     }
-}
-
-async fn read<T: serde::de::DeserializeOwned>(response: Response) -> Result<T> {
-    let shown = response.shown().to_owned();
-    let body = response.bytes(ANSWER_LIMIT).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        // What serde says may quote the value it stumbled over.
-        Failure::input(format!(
-            "the answer to {shown} is not the JSON that was expected, at line {}, column {}",
-            error.line(),
-            error.column()
-        ))
-        .hint("is --scw-api-url (SCW_API_URL) really that of Scaleway's API?")
-    })
-}
-
-/// What a refusal means. Decided by the status; the server's words go along.
-async fn refused(response: Response, what: &str) -> Failure {
-    let status = response.status();
-    let shown = response.shown().to_owned();
-    let body = response.bytes(ANSWER_LIMIT).await.unwrap_or_default();
-    let said: Refusal = serde_json::from_slice(&body).unwrap_or_default();
-    let failure = match status {
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
-            Failure::usage(format!("scaleway does not {what} like this"))
-                .hint("if it is about the end: the organization limits how long a key lasts (--key-lifetime, --mint-for)")
-        }
-        StatusCode::UNAUTHORIZED => {
-            Failure::denied(format!("scaleway does not {what}: it knows no such key"))
-                .hint("the key that manages keys ended, was deleted, or is not known everywhere yet")
-        }
-        StatusCode::FORBIDDEN => Failure::denied(format!(
-            "scaleway does not {what}: the key that asks may not"
-        ))
-        .hint("give its bearer the permission set IAMApplicationManager (IAMManager for keys of persons)"),
-        StatusCode::NOT_FOUND => Failure::not_found(format!("scaleway cannot {what}: not found"))
-            .hint("check the id of the bearer, and --scw-api-url (SCW_API_URL)"),
-        StatusCode::CONFLICT => Failure::conflict(format!(
-            "scaleway does not {what}: it conflicts with what is there"
-        ))
-        .hint("try again; another change may be under way"),
-        _ => Failure::unavailable(format!("{shown} is answered with {status}"))
-            .hint("try again later; is --scw-api-url (SCW_API_URL) right?"),
-    };
-    match words(&said) {
-        Some(words) => failure.because(words),
-        None => failure,
-    }
-}
-
-fn words(said: &Refusal) -> Option<String> {
-    let mut text = said.message.clone();
-    for detail in said
-        .details
-        .iter()
-        .filter_map(|details| details.as_array())
-        .flatten()
-    {
-        for name in ["argument_name", "help_message", "reason", "resource", "action"] {
-            if let Some(word) = detail.get(name).and_then(|word| word.as_str()) {
-                text.push(' ');
-                text.push_str(word);
-            }
-        }
-    }
-    let line: String = text
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(WORDS)
-        .collect();
-    (!line.is_empty()).then_some(line)
-}
-
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?
-        .filter(|text| !text.is_empty())
-        .map(Secret::new))
-}
-
-fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-    String::deserialize(deserializer)?
-        .parse()
-        .map_err(serde::de::Error::custom)
-}
-
-fn perhaps_timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    Option::<String>::deserialize(deserializer)?
-        .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(serde::de::Error::custom))
-        .transpose()
 }
