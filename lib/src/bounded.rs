@@ -6,6 +6,22 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Read as _, Result};
 use std::path::Path;
 
+/// Refuses what is there and no regular file, such as a pipe: merely opening one waits for whoever is at its other end,
+/// and nothing ends that wait.
+///
+/// # Errors
+/// [`ErrorKind::IsADirectory`] or [`ErrorKind::InvalidInput`] when it is something else; whatever looking fails with.
+pub(crate) fn check_regular(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(Error::new(ErrorKind::IsADirectory, "it is a folder"));
+    }
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(())
+}
+
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! list, which lasts as long as the process, so that [`redact`] can take it out of any text that came from elsewhere (a
 //! child's output, a server's error) before that text reaches a log, a report or an error.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -136,6 +137,20 @@ pub fn redact(text: &str) -> String {
         }
     }
     clean
+}
+
+/// A reference to an image as it may be shown: without what stands before an `@` that no digest follows, for somebody
+/// may have written a login there, as in a URL.
+#[must_use]
+pub fn without_login(reference: &str) -> Cow<'_, str> {
+    let digest = ["@sha256:", "@sha512:"]
+        .iter()
+        .find_map(|mark| reference.rfind(mark));
+    let (name, digest) = reference.split_at(digest.unwrap_or(reference.len()));
+    match name.rsplit_once('@') {
+        Some((_, place)) => Cow::Owned(format!("{MASK}@{place}{digest}")),
+        None => Cow::Borrowed(reference),
+    }
 }
 
 /// A wrong argument is repeated when it is refused, and URLs that are handed around, such as `CI_REPOSITORY_URL`, carry

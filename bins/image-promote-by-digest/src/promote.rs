@@ -33,6 +33,7 @@ pub(crate) async fn promote(args: &PromotionArgs, dry_run: bool, run: &Run) -> a
     let wanted = plan::decide(args, lines)?;
     if let Some(path) = &args.handoff {
         Handoff::check_place(path)?;
+        check_handed_over(&wanted)?;
     }
     let registries = registries(args, &wanted, run)?;
     let mut report = PromotionReport::new(&wanted, dry_run);
@@ -263,6 +264,20 @@ fn registries(args: &PromotionArgs, wanted: &Wanted, run: &Run) -> Result<Regist
     Registries::new(args.registry.settings(), credentials, run.deadline)
 }
 
+/// The next job may run anywhere, and finds no folder of this one.
+fn check_handed_over(wanted: &Wanted) -> Result<()> {
+    match wanted {
+        Wanted::One(group) if matches!(group.edges[0].target, ImageReference::Layout(_)) => {
+            Err(Failure::usage(format!(
+                "the first target, {}, is a folder, which cannot be handed over",
+                group.edges[0].target
+            ))
+            .hint("name the registry that the next job works with first, or leave --handoff (TOWPATH_HANDOFF) out"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The first target is the one that the next job works with.
 fn hand_over(
     handoff: &mut Handoff,
@@ -273,8 +288,10 @@ fn hand_over(
 ) -> Result<()> {
     let name = first.name();
     handoff.set(handoff::IMAGE_REPOSITORY, &name)?;
-    if let Some(tag) = first.tag() {
-        handoff.set(handoff::IMAGE_TAG, tag.as_str())?;
+    match first.tag() {
+        Some(tag) => handoff.set(handoff::IMAGE_TAG, tag.as_str())?,
+        // The job before may have left one, which is not this image's.
+        None => handoff.remove(handoff::IMAGE_TAG),
     }
     handoff.set(handoff::IMAGE_DIGEST, digest.as_str())?;
     handoff.set(handoff::IMAGE_REF, &format!("{name}@{digest}"))?;

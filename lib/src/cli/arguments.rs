@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum};
 use super::logs;
 use super::subcommands::{names_subcommand, stray_value, without_own_variables};
 use crate::failure::{EXIT_CODES, Failure, Kind};
+use crate::secret::without_login;
 use crate::trace::TraceParent;
 
 /// The arguments of a binary.
@@ -267,7 +268,11 @@ fn refuse(command: &Command, error: clap::Error) -> ExitCode {
         }
         _ => {}
     }
-    logs::to_stderr(&error.render().to_string());
+    let mut complaint = error.render().to_string();
+    if let Some(ContextValue::String(surplus)) = error.get(ContextKind::InvalidArg) {
+        complaint = complaint.replace(surplus.as_str(), &without_login(surplus));
+    }
+    logs::to_stderr(&complaint);
     ExitCode::from(Kind::Usage.exit_code())
 }
 
@@ -309,8 +314,9 @@ fn value_complaint(command: &Command, error: &clap::Error) -> Option<String> {
         .map(|hint| format!("\nhint: {hint}"))
         .unwrap_or_default();
     let why = why.to_string();
+    let value = without_login(value);
     // Our own parsers name the value; those for numbers and switches do not.
-    let value = if why.contains(value.as_str()) || why.contains(&format!("{value:?}")) {
+    let value = if why.contains(&*value) || why.contains(&format!("{value:?}")) {
         String::new()
     } else {
         format!(" is {value:?}")

@@ -76,6 +76,11 @@ impl Handoff {
         Ok(())
     }
 
+    /// Takes a variable out, if it is there.
+    pub fn remove(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
     /// The value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -151,6 +156,16 @@ impl Handoff {
             return Err(
                 Failure::usage(format!("the handoff file {} is a folder", path.display())).hint(PLACE_HINT),
             );
+        }
+        match bounded::check_regular(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(
+                    Failure::usage(format!("cannot write the handoff file {}", path.display()))
+                        .because(error)
+                        .hint(PLACE_HINT),
+                );
+            }
+            _ => {}
         }
         temporary_beside(path).map(drop)
     }
@@ -233,6 +248,9 @@ mod tests {
         handoff
             .set(IMAGE_REPOSITORY, "registry.example.com/team/app")
             .unwrap();
+        handoff.set(SOURCE_COMMIT, "0123").unwrap();
+        handoff.remove(SOURCE_COMMIT);
+        handoff.remove(SOURCE_PROJECT);
         handoff.write(&path).unwrap();
         assert_eq!(Handoff::read(&path).unwrap(), handoff);
         assert_eq!(Handoff::read_or_new(&path).unwrap(), handoff);
@@ -289,6 +307,8 @@ mod tests {
             assert_eq!(Handoff::check_place(&wrong).unwrap_err().kind(), Kind::Usage);
             assert!(Handoff::new().write(&wrong).is_err());
         }
+        let device = Handoff::check_place(Path::new("/dev/null"));
+        assert_eq!(device.unwrap_err().kind(), Kind::Usage);
     }
 
     #[test]

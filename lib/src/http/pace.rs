@@ -197,14 +197,15 @@ impl Refusals {
         }
     }
 
-    /// How long to wait, as the server asks or by our own measure; none when it is time to give up.
+    /// How long to wait, by our own measure or longer if the server asks for that; none when it is time to give up. A
+    /// server that asks for no pause at all would else be sent requests as fast as it answers.
     pub(crate) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         let first = *self.first.get_or_insert(now);
         let goes_on = self.left > 0 || now - first < self.patience;
         self.left = self.left.saturating_sub(1);
         let own = self.pauses.next();
-        asked.or(own).filter(|_| goes_on)
+        asked.max(own).filter(|_| goes_on)
     }
 }
 
@@ -293,16 +294,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn refusals_are_borne_a_few_times_and_as_long_as_there_is_patience() {
-        let second = Duration::from_secs(1);
+        let minute = SECOND * 60;
         let mut refusals = Refusals::new(None);
-        let pauses: Vec<_> = std::iter::from_fn(|| refusals.next(Some(second))).collect();
-        assert_eq!(pauses, [second; REPETITIONS]);
-        let mut refusals = Refusals::new(Some(second * 60));
+        let pauses: Vec<_> = std::iter::from_fn(|| refusals.next(Some(minute))).collect();
+        assert_eq!(pauses, [minute; REPETITIONS]);
+        let mut refusals = Refusals::new(Some(minute));
         let mut waited = Duration::ZERO;
         while let Some(pause) = refusals.next(None) {
             waited += pause;
             tokio::time::advance(pause).await;
         }
         assert!((60..75).contains(&waited.as_secs()), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_no_pause_is_not_asked_faster_than_by_our_own_measure() {
+        let mut refusals = Refusals::new(Some(SECOND * 60));
+        let mut pauses = Vec::new();
+        while let Some(pause) = refusals.next(Some(Duration::ZERO)) {
+            pauses.push(pause);
+            tokio::time::advance(pause).await;
+        }
+        assert!(
+            pauses.iter().all(|pause| *pause >= SECOND / 5) && pauses.len() < 20,
+            "{pauses:?}"
+        );
     }
 }

@@ -259,7 +259,7 @@ impl<'client> Request<'client> {
                         if let Some(pass) = pass {
                             pass.went_well();
                         }
-                        pauses.next().map(|pause| asked.unwrap_or(pause))
+                        pauses.next().map(|own| asked.map_or(own, |asked| asked.max(own)))
                     };
                     match pause.filter(|_| again && repeatable_body) {
                         Some(pause) => (pause, None),

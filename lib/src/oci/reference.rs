@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::Digest;
 use crate::failure::{Failure, Result};
 use crate::http::is_loopback_host;
+use crate::secret::without_login;
 
 /// Registries and clients agree on this limit for host and repository together.
 const NAME_LIMIT: usize = 255;
@@ -123,6 +124,17 @@ impl Reference {
     }
 }
 
+/// Cuts off what is meant as a digest, well-formed or not. What follows another `@` is something else: a host after a
+/// login, or the rest of a folder's name.
+pub(super) fn split_digest(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once('@') {
+        Some((rest, digest)) if digest.starts_with("sha256:") || digest.starts_with("sha512:") => {
+            (rest, Some(digest))
+        }
+        _ => (text, None),
+    }
+}
+
 /// The host without its port.
 fn host_of(registry: &str) -> &str {
     match registry.rsplit_once(':') {
@@ -135,8 +147,10 @@ impl FromStr for Reference {
     type Err = Failure;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse =
-            |why: &str, hint: &str| Err(Failure::usage(format!("image reference {text:?} {why}")).hint(hint));
+        let shown = without_login(text);
+        let refuse = |why: &str, hint: &str| {
+            Err(Failure::usage(format!("image reference {shown:?} {why}")).hint(hint))
+        };
         const FORM: &str =
             "write REGISTRY/REPOSITORY[:TAG][@DIGEST], such as registry.example.com/team/app:1.2.3";
         if text.contains("://") {
@@ -145,10 +159,14 @@ impl FromStr for Reference {
                 "leave the scheme out; https is used, and http on loopback",
             );
         }
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
-            None => (text, None),
-        };
+        let (rest, digest) = split_digest(text);
+        if rest.contains('@') {
+            return refuse(
+                "has an '@' without a digest after it",
+                "a digest begins with sha256: or sha512:; a login does not belong here, docker login keeps one",
+            );
+        }
+        let digest = digest.map(str::parse::<Digest>).transpose()?;
         let Some((registry, path)) = rest.split_once('/') else {
             return refuse("names no registry", FORM);
         };
@@ -350,6 +368,27 @@ mod tests {
         }
         let long = format!("example.com/{}", "a".repeat(250));
         assert!(long.parse::<Reference>().is_err());
+    }
+
+    #[test]
+    fn a_login_in_a_reference_is_not_repeated() {
+        for host in [
+            "example.com/app:1",
+            "example.com:5000/App",
+            "example.com",
+            "1",
+            "",
+            &format!("example.com/app@sha256:{HEX}"),
+            "example.com/app@sha256:abc",
+        ] {
+            for login in ["user:canary", "user:can@canary", "https://user:canary", "canary"] {
+                let failure = format!("{login}@{host}").parse::<Reference>().expect_err(host);
+                assert_eq!(failure.kind(), Kind::Usage);
+                let shown = format!("{failure:?}");
+                assert!(!shown.contains("canary"), "{shown}");
+                assert!(failure.message().contains(host), "{shown}");
+            }
+        }
     }
 
     #[test]

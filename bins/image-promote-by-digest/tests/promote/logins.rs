@@ -321,3 +321,27 @@ async fn what_cannot_be_right_is_refused_before_anything_is_sent() {
         .failed_with(3);
     assert!(error.contains("config.json"), "{error}");
 }
+
+#[tokio::test]
+async fn a_login_in_a_reference_is_refused_and_not_repeated() {
+    let world = World::open().await;
+    let bad = "robot:canary-in-a-reference@registry.example.com/app:1";
+    let good = "registry.example.com/app:2";
+    let batch = written(&world.path("batch"), &format!("{good} {bad}\n"));
+    for arguments in [&[bad, good][..], &[good, bad], &["verify", good, bad]] {
+        let output = world.command(arguments).output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(2), 0),
+            "{error}"
+        );
+        assert!(
+            error.contains("****@registry.example.com/app:1") && !error.contains("canary"),
+            "{error}"
+        );
+    }
+    // What it says is searched for canaries.
+    let error = world.promote(&["--batch", &batch]).await.failed_with(3);
+    assert!(error.contains("****@registry.example.com/app:1"), "{error}");
+}

@@ -260,3 +260,33 @@ async fn a_handoff_that_cannot_be_written_is_known_before_a_tag_is() {
         assert_eq!(tagged(production.host(), None, "app", "1").await, None);
     }
 }
+
+#[tokio::test]
+async fn a_handoff_names_what_is_at_the_first_target_and_nothing_else() {
+    let world = World::open().await;
+    let production = world.registry("production", &[]).await;
+    let image = Image::of_one_layer(b"app");
+    let layout = world.layout(&image);
+    let handoff = world.path("handoff.env");
+    fs::write(&handoff, "IMAGE_TAG=of-the-build\n").unwrap();
+    let name = format!("{}/app", production.host());
+
+    let to_a_folder = ["--handoff", "handoff.env", &layout, "oci:kept", &name];
+    let error = world.promote(&to_a_folder).await.failed_with(2);
+    assert!(
+        error.contains("oci:kept") && error.contains("TOWPATH_HANDOFF"),
+        "{error}"
+    );
+    assert!(!world.path("kept").exists());
+    assert_eq!(fs::read_to_string(&handoff).unwrap(), "IMAGE_TAG=of-the-build\n");
+
+    let by_digest = format!("{layout}@{}", image.root);
+    let by_digest = ["--handoff", "handoff.env", &by_digest, &name, "oci:kept"];
+    world.promote(&by_digest).await.succeeded();
+    let handed_over = fs::read_to_string(&handoff).unwrap();
+    assert!(
+        handed_over.contains(&format!("IMAGE_REF={name}@{}\n", image.root)),
+        "{handed_over}"
+    );
+    assert!(!handed_over.contains("IMAGE_TAG="), "{handed_over}");
+}

@@ -152,6 +152,33 @@ async fn where_mounts_are_ignored_blobs_are_sent_but_large_ones_only_when_they_l
 }
 
 #[tokio::test]
+async fn where_mounts_from_beside_are_ignored_large_blobs_that_are_there_are_not_sent_again() {
+    let world = World::open().await;
+    let registry = Scripted::start(Script {
+        ignores_mounts: true,
+        ..Script::default()
+    })
+    .await;
+    let image = Image::of_one_layer(&vec![7; 2 * 1024 * 1024]);
+    registry.hold("dev/app", "1", &image);
+    let source = format!("{}/dev/app:1", registry.host);
+    for (tag, copied, skipped) in [("1", 2, 0), ("2", 1, 1)] {
+        let report = world
+            .promote(&[&source, &format!("{}/prod/app:{tag}", registry.host)])
+            .await
+            .succeeded();
+        let target = &report["targets"][0];
+        assert_eq!(
+            (&target["copied"], &target["skipped"]),
+            (&copied.into(), &skipped.into()),
+            "{tag}"
+        );
+        // What was begun for nothing is given back.
+        assert_eq!(registry.open_uploads(), 0);
+    }
+}
+
+#[tokio::test]
 async fn all_pages_of_tags_are_read() {
     let registry = Scripted::start(Script::default()).await;
     let image = Image::of_one_layer(b"layer");

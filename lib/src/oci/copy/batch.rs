@@ -10,6 +10,7 @@ use super::place::ImageReference;
 use super::plan::MoveTag;
 use crate::bounded;
 use crate::failure::{Failure, Result};
+use crate::secret::without_login;
 
 /// How many bytes a batch may have, and how many lines that say something.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -132,7 +133,10 @@ fn line(number: usize, text: &str) -> Result<Option<BatchLine>> {
     match words.as_slice() {
         [] if move_tag.is_none() => Ok(None),
         [] => Err(Failure::input("there is no SOURCE")),
-        [source] => Err(Failure::input(format!("there is no TARGET for {source}"))),
+        [source] => Err(Failure::input(format!(
+            "there is no TARGET for {}",
+            without_login(source)
+        ))),
         [source, targets @ ..] => Ok(Some(BatchLine {
             number,
             source: ImageReference::source(source)?,
@@ -207,6 +211,22 @@ mod tests {
         }
         let long = format!("{good}\n").repeat(LINE_LIMIT + 1);
         assert!(parse_batch(&long, "x").is_err());
+    }
+
+    #[test]
+    fn a_login_in_a_line_is_not_repeated() {
+        for text in [
+            "user:canary@a.example/web:1",
+            "user:canary@a.example/web:1 b.example/web",
+            "a.example/web:1 user:canary@b.example/web",
+        ] {
+            let failure = parse_batch(text, "batch").expect_err(text);
+            let shown = format!("{failure:?}");
+            assert!(
+                !shown.contains("canary") && shown.contains(".example/web"),
+                "{shown}"
+            );
+        }
     }
 
     #[tokio::test]

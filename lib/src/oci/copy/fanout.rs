@@ -33,6 +33,37 @@ enum Leg {
     Failed(Failure),
 }
 
+/// When a target's upload begins: once the one before it in line has begun, or is over.
+///
+/// A registry that limits our rate counts an upload that only waits for the next piece, and no piece comes while another
+/// target of the same blob waits to be let in. Two blobs that were let in at one registry each would wait for each other;
+/// with all blobs asking the registries in one order they do not.
+struct Turn {
+    earlier: Option<CancellationToken>,
+    begun: CancellationToken,
+}
+
+impl Turn {
+    /// A line of so many.
+    fn line(number: usize) -> Vec<Self> {
+        let mut earlier = None;
+        let turn = |_| {
+            let begun = CancellationToken::new();
+            Turn {
+                earlier: earlier.replace(begun.clone()),
+                begun,
+            }
+        };
+        (0..number).map(turn).collect()
+    }
+
+    async fn comes(&self) {
+        if let Some(earlier) = &self.earlier {
+            earlier.cancelled().await;
+        }
+    }
+}
+
 impl Mover<'_> {
     /// Brings a blob to the targets of all movers, which share a source and should be at different registries. What
     /// befalls one does not keep the others from getting it; results are in the movers' order.
@@ -169,9 +200,10 @@ async fn carry(movers: &[Mover<'_>], blob: &Descriptor, targets: Vec<usize>) -> 
 async fn pour_together(
     movers: &[Mover<'_>],
     blob: &Descriptor,
-    together: Vec<(usize, Underway)>,
+    mut together: Vec<(usize, Underway)>,
     marks: Arc<Mutex<Marks>>,
 ) -> Vec<(usize, Leg)> {
+    together.sort_by_key(|(index, _)| movers[*index].target.reference().endpoint());
     let mut stopped_early: Vec<Option<Result<Moved>>> = movers.iter().map(|_| None).collect();
     let indices = together.iter().map(|(index, _)| *index).collect();
     let _large = if blob.size >= LARGE {
@@ -200,19 +232,28 @@ async fn pour_together(
     }
     let (read, sent) = match reading {
         Ok(reading) => {
-            let sent = legs
-                .into_iter()
-                .map(|(index, underway, receiver, gone)| async move {
-                    // However it ends, nobody waits for it any more.
-                    let _gone = gone.drop_guard();
-                    let body = Body::stream(pieces(receiver, underway.record.clone()), blob.size);
-                    let sent = tokio::select! {
-                        sent = underway.upload.finish(&blob.digest, body) => Some(sent),
-                        () = underway.record.stalls(blob.size) => Some(Err(movers[index].stalled(blob))),
-                        () = movers[index].stop.cancelled() => None,
-                    };
-                    (index, underway, sent)
-                });
+            let line = Turn::line(legs.len());
+            let sent =
+                legs.into_iter()
+                    .zip(line)
+                    .map(|((index, underway, receiver, gone), turn)| async move {
+                        // However it ends, nobody waits for it any more.
+                        let _gone = (gone.drop_guard(), turn.begun.clone().drop_guard());
+                        let pieces = pieces(receiver, underway.record.clone(), turn.begun.clone());
+                        let body = Body::stream(pieces, blob.size);
+                        let sending = async {
+                            turn.comes().await;
+                            tokio::select! {
+                                sent = underway.upload.finish(&blob.digest, body) => sent,
+                                () = underway.record.stalls(blob.size) => Err(movers[index].stalled(blob)),
+                            }
+                        };
+                        let sent = tokio::select! {
+                            sent = sending => Some(sent),
+                            () = movers[index].stop.cancelled() => None,
+                        };
+                        (index, underway, sent)
+                    });
             join(distribute(reading, listeners), join_all(sent)).await
         }
         Err(flaw) => {
@@ -301,14 +342,16 @@ async fn all_gone(listeners: &[(mpsc::Sender<Piece>, CancellationToken)]) {
     join_all(listeners.iter().map(|(_, gone)| gone.cancelled())).await;
 }
 
-/// What one target is sent.
+/// What one target is sent. That it is asked for says that the upload has begun.
 fn pieces(
     receiver: mpsc::Receiver<Piece>,
     record: Arc<Record>,
+    begun: CancellationToken,
 ) -> impl Stream<Item = Piece> + Send + 'static {
     stream::unfold(receiver, move |mut receiver| {
-        let record = record.clone();
+        let (record, begun) = (record.clone(), begun.clone());
         async move {
+            begun.cancel();
             record.waits(true);
             let piece = receiver.recv().await;
             record.waits(false);

@@ -60,7 +60,8 @@ impl Recorded {
     pub fn read(path: &Path) -> Result<Self> {
         let origin = path.display();
         let hint = "name the file that a promotion wrote with --journal (TOWPATH_JOURNAL)";
-        let text = bounded::read_text(path, SIZE_LIMIT).map_err(|error| match error.kind() {
+        let text = bounded::check_regular(path).and_then(|()| bounded::read_text(path, SIZE_LIMIT));
+        let text = text.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure::not_found(format!("there is no journal {origin}"))
                 .hint("is it an artifact of the job that promoted? --journal (TOWPATH_JOURNAL) writes it"),
             ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
@@ -125,15 +126,19 @@ impl Journal {
         let unwritable = |error: std::io::Error| {
             Failure::usage(format!("cannot write the journal {}", path.display()))
                 .because(error)
-                .hint("point --journal (TOWPATH_JOURNAL) to a file in a folder that is there and writable")
+                .hint("point --journal (TOWPATH_JOURNAL) to a file, new or a journal, in a folder that is there and writable")
         };
+        match bounded::check_regular(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unwritable(error)),
+            _ => {}
+        }
         let file = File::options()
             .append(true)
             .create(true)
             .open(path)
             .map_err(unwritable)?;
         let metadata = file.metadata().map_err(unwritable)?;
-        if metadata.is_file() && metadata.len() > 0 {
+        if metadata.len() > 0 {
             continue_after(&file, path).map_err(unwritable)??;
         }
         Ok(Journal {
@@ -338,6 +343,18 @@ mod tests {
                 .kind(),
             Kind::NotFound
         );
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        for path in [pipe.as_path(), Path::new("/dev/null"), folder.path()] {
+            assert_eq!(Journal::open(path, "trace").unwrap_err().kind(), Kind::Usage);
+            assert_eq!(Recorded::read(path).unwrap_err().kind(), Kind::Usage);
+        }
     }
 
     proptest! {

@@ -4,11 +4,12 @@
 //! tag is only touched while it names what the journal says was written.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt as _};
 
+use super::TIDY_LIMIT;
 use super::journal::Journal;
 use super::store::Store;
 use super::trail::{Step, Trail, shown};
@@ -91,7 +92,7 @@ impl Rollback {
     }
 
     /// Does it, a tag at a time. What befell each tag is in their order. When `interrupted` resolves, the tag that is
-    /// under way is the last one.
+    /// under way is the last one, and has a few seconds left.
     pub async fn act(
         self,
         journal: Option<&Journal>,
@@ -108,11 +109,37 @@ impl Rollback {
             outcomes.push(if is_interrupted {
                 Err(stopped())
             } else {
-                looked.put_back(journal).await
+                let reference = looked.trail.reference.to_string();
+                let put_back = looked.put_back(journal);
+                let ended = end_soon(put_back, &mut interrupted, &mut is_interrupted).await;
+                ended.unwrap_or_else(|| Err(unknown(&reference)))
             });
         }
         outcomes
     }
+}
+
+/// Does `work`, of which once `interrupted` resolves only what ends within [`TIDY_LIMIT`] still counts. `interrupted` is
+/// not to be polled again when it `is_interrupted`.
+async fn end_soon<T>(
+    work: impl Future<Output = T>,
+    interrupted: &mut Pin<&mut impl Future<Output = ()>>,
+    is_interrupted: &mut bool,
+) -> Option<T> {
+    match select(pin!(work), interrupted).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(((), work)) => {
+            *is_interrupted = true;
+            tokio::time::timeout(TIDY_LIMIT, work).await.ok()
+        }
+    }
+}
+
+fn unknown(reference: &str) -> Failure {
+    Failure::deadline(format!(
+        "interrupted while putting back {reference}: what it names now is unknown"
+    ))
+    .hint("roll back again: a tag that is back already stays as it is")
 }
 
 async fn look_at(trail: Trail, store: Result<Store>, delete_new: bool) -> Looked {
@@ -213,5 +240,39 @@ impl Looked {
             now: now.clone(),
             step,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_at_an_interruption_has_a_few_seconds_left() {
+        let second = Duration::from_secs(1);
+        for (interruption, work, took, interrupted) in [
+            (9, 5, Some(5), false),
+            (3, 5, Some(5), true),
+            (3, 500, None, true),
+        ] {
+            let start = Instant::now();
+            let mut stop = pin!(sleep(second * interruption));
+            let mut is_interrupted = false;
+            let work = async {
+                sleep(second * work).await;
+                start.elapsed()
+            };
+            let ended = end_soon(work, &mut stop, &mut is_interrupted).await;
+            assert_eq!(ended, took.map(Duration::from_secs));
+            assert_eq!(is_interrupted, interrupted);
+            assert!(start.elapsed() <= second * interruption + TIDY_LIMIT);
+        }
+        let failure = unknown("example.com/app:1");
+        assert_eq!(failure.kind(), Kind::Deadline);
+        assert!(failure.message().contains("example.com/app:1"));
     }
 }

@@ -226,7 +226,7 @@ impl Mover<'_> {
         {
             match self.target.begin_upload(&blob.digest, Some(from)).await {
                 Ok(Begun::Mounted) => return Ok(Ok(Moved::Mounted)),
-                Ok(Begun::Upload(upload)) => return Ok(Err(upload)),
+                Ok(Begun::Upload(upload)) => return self.unless_held(blob, upload).await,
                 // The login may write here without being allowed to read there, or even to know of it.
                 Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
                     self.mounts_refused.store(true, Ordering::Relaxed);
@@ -240,6 +240,20 @@ impl Mover<'_> {
         match self.target.begin_upload(&blob.digest, Some(self.target)).await? {
             Begun::Mounted => Ok(Ok(Moved::Skipped)),
             Begun::Upload(upload) => Ok(Err(upload)),
+        }
+    }
+
+    /// Some registries answer every mount with an upload, also for what this repository holds already.
+    async fn unless_held(&self, blob: &Descriptor, upload: Upload) -> Result<Result<Moved, Upload>> {
+        if blob.size < LARGE {
+            return Ok(Err(upload));
+        }
+        match self.target.has_blob(&blob.digest).await {
+            Ok(false) => Ok(Err(upload)),
+            held => {
+                upload.abandon().await;
+                held.map(|_| Ok(Moved::Skipped))
+            }
         }
     }
 

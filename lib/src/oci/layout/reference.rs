@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::failure::{Failure, Result};
+use crate::oci::reference::split_digest;
 use crate::oci::{Digest, Tag};
 
 /// What names an image in a layout: `oci:PATH[:TAG][@DIGEST]`.
@@ -26,10 +27,8 @@ impl FromStr for LayoutReference {
         let path = text
             .strip_prefix("oci:")
             .ok_or_else(|| Failure::usage(format!("{text:?} is not an OCI layout")).hint(hint))?;
-        let (path, digest) = match path.rsplit_once('@') {
-            Some((path, digest)) if digest.contains(':') => (path, Some(digest.parse()?)),
-            _ => (path, None),
-        };
+        let (path, digest) = split_digest(path);
+        let digest = digest.map(str::parse).transpose()?;
         let (path, tag) = match path.rsplit_once(':') {
             // A colon further up belongs to a folder's name.
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag.parse()?)),
@@ -79,6 +78,8 @@ mod tests {
             ("oci:/a/out:1.2".to_owned(), "/a/out", Some("1.2"), false),
             (format!("oci:a@b/out@{digest}"), "a@b/out", None, true),
             (format!("oci:out:1@{digest}"), "out", Some("1"), true),
+            ("oci:la@b:1".to_owned(), "la@b", Some("1"), false),
+            (format!("oci:la@b:1@{digest}"), "la@b", Some("1"), true),
         ] {
             let reference = parsed(&text);
             assert_eq!(reference.path, Path::new(path), "{text}");
@@ -86,7 +87,15 @@ mod tests {
             assert_eq!(reference.digest.is_some(), with_digest, "{text}");
             assert_eq!(reference.to_string(), text);
         }
-        for wrong in ["", "out", "oci:", "oci:@sha256:x", "oci:out:-x", "oci::1"] {
+        for wrong in [
+            "",
+            "out",
+            "oci:",
+            "oci:@sha256:x",
+            "oci:out@sha256:x",
+            "oci:out:-x",
+            "oci::1",
+        ] {
             assert!(
                 wrong.parse::<LayoutReference>().is_err(),
                 "{wrong:?} was accepted"

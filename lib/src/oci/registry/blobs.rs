@@ -200,7 +200,8 @@ impl Repository {
             };
             self.place.session.send(&scopes, build).await
         };
-        let range = (from > 0).then(|| format!("bytes={from}-"));
+        // Not every registry serves a part whose end is left open.
+        let range = (from > 0).then(|| format!("bytes={from}-{}", blob.size.saturating_sub(1)));
         let mut response = get(range.as_deref()).await?;
         if from > 0 {
             match response.status() {

@@ -72,7 +72,12 @@ impl Memory {
         let range = headers
             .get("range")
             .map(|range| range.to_str().unwrap().to_owned())
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+            .and_then(|range| {
+                // As the strictest do: a part whose end is not named is none.
+                let (from, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+                let (from, last): (usize, usize) = (from.parse().ok()?, last.parse().ok()?);
+                (from <= last && last + 1 == bytes.len()).then_some(from)
+            });
         let total = bytes.len();
         let (from, status) = match (range, self.script.ranges) {
             (None, _) | (_, Ranges::Ignored) => (0, StatusCode::OK),

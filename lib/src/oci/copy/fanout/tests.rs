@@ -7,7 +7,7 @@ use axum::body::Body as Sent;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 
 use super::*;
@@ -328,4 +328,20 @@ async fn the_same_repository_twice_gets_it_once() {
     let outcomes: Vec<Moved> = world.bring().await.into_iter().map(Result::unwrap).collect();
     assert_eq!(outcomes, [Moved::Copied, Moved::Skipped]);
     assert_eq!(world.reads(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_begins_when_bytes_of_the_one_before_were_asked_for_or_it_is_over() {
+    let record = || Record::new(Arc::new(Progress::bytes("test", 0)), Arc::default());
+    let [first, second, third] = <[Turn; 3]>::try_from(Turn::line(3)).ok().unwrap();
+    let came = |turn: &Turn| turn.comes().now_or_never().is_some();
+    assert!(came(&first) && !came(&second) && !came(&third));
+    let (_sender, receiver) = mpsc::channel::<Piece>(DEPTH);
+    let mut body = Box::pin(pieces(receiver, record(), first.begun.clone()));
+    assert!(!came(&second));
+    // There is none yet.
+    assert!(body.next().now_or_never().is_none());
+    assert!(came(&second) && !came(&third));
+    drop(second.begun.drop_guard());
+    assert!(came(&third));
 }
