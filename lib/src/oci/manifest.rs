@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: writing manifests, and Docker's schema 1, whose digest is not that of its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use oci_distribution::manifest::{
@@ -50,6 +50,8 @@ struct Purpose {
     platform: Option<Platform>,
     /// The sibling that it attests to.
     attests: Option<Digest>,
+    /// Its place in the list, where layers may stand between the children.
+    place: usize,
 }
 
 /// A manifest: an image, an index or another artifact.
@@ -150,11 +152,12 @@ impl Manifest {
             external: Vec::new(),
             subject: document.subject.map(|raw| descriptor(raw, origin)).transpose()?,
         };
-        for Listed {
-            descriptor: raw,
-            platform,
-        } in document.manifests.into_iter().flatten()
-        {
+        let listed = document.manifests.into_iter().flatten().enumerate();
+        for (place, entry) in listed {
+            let Listed {
+                descriptor: raw,
+                platform,
+            } = entry;
             // BuildKit's cache index lists layers where manifests belong.
             if is_layer_type(&raw.media_type) {
                 manifest.blobs.push(descriptor(raw, origin)?);
@@ -162,7 +165,11 @@ impl Manifest {
                 let annotations = raw.annotations.as_ref();
                 let attests = annotations.and_then(|all| all.get(REFERENCE_DIGEST)?.parse().ok());
                 let platform = platform.as_ref().and_then(platform_of);
-                manifest.purposes.push(Purpose { platform, attests });
+                manifest.purposes.push(Purpose {
+                    platform,
+                    attests,
+                    place,
+                });
                 manifest.children.push(descriptor(raw, origin)?);
             }
         }
@@ -237,7 +244,7 @@ impl Manifest {
     /// child stays as it is, in its order; the digest is another.
     ///
     /// # Errors
-    /// Not found (exit 5) when a platform is not listed; usage (2) when this is no index.
+    /// Not found (exit 5) when a platform is not listed; usage (2) when this is no index, or nothing of it is wanted.
     pub fn reduced_to(&self, wanted: &[Platform]) -> Result<Option<Manifest>> {
         if !self.is_index {
             return Err(
@@ -260,29 +267,40 @@ impl Manifest {
             let platform = purpose.platform.as_ref();
             platform.is_none_or(|held| wanted.iter().any(|platform| platform.fits(held)))
         };
-        let mut stays = BTreeMap::new();
-        for (child, purpose) in self.children.iter().zip(&self.purposes) {
-            if purpose.attests.is_none() {
-                stays.insert(child.digest.as_str(), is_wanted(purpose));
+        // Each entry is decided on by itself: one image may be listed for several platforms.
+        let mut kept = BTreeSet::new();
+        let mut dropped = BTreeSet::new();
+        let (attestations, images): (Vec<_>, Vec<_>) = self
+            .children
+            .iter()
+            .zip(&self.purposes)
+            .partition(|(_, purpose)| purpose.attests.is_some());
+        for (child, purpose) in images.into_iter().chain(attestations) {
+            let stays = match &purpose.attests {
+                Some(attested) => kept.contains(attested),
+                None => is_wanted(purpose),
+            };
+            if stays {
+                kept.insert(&child.digest);
+            } else {
+                dropped.insert(purpose.place);
             }
         }
-        for (child, purpose) in self.children.iter().zip(&self.purposes) {
-            if let Some(attested) = &purpose.attests {
-                let with_it = stays.get(attested.as_str()).copied().unwrap_or(false);
-                stays.insert(child.digest.as_str(), with_it);
-            }
-        }
-        if stays.values().all(|stays| *stays) {
+        if dropped.is_empty() {
             return Ok(None);
+        }
+        if kept.is_empty() {
+            return Err(
+                Failure::usage(format!("nothing of the index {} would be left", self.digest))
+                    .hint("name at least one of its platforms with --platform (TOWPATH_PLATFORM)"),
+            );
         }
         let broken =
             |error| Failure::internal(format!("cannot rewrite the index {}", self.digest)).because(error);
         let mut document: Value = serde_json::from_slice(&self.bytes).map_err(broken)?;
         if let Some(entries) = document["manifests"].as_array_mut() {
-            entries.retain(|entry| {
-                let digest = entry["digest"].as_str().unwrap_or_default();
-                stays.get(digest).copied().unwrap_or(true)
-            });
+            let mut place = 0..;
+            entries.retain(|_| place.next().is_none_or(|place| !dropped.contains(&place)));
         }
         let bytes = Bytes::from(serde_json::to_vec(&document).map_err(broken)?);
         let digest = Digest::of(&bytes);
@@ -493,6 +511,36 @@ pub(super) mod tests {
         assert_eq!(missing.kind(), Kind::NotFound);
         let image = read(&json!({"schemaVersion": 2, "config": config(), "layers": []})).unwrap();
         assert_eq!(image.reduced_to(&[]).expect_err("no index").kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn an_image_listed_for_several_platforms_stays_for_those_that_are_wanted() {
+        let child = |content: &[u8], variant: &str| {
+            let mut child = entry(OCI_IMAGE_MEDIA_TYPE, content);
+            child["platform"] = json!({"os": "linux", "architecture": "arm", "variant": variant});
+            child
+        };
+        let (v6, v7, other) = (child(b"both", "v6"), child(b"both", "v7"), child(b"other", "v8"));
+        let mut attestation = entry(OCI_IMAGE_MEDIA_TYPE, b"of both");
+        attestation["annotations"] = json!({REFERENCE_DIGEST: v6["digest"]});
+        // A layer that BuildKit lists is no child, and takes a place in the list all the same.
+        let layer = entry("application/vnd.oci.image.layer.v1.tar+gzip", b"cache");
+        let index = read(&json!({
+            "schemaVersion": 2, "manifests": [attestation, layer, v6, other, v7],
+        }))
+        .unwrap();
+        for (wanted, left) in [("linux/arm/v6", &v6), ("linux/arm/v7", &v7)] {
+            let reduced = index.reduced_to(&[wanted.parse().unwrap()]).unwrap();
+            let reduced = reduced.expect("less than all");
+            let document: Value = serde_json::from_slice(reduced.bytes()).unwrap();
+            assert_eq!(
+                document["manifests"],
+                json!([attestation, layer, left]),
+                "{wanted}"
+            );
+        }
+        let nothing = index.reduced_to(&[]).expect_err("an empty index is of no use");
+        assert_eq!(nothing.kind(), Kind::Usage);
     }
 
     proptest! {

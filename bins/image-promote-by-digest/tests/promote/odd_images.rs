@@ -1,9 +1,13 @@
 //! Not everything in a registry is a plain image.
 
+use std::fs;
+
 use serde_json::json;
+use towpath::oci::{Algorithm, Verifier};
 
 use crate::image::{INDEX, Image, LAYER, MANIFEST};
-use crate::world::{World, assert_holds};
+use crate::scripted::{Script, Scripted};
+use crate::world::{World, assert_holds, tagged};
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -77,4 +81,76 @@ async fn dockers_own_formats_nested_indexes_artifacts_and_empty_blobs_arrive_byt
         };
         assert_holds(production.host(), None, name, &blobs_alone).await;
     }
+}
+
+/// A layout whose image is named by SHA-512; gives back its digest and what names it as a source.
+fn named_by_sha512(world: &World, image: &Image) -> (String, String) {
+    let folder = world.path("sha512");
+    image.write(&folder);
+    let (media_type, root) = &image.manifests[&image.root];
+    let mut verifier = Verifier::new(Algorithm::Sha512);
+    verifier.update(root);
+    let digest = verifier.digest();
+    fs::create_dir(folder.join("blobs/sha512")).unwrap();
+    fs::write(folder.join("blobs/sha512").join(digest.hex()), root).unwrap();
+    let index = json!({"schemaVersion": 2, "manifests": [
+        {"mediaType": media_type, "digest": digest.as_str(), "size": root.len()}
+    ]});
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    (digest.to_string(), format!("oci:{}", folder.display()))
+}
+
+#[tokio::test]
+async fn where_sha512_is_not_kept_the_tag_stays_as_it_was() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let (one, two) = (Image::of_one_layer(b"1"), Image::of_one_layer(b"2"));
+    let target = format!("{}/app:stable", registry.host());
+    world.promote(&[&world.layout(&one), &target]).await.succeeded();
+    let (digest, source) = named_by_sha512(&world, &two);
+    let arguments = [
+        "--journal",
+        "journal.jsonl",
+        "--move-tag-from",
+        "any",
+        &source,
+        &target,
+    ];
+    let error = world.promote(&arguments).await.failed_with(4);
+    assert!(error.contains(&digest) && error.contains("SHA-256"), "{error}");
+    assert_eq!(
+        tagged(registry.host(), None, "app", "stable").await,
+        Some(one.root)
+    );
+    assert!(
+        fs::read_to_string(world.path("journal.jsonl"))
+            .unwrap_or_default()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_tag_may_name_the_bytes_of_a_sha512_image_by_sha256_and_goes_back() {
+    let world = World::open().await;
+    let registry = Scripted::start(Script::default()).await;
+    let (one, two) = (Image::of_one_layer(b"1"), Image::of_one_layer(b"2"));
+    let target = format!("{}/app:stable", registry.host);
+    world.promote(&[&world.layout(&one), &target]).await.succeeded();
+    let (digest, source) = named_by_sha512(&world, &two);
+    let arguments = [
+        "--journal",
+        "journal.jsonl",
+        "--move-tag-from",
+        "any",
+        &source,
+        &target,
+    ];
+    let report = world.promote(&arguments).await.succeeded();
+    assert_eq!(report["digest"], digest.as_str());
+    assert_eq!(registry.tagged("app", "stable"), Some(two.root.clone()));
+    let by_digest = format!("{}/app@{digest}", registry.host);
+    let back = format!("{}/back:1", registry.host);
+    world.promote(&[&by_digest, &back]).await.succeeded();
+    world.promote(&["rollback", "journal.jsonl"]).await.succeeded();
+    assert_eq!(registry.tagged("app", "stable"), Some(one.root));
 }

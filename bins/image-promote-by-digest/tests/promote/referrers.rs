@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use towpath_sandbox::servers::ReferrersRegistry;
 
 use crate::image::{INDEX, Image, LAYER, MANIFEST};
+use crate::scripted::{Script, Scripted};
 use crate::world::{World, assert_holds, get, put_blob, put_manifest, tagged};
 
 const SIGNATURE: &str = "application/vnd.example.signature";
@@ -406,4 +407,28 @@ async fn signatures_at_the_target_are_kept_or_the_conflict_is_told() {
         tagged(server.host(), None, "prod/app", &tag).await,
         tagged(server.host(), None, "dev/app", &tag).await
     );
+}
+
+#[tokio::test]
+async fn a_registry_that_lists_no_tags_is_asked_for_them_one_by_one() {
+    let world = World::open().await;
+    for status in [400, 422] {
+        let registry = Scripted::start(Script {
+            lists_no_tags: Some(status),
+            ..Script::default()
+        })
+        .await;
+        let family = Family::new("1");
+        let (tag, digest) = family.tags[0].clone();
+        registry.hold("dev/app", "1", &family.image);
+        let signature = Image {
+            root: digest.clone(),
+            ..family.others
+        };
+        registry.hold("dev/app", &tag, &signature);
+        let source = format!("{}/dev/app:1", registry.host);
+        let target = format!("{}/prod/app:1", registry.host);
+        world.promote(&[&source, &target]).await.succeeded();
+        assert_eq!(registry.tagged("prod/app", &tag), Some(digest), "{status}");
+    }
 }

@@ -16,7 +16,7 @@ use super::transfer::{Moved, Mover, stopped};
 use super::{Copier, Done, Journal, Tally, Target, Way, must_write};
 use crate::cli::{Progress, effect};
 use crate::failure::{Failure, Kind, Result};
-use crate::oci::{Descriptor, Digest, Graph, Manifest, Pointer, Referrer, Repository};
+use crate::oci::{Algorithm, Descriptor, Digest, Graph, Manifest, Pointer, Referrer, Repository};
 
 /// How many files are written at once: disks are not made faster by more.
 const FILES_AT_ONCE: usize = 4;
@@ -150,9 +150,11 @@ impl<'a> Edge<'a> {
         };
         let root = graph.root();
         let missing: Vec<&Referrer> = self.planned.missing(graph).collect();
-        // What refers to the root needs it there; otherwise it comes last, with its tag. A tag that is right is not
-        // written again, so a root that went bad under it is.
-        let root_comes_last = missing.is_empty() && !self.planned.damaged.contains(root.digest());
+        // What refers to the root needs it there. Not every registry can name it by another algorithm than SHA-256, which
+        // is to be known before the tag is touched. And a tag that is right is not written again, so that a root that
+        // went bad under it is. Otherwise it comes last, with its tag.
+        let root_comes_last =
+            missing.is_empty() && !self.may_be_renamed(root) && !self.planned.damaged.contains(root.digest());
         let mut unlisted = Vec::new();
         let waves = graph.waves(&self.planned.parts(graph, self.way))?;
         // The root is the last wave, and alone in it.
@@ -196,6 +198,12 @@ impl<'a> Edge<'a> {
                 .await?;
         }
         Ok(done)
+    }
+
+    /// Whether the registry may have a tag name the same bytes by SHA-256, since a request for a tag cannot say by which
+    /// algorithm they are to be named.
+    fn may_be_renamed(&self, manifest: &Manifest) -> bool {
+        self.target.store.repository().is_some() && manifest.digest().algorithm() != Algorithm::Sha256
     }
 
     fn check_stop(&self) -> Result<()> {
@@ -368,7 +376,12 @@ impl<'a> Edge<'a> {
                 return Ok(false);
             }
             if let Some(journal) = journal {
-                journal.record(&self.target.name(), tag, before.as_ref(), Some(wanted))?;
+                let name = self.target.name();
+                journal.record(&name, tag, before.as_ref(), Some(wanted))?;
+                if self.may_be_renamed(root) {
+                    // Whichever of both it is then, the way back is known.
+                    journal.record(&name, tag, Some(wanted), Some(&Digest::of(root.bytes())))?;
+                }
             }
         }
         let effect = effect("tag", format!("{reference} as {wanted}"));
@@ -396,7 +409,7 @@ impl<'a> Edge<'a> {
             }
         }
         match store.resolve(&pointer).await? {
-            Some(named) if named == *wanted => {}
+            Some(named) if named == *wanted || named.names(root.bytes()) => {}
             Some(named) => {
                 return Err(Failure::conflict(format!(
                     "{reference} names {named} right after it was made to name {wanted}"

@@ -9,11 +9,15 @@ use crate::failure::{Failure, Result};
 use crate::http::header::{self, HeaderName};
 use crate::http::{Body, Method, Response, StatusCode};
 use crate::oci::manifest::{ACCEPTED, SIZE_LIMIT};
-use crate::oci::{Digest, Manifest, Reference, Tag};
+use crate::oci::{Algorithm, Digest, Manifest, Reference, Tag};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// How a registry with the referrers API says that it noted the subject of what it was given.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+/// What to do where a registry names things its own way.
+const OTHER_ALGORITHM: &str =
+    "build the image with SHA-256 digests, which every registry knows, or use a registry that knows others";
+
 /// What a manifest is asked for by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pointer {
@@ -101,6 +105,9 @@ impl Repository {
     /// Writes a manifest, byte for byte, under a tag or its digest. Writing it twice is no different from once. Tells
     /// whether the registry noted what the manifest refers to (`OCI-Subject`).
     ///
+    /// A request that names a tag cannot say by which algorithm the manifest is to be named: a registry may have the
+    /// tag name the same bytes by SHA-256 where their digest is another.
+    ///
     /// # Errors
     /// Denied (exit 4), conflict (6) for a tag that the registry keeps from changing, unavailable (7); conflict when
     /// the registry answers with another digest.
@@ -125,17 +132,35 @@ impl Repository {
                 object: format!("the manifest {}", self.named(pointer)),
                 scopes: &scopes,
             };
-            return Err(tried.refused(response).await);
+            let is_malformed = response.status() == StatusCode::BAD_REQUEST;
+            let refused = tried.refused(response).await;
+            return Err(match pointer {
+                Pointer::Digest(digest) if is_malformed && digest.algorithm() != Algorithm::Sha256 => {
+                    self.knows_no_such_algorithm(pointer, digest).because(refused)
+                }
+                _ => refused,
+            });
         }
         match response.header(&CONTENT_DIGEST) {
-            Some(digest) if digest != manifest.digest().as_str() => Err(Failure::conflict(format!(
+            Some(digest) if !is_answer(pointer, manifest, digest) => Err(Failure::conflict(format!(
                 "{} stored the manifest {} as {digest} instead of {}",
                 self.reference().endpoint(),
                 self.named(pointer),
                 manifest.digest()
-            ))),
+            ))
+            .hint(OTHER_ALGORITHM)),
             _ => Ok(response.header(&SUBJECT).is_some()),
         }
+    }
+
+    fn knows_no_such_algorithm(&self, pointer: &Pointer, digest: &Digest) -> Failure {
+        Failure::denied(format!(
+            "{} does not take the manifest {}: it may not know digests by {}",
+            self.reference().endpoint(),
+            self.named(pointer),
+            digest.algorithm().name()
+        ))
+        .hint(OTHER_ALGORITHM)
     }
 
     /// Deletes a tag, and not the manifest that it names. A tag that is gone already is deleted.
@@ -210,4 +235,13 @@ impl Repository {
             Pointer::Digest(digest) => format!("{}@{digest}", self.reference()),
         }
     }
+}
+
+/// Whether a registry that was given a manifest and says that it has `digest` now has what it was given.
+fn is_answer(pointer: &Pointer, manifest: &Manifest, digest: &str) -> bool {
+    if digest == manifest.digest().as_str() {
+        return true;
+    }
+    let other = digest.parse::<Digest>();
+    matches!(pointer, Pointer::Tag(_)) && other.is_ok_and(|other| other.names(manifest.bytes()))
 }

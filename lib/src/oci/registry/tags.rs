@@ -167,26 +167,26 @@ impl Lookout {
             }
             Search::Around => {
                 for subject in subjects {
-                    let tags = self.around(subject).await?;
+                    let subject = std::slice::from_ref(subject);
+                    let Some(tags) = self.around(&subject[0]).await? else {
+                        there.extend(self.one_by_one(subject).await?);
+                        continue;
+                    };
                     let is_there = |tag: &DigestTag| tags.contains(tag.tag.as_str());
-                    there.extend(
-                        digest_tags(std::slice::from_ref(subject))
-                            .into_iter()
-                            .filter(is_there),
-                    );
+                    there.extend(digest_tags(subject).into_iter().filter(is_there));
                 }
             }
-            Search::One => {
-                for tag in digest_tags(subjects) {
-                    if self
-                        .repository
-                        .resolve(&Pointer::Tag(tag.tag.clone()))
-                        .await?
-                        .is_some()
-                    {
-                        there.push(tag);
-                    }
-                }
+            Search::One => there = self.one_by_one(subjects).await?,
+        }
+        Ok(there)
+    }
+
+    async fn one_by_one(&self, subjects: &[Digest]) -> Result<Vec<DigestTag>> {
+        let mut there = Vec::new();
+        for tag in digest_tags(subjects) {
+            let pointer = Pointer::Tag(tag.tag.clone());
+            if self.repository.resolve(&pointer).await?.is_some() {
+                there.push(tag);
             }
         }
         Ok(there)
@@ -200,12 +200,7 @@ impl Lookout {
             let response = repository.ask_tags(&url).await?;
             match response.status() {
                 status if status.is_success() => {}
-                // Listing can be forbidden, or missing, where reading is not.
-                StatusCode::UNAUTHORIZED
-                | StatusCode::FORBIDDEN
-                | StatusCode::NOT_FOUND
-                | StatusCode::METHOD_NOT_ALLOWED
-                | StatusCode::NOT_IMPLEMENTED => return Ok(Search::One),
+                status if is_no_listing(status) => return Ok(Search::One),
                 _ => return Err(repository.tried_listing(response).await),
             }
             let next = repository.next_page(&url, &response, "its list of tags")?;
@@ -227,7 +222,8 @@ impl Lookout {
         Ok(Search::One)
     }
 
-    async fn around(&self, subject: &Digest) -> Result<BTreeSet<String>> {
+    /// None when the list is of no help after all.
+    async fn around(&self, subject: &Digest) -> Result<Option<BTreeSet<String>>> {
         let repository = &self.repository;
         let hex = subject.hex();
         // What a tag begins with comes right before it.
@@ -235,12 +231,28 @@ impl Lookout {
         let response = repository
             .ask_tags(&repository.tags_url(ENDINGS.len() * 4, Some(&before))?)
             .await?;
-        if !response.status().is_success() {
-            return Err(repository.tried_listing(response).await);
+        match response.status() {
+            status if status.is_success() => {}
+            status if is_no_listing(status) => return Ok(None),
+            _ => return Err(repository.tried_listing(response).await),
         }
         let list: List = response.json(SIZE_LIMIT).await?;
-        Ok(list.tags.unwrap_or_default().into_iter().collect())
+        Ok(Some(list.tags.unwrap_or_default().into_iter().collect()))
     }
+}
+
+/// Listing can be forbidden, or missing, where reading is not; and some registries take no `last` that is not a tag.
+fn is_no_listing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::NOT_IMPLEMENTED
+    )
 }
 
 /// The target of `Link: <...>; rel="next"` (RFC 8288).

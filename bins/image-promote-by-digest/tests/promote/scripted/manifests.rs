@@ -44,21 +44,26 @@ impl Memory {
         media_type: &str,
         body: Bytes,
     ) -> Response {
-        let digest = Digest::of(&body).to_string();
-        if !name.starts_with("sha256:") {
+        let mut digest = Digest::of(&body).to_string();
+        if name.contains(':') {
+            name.clone_into(&mut digest);
+        } else {
             if let Some((status, code)) = self.script.refuses_tags {
                 return error(status, code);
             }
             self.tags
                 .insert((repository.to_owned(), name.to_owned()), digest.clone());
         }
-        self.manifests
-            .insert((repository.to_owned(), digest), (media_type.to_owned(), body));
+        let held = (media_type.to_owned(), body);
+        self.manifests.insert((repository.to_owned(), digest), held);
         StatusCode::CREATED.into_response()
     }
 
     /// Two tags a page, whatever is asked for.
     pub(super) fn tags(&mut self, uri: &Uri, repository: &str) -> Response {
+        if let Some(status) = self.script.lists_no_tags {
+            return error(status, "PAGINATION_NUMBER_INVALID");
+        }
         let last = parameter(uri, "last").unwrap_or_default();
         let all = self
             .tags
