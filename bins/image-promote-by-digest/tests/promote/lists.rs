@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::image::{INDEX, Image, MANIFEST};
 use crate::scripted::{Script, Scripted};
-use crate::world::{World, get};
+use crate::world::{World, get, written};
 
 const SIGNATURE: &str = "application/vnd.example.signature";
 
@@ -142,4 +143,48 @@ async fn a_list_in_a_folder_is_read() {
     let mut wanted = signed.signatures.clone();
     wanted.sort();
     assert_eq!(there, wanted);
+}
+
+#[tokio::test]
+async fn what_another_writer_takes_out_of_a_list_is_put_in_again() {
+    let world = World::open().await;
+    let registry = Scripted::start(Script {
+        loses_list: Some("prod/app"),
+        ..Script::default()
+    })
+    .await;
+    let signed = Signed::new(&[b"1", b"2"], |entries| json!(entries));
+    signed.held_by(&registry, "dev/app");
+    let source = format!("{}/dev/app:1", registry.host);
+    let target = format!("{}/prod/app:1", registry.host);
+    world.promote(&[&source, &target]).await.succeeded();
+    let there = listed(&registry, "prod/app", &signed.tag).await;
+    assert_eq!(there.len(), 2, "{there:?}");
+    let puts = registry.lines(&format!("/prod/app/manifests/{}", signed.tag), &Method::PUT);
+    assert_eq!(puts.len(), 2);
+}
+
+#[tokio::test]
+async fn two_of_one_batch_list_their_signatures_of_one_image() {
+    let world = World::open().await;
+    let registry = Scripted::start(Script::default()).await;
+    let mut batch = String::new();
+    let mut wanted = Vec::new();
+    for name in ["one", "two", "three"] {
+        let signed = Signed::new(&[name.as_bytes()], |entries| json!(entries));
+        signed.held_by(&registry, &format!("dev/{name}"));
+        let host = &registry.host;
+        batch += &format!("{host}/dev/{name}:1 {host}/prod/app:{name}\n");
+        wanted.extend(signed.signatures);
+    }
+    let batch = written(&world.path("release.batch"), &batch);
+    world.promote(&["--batch", &batch]).await.succeeded();
+    let tag = list_of(&Image::of_three_platforms("1").root);
+    let mut there = listed(&registry, "prod/app", &tag).await;
+    there.sort();
+    wanted.sort();
+    assert_eq!(there, wanted);
+    // One after the other, and none twice.
+    let puts = registry.lines(&format!("/prod/app/manifests/{tag}"), &Method::PUT);
+    assert_eq!(puts.len(), 3);
 }

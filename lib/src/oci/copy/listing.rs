@@ -1,7 +1,13 @@
 //! The referrers tag: where a registry without the referrers API keeps what refers to a manifest.
 //!
 //! Source: OCI Distribution Specification 1.1, "Pushing Manifests with Subject" and "Referrers Tag Schema". Nothing but
-//! the writers keeps such a list whole: it is read, added to, written and read again until what was added stays.
+//! the writers keeps such a list whole: no registry can be told to write it only if it is what was read. Within a run
+//! one writes it at a time ([`Traffic::list`](super::traffic::Traffic::list)). Against other processes it is read, added
+//! to, written, read again, and once more after a pause, until what was added stays.
+//!
+//! What remains possible: another writer that read the list before ours was written, and writes its own only after
+//! that last look, takes ours out of it. The referrer itself is still there by its digest then, and the next promotion
+//! lists it again.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +15,7 @@ use oci_distribution::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
 use serde_json::{Value, json};
 
 use super::Journal;
+use super::reading::pauses;
 use super::store::Store;
 use crate::cli::effect;
 use crate::failure::{Failure, Result};
@@ -53,12 +60,26 @@ pub(super) async fn add(
     };
     let tag = tag_of(subject)?;
     let pointer = Pointer::Tag(tag.clone());
-    let mut wrote = false;
-    for _ in 0..ATTEMPTS {
+    let mut written = 0;
+    // What was just written is looked at twice, the second time after a pause: who read the list before that has most
+    // likely written it by then.
+    let mut looks_again = false;
+    loop {
         let held = repository.held_list(&tag, subject).await?;
         let Some(list) = merged(held.as_ref(), referrers, &format!("{name}:{tag}"))? else {
-            return Ok(wrote);
+            if looks_again && let Some(pause) = pauses().next() {
+                looks_again = false;
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            return Ok(written > 0);
         };
+        if written == ATTEMPTS {
+            return Err(
+                Failure::conflict(format!("others write {name}:{tag} again and again"))
+                    .hint("run it again when they are done"),
+            );
+        }
         let before = held.as_ref().map(|held| &held.digest);
         if let Some(journal) = journal {
             journal.record(name, &tag, before, Some(list.digest()))?;
@@ -66,12 +87,9 @@ pub(super) async fn add(
         let effect = effect("list", format!("what refers to {subject} in {name}"));
         store.name(&pointer, &list, before).await?;
         effect.done("done");
-        wrote = true;
+        written += 1;
+        looks_again = true;
     }
-    Err(
-        Failure::conflict(format!("others write {name}:{tag} again and again"))
-            .hint("run it again when they are done"),
-    )
 }
 
 /// The list with all of them in it; none when it has them already. Whatever else is in it stays as it is.
