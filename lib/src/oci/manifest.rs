@@ -187,6 +187,27 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// An index that is written without looking at what it lists: a list of referrers that others write, too, and may
+    /// have put anything into. `document` is an object.
+    pub(super) fn list(document: &Value) -> Self {
+        let bytes = Bytes::from(document.to_string());
+        let media_type = document["mediaType"].as_str();
+        Manifest {
+            digest: Digest::of(&bytes),
+            bytes,
+            media_type: media_type.unwrap_or(OCI_IMAGE_INDEX_MEDIA_TYPE).to_owned(),
+            is_index: true,
+            artifact_type: None,
+            annotations: BTreeMap::new(),
+            has_config: false,
+            children: Vec::new(),
+            purposes: Vec::new(),
+            blobs: Vec::new(),
+            external: Vec::new(),
+            subject: None,
+        }
+    }
+
     /// The exact bytes.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

@@ -35,4 +35,4 @@ pub use reference::{Reference, Tag};
 pub use registry::{
     Access, Begun, BlobStream, GoOn, Held, Pointer, Registries, RegistrySettings, Repository, Setback, Upload,
 };
-pub(crate) use registry::{DigestTag, Listed, Lookout, digest_tags, entries};
+pub(crate) use registry::{DigestTag, HeldList, Listed, Lookout, digest_tags, read_list};

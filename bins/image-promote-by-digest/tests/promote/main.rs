@@ -14,6 +14,7 @@ mod broken_uploads;
 mod failing_sources;
 mod guarded_tags;
 mod layouts;
+mod lists;
 mod logins;
 mod moving;
 mod odd_images;

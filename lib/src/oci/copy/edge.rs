@@ -303,13 +303,21 @@ impl<'a> Edge<'a> {
             }
         }
         let Target { store, .. } = self.target;
-        for (subject, manifests) in by_subject {
+        let Copier { traffic, .. } = self.copier;
+        let listing = by_subject.into_iter().map(|(subject, manifests)| async move {
             self.check_stop()?;
-            store
-                .list(&self.target.name(), subject, &manifests, journal)
-                .await?;
-        }
-        Ok(())
+            let _turn = match store.repository() {
+                Some(repository) => Some(traffic.list(repository, subject).await),
+                None => None,
+            };
+            let name = self.target.name();
+            store.list(&name, subject, &manifests, journal).await
+        });
+        // A folder is written to by one at a time anyway.
+        stream::iter(listing)
+            .buffer_unordered(traffic.concurrency())
+            .try_collect()
+            .await
     }
 
     /// Writes the tag by which a referrer is found, where it has one.

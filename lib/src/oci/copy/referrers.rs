@@ -14,7 +14,7 @@ use super::source::{Reach, Source};
 use crate::failure::{Kind, Result};
 use crate::oci::{
     Descriptor, Digest, DigestTag, Graph, Listed, Lookout, Manifest, Pointer, Referrer, Tag, digest_tags,
-    entries,
+    read_list,
 };
 
 /// What has no type of its own is counted under this name.
@@ -110,15 +110,25 @@ impl<'a> Search<'a> {
         let ((mut found, has_api), tags) = tokio::try_join!(listing, lookout.digest_tags(subjects))?;
         let (lists, attached): (Vec<DigestTag>, Vec<DigestTag>) =
             tags.into_iter().partition(|tag| tag.ending.is_empty());
-        if !has_api {
-            let listed = lists.iter().map(|list| self.read_list(list));
-            found.extend(try_join_all(listed).await?.into_iter().flatten());
+        if let Some(repository) = self.source.repository().filter(|_| !has_api) {
+            let listed = lists.iter().map(|list| async move {
+                let listed = repository.listed_by_tag(list).await?;
+                Ok::<_, crate::failure::Failure>((list, listed))
+            });
+            for (list, listed) in try_join_all(listed).await? {
+                found.extend(
+                    listed
+                        .into_iter()
+                        .map(|one| Candidate::listed(&list.subject, one)),
+                );
+            }
         }
         found.extend(attached.into_iter().map(Candidate::tagged));
         Ok(found)
     }
 
-    /// What a folder lists beside the image: manifests that name their subject, and tags made of digests.
+    /// What a folder lists beside the image: manifests that name their subject, and tags made of digests, among them
+    /// lists like those of a registry without the API.
     async fn listed_in_folder(&self, subjects: &[Digest]) -> Result<Vec<Candidate>> {
         let Source::Layout(layout) = self.source else {
             return Ok(Vec::new());
@@ -127,14 +137,32 @@ impl<'a> Search<'a> {
         let mut found = Vec::new();
         for entry in layout.entries() {
             let descriptor = &entry.descriptor;
-            if let Some(name) = &entry.name
-                && let Some(tag) = tags.iter().find(|tag| tag.tag.as_str() == name)
-                && !tag.ending.is_empty()
-            {
+            let name = entry.name.as_deref();
+            let named = tags.iter().find(|tag| name == Some(tag.tag.as_str()));
+            if let Some(tag) = named.filter(|tag| !tag.ending.is_empty()) {
                 found.push(Candidate {
                     listed: Some(descriptor.clone()),
                     ..Candidate::tagged(tag.clone())
                 });
+                continue;
+            }
+            if let Some(list) = named
+                && list.subject != descriptor.digest
+            {
+                match layout.unread(&descriptor.digest).await {
+                    Ok(bytes) => {
+                        let listed = read_list(&bytes, list.tag.as_str(), &list.subject);
+                        let candidates = listed.into_iter();
+                        found.extend(candidates.map(|one| Candidate::listed(&list.subject, one)));
+                    }
+                    Err(failure) => tracing::warn!(
+                        action = "look",
+                        object = list.tag.as_str(),
+                        subject = list.subject.as_str(),
+                        "a list of referrers is passed over: {}",
+                        failure.message()
+                    ),
+                }
                 continue;
             }
             let Ok(manifest) = layout.manifest(descriptor).await else {
@@ -153,23 +181,6 @@ impl<'a> Search<'a> {
             }
         }
         Ok(found)
-    }
-
-    /// The entries of a referrers tag.
-    async fn read_list(&self, list: &DigestTag) -> Result<Vec<Candidate>> {
-        let manifest = match self.source.manifest(&Pointer::Tag(list.tag.clone()), None).await {
-            Ok(manifest) => manifest,
-            Err(failure) if failure.kind() == Kind::NotFound => return Ok(Vec::new()),
-            Err(failure) => return Err(failure),
-        };
-        if !manifest.is_index() || *manifest.digest() == list.subject {
-            return Ok(Vec::new());
-        }
-        let entries = entries(manifest.bytes()).unwrap_or_default();
-        Ok(entries
-            .into_iter()
-            .map(|one| Candidate::listed(&list.subject, one))
-            .collect())
     }
 
     /// Reads what was found so far, and looks on where the first look did not reach: at what nested indexes list, and at
@@ -271,6 +282,10 @@ impl<'a> Search<'a> {
             Ok(manifest) => manifest,
             Err(failure) if failure.kind() == Kind::NotFound => {
                 return passed_over("it is listed and not there");
+            }
+            // Another length than the list says, or no manifest at all.
+            Err(failure) if failure.kind() == Kind::Input => {
+                return passed_over(failure.message());
             }
             Err(failure) => return Err(failure),
         };

@@ -19,6 +19,8 @@ pub struct Traffic {
     lanes: Mutex<BTreeMap<String, Lanes>>,
     /// Whether a blob is at a repository. Locked while it is on its way.
     blobs: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<bool>>>>,
+    /// Locked while what refers to a manifest of a repository is listed.
+    lists: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// One registry's.
@@ -47,6 +49,7 @@ impl Traffic {
             concurrency,
             lanes: Mutex::default(),
             blobs: Mutex::default(),
+            lists: Mutex::default(),
         })
     }
 
@@ -84,6 +87,16 @@ impl Traffic {
     pub fn forget(&self, repository: &Repository, digest: &Digest) {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         blobs.remove(&key(repository, digest));
+    }
+
+    /// Waits until nobody else of this run lists what refers to this manifest of this repository. The turn ends when
+    /// what this gives back is dropped.
+    pub(super) async fn list(&self, repository: &Repository, subject: &Digest) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.entry(key(repository, subject)).or_default().clone()
+        };
+        turn.lock_owned().await
     }
 
     fn lanes(&self, repository: &Repository) -> Lanes {
@@ -150,6 +163,27 @@ mod tests {
         assert!(traffic.claim(&one, &digest).await.is_none());
         traffic.forget(&one, &digest);
         assert!(traffic.claim(&one, &digest).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_lists_what_refers_to_a_manifest() {
+        let traffic = Traffic::new(8);
+        let (one, other) = (
+            repository("example.com/a").await,
+            repository("example.com/b").await,
+        );
+        let subject = Digest::of(b"subject");
+        let first = traffic.list(&one, &subject).await;
+        let _elsewhere = traffic.list(&other, &subject).await;
+        let _another = traffic.list(&one, &Digest::of(b"else")).await;
+        let second = {
+            let traffic = traffic.clone();
+            tokio::spawn(async move { traffic.list(&one, &subject).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        second.await.unwrap();
     }
 
     #[tokio::test]

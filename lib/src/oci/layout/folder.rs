@@ -100,6 +100,13 @@ impl Folder {
 
     /// Reads a manifest and checks it against its digest.
     pub(super) async fn manifest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Manifest> {
+        let bytes = self.unread(digest).await?;
+        let path = self.blob_path(digest);
+        Manifest::read(bytes, digest.clone(), media_type, &path.display().to_string())
+    }
+
+    /// As [`Folder::manifest`], without looking into it.
+    pub(super) async fn unread(&self, digest: &Digest) -> Result<Bytes> {
         let path = self.blob_path(digest);
         let bytes = read_bounded(&path).await?;
         if !digest.names(&bytes) {
@@ -108,7 +115,7 @@ impl Folder {
                 path.display()
             )));
         }
-        Manifest::read(bytes, digest.clone(), media_type, &path.display().to_string())
+        Ok(bytes)
     }
 
     /// Opens a blob for reading from an offset on, in bytes. Nothing has checked its bytes yet.

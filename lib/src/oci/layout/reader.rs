@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 use super::LayoutReference;
 use super::folder::Folder;
 use super::index::LayoutEntry;
@@ -98,6 +100,11 @@ impl Layout {
         self.folder
             .manifest(&descriptor.digest, Some(&descriptor.media_type))
             .await
+    }
+
+    /// As [`Layout::manifest`], without looking into it: whatever its digest names.
+    pub(crate) async fn unread(&self, digest: &Digest) -> Result<Bytes> {
+        self.folder.unread(digest).await
     }
 
     /// How long a blob is that is there, in bytes.

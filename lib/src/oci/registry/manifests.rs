@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 use super::Repository;
 use super::auth::Access;
 use super::errors::Tried;
@@ -48,6 +50,13 @@ impl Reference {
     }
 }
 
+/// A manifest whose bytes are what its digest names, and may be anything.
+pub(super) struct Unread {
+    pub(super) bytes: Bytes,
+    pub(super) digest: Digest,
+    served_as: Option<String>,
+}
+
 impl Repository {
     /// The digest that a pointer stands for now; none when there is no such manifest.
     ///
@@ -74,6 +83,16 @@ impl Repository {
     /// Not found (exit 5), denied (4) or unavailable (7), as the registry says; conflict (6) when the bytes are not
     /// what their digest names; input (3) when they are no manifest.
     pub async fn manifest(&self, pointer: &Pointer, media_type: Option<&str>) -> Result<Manifest> {
+        let Unread {
+            bytes,
+            digest,
+            served_as,
+        } = self.unread(pointer, media_type).await?;
+        Manifest::read(bytes, digest, served_as.as_deref(), &self.named(pointer))
+    }
+
+    /// As [`Repository::manifest`], without looking into it.
+    pub(super) async fn unread(&self, pointer: &Pointer, media_type: Option<&str>) -> Result<Unread> {
         let extra: Vec<&str> = media_type
             .into_iter()
             .filter(|own| !ACCEPTED.contains(own))
@@ -99,7 +118,11 @@ impl Repository {
             ))
             .hint("do not use this image; ask the registry's operator, or what stands between it and you"));
         }
-        Manifest::read(bytes, digest, served_as.as_deref(), &origin)
+        Ok(Unread {
+            bytes,
+            digest,
+            served_as,
+        })
     }
 
     /// Writes a manifest, byte for byte, under a tag or its digest. Writing it twice is no different from once. Tells

@@ -28,7 +28,7 @@ pub use self::auth::Access;
 pub use self::blobs::{Begun, BlobStream, GoOn, Held, Setback, Upload};
 pub use self::manifests::Pointer;
 pub use self::reach::RegistrySettings;
-pub(crate) use self::referrers::{Listed, Lookout, entries};
+pub(crate) use self::referrers::{HeldList, Listed, Lookout, read_list};
 pub(crate) use self::tags::{DigestTag, digest_tags};
 
 use self::auth::{Scopes, Session};

@@ -1,19 +1,26 @@
 //! What refers to the manifests of a repository.
 //!
-//! Source: OCI Distribution Specification 1.1, "Listing Referrers".
+//! Source: OCI Distribution Specification 1.1, "Listing Referrers" and "Referrers Tag Schema".
+//!
+//! Whoever may write to a repository may write such a list. What is wrong in it is passed over, and said: it must not
+//! keep the image from going where it should.
 
+use bytes::Bytes;
 use oci_distribution::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::Repository;
 use super::auth::Access;
 use super::errors::Tried;
-use super::tags::Search;
-use crate::failure::{Failure, Result};
+use super::manifests::{Pointer, Unread};
+use super::tags::{DigestTag, Search};
+use crate::failure::{Failure, Kind, Result};
 use crate::http::{StatusCode, header};
 use crate::oci::manifest::SIZE_LIMIT;
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Tag};
 
 /// How many pages of one list are read, and how many entries there may be: more than anybody signs an image.
 const PAGES: usize = 50;
@@ -35,7 +42,64 @@ pub(crate) struct Lookout {
     pub(super) tags: OnceCell<Search>,
 }
 
+/// A list of referrers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entries {
+    pub(crate) listed: Vec<Listed>,
+    /// How many more are malformed.
+    pub(crate) malformed: usize,
+}
+
+/// What a repository has under the referrers tag of a subject.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldList {
+    /// As it is there, whatever it is.
+    pub(crate) bytes: Bytes,
+    pub(crate) digest: Digest,
+}
+
 impl Repository {
+    /// What is under a referrers tag; none when there is nothing. There are registries where such a tag names the
+    /// subject itself, which is no list, either.
+    ///
+    /// # Errors
+    /// As [`Repository::manifest`], but nothing is looked into.
+    pub(crate) async fn held_list(&self, tag: &Tag, subject: &Digest) -> Result<Option<HeldList>> {
+        match self.unread(&Pointer::Tag(tag.clone()), None).await {
+            Ok(Unread { bytes, digest, .. }) => {
+                let held = HeldList { bytes, digest };
+                Ok(Some(held).filter(|held| !subject.names(&held.bytes)))
+            }
+            Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What a referrers tag lists.
+    ///
+    /// # Errors
+    /// As [`Repository::held_list`]; input (exit 3) when it lists too much.
+    pub(crate) async fn listed_by_tag(&self, list: &DigestTag) -> Result<Vec<Listed>> {
+        let Some(held) = self.held_list(&list.tag, &list.subject).await? else {
+            return Ok(Vec::new());
+        };
+        let shown = format!("{}:{}", self.reference(), list.tag);
+        let listed = read_list(&held.bytes, &shown, &list.subject);
+        self.check_length(listed.len(), &list.subject)?;
+        Ok(listed)
+    }
+
+    fn check_length(&self, length: usize, subject: &Digest) -> Result<()> {
+        if length > ENTRIES {
+            return Err(Failure::input(format!(
+                "{} lists more than {ENTRIES} manifests that refer to {subject}",
+                self.reference()
+            ))
+            .hint("leave them out with --referrers none, or delete those that nobody needs"));
+        }
+        Ok(())
+    }
+
     /// A lookout for what refers to manifests. Nothing is asked yet.
     pub(crate) fn lookout(&self) -> Lookout {
         Lookout {
@@ -109,18 +173,15 @@ impl Lookout {
             let next = repository.next_page(&url, &response, "its list of referrers")?;
             let bytes = response.bytes(SIZE_LIMIT).await?;
             match entries(&bytes) {
-                Some(entries) => found.extend(entries),
+                Some(entries) => {
+                    entries.warn(&repository.reference().to_string(), subject);
+                    found.extend(entries.listed);
+                }
                 // Something answers every path with a page of its own: that is no such API.
                 None if page == 0 => return Ok(None),
                 None => return Err(self.malformed(subject)),
             }
-            if found.len() > ENTRIES {
-                return Err(Failure::input(format!(
-                    "{} lists more than {ENTRIES} manifests that refer to {subject}",
-                    repository.reference()
-                ))
-                .hint("leave them out with --referrers none, or name the types that matter"));
-            }
+            repository.check_length(found.len(), subject)?;
             match next {
                 Some(next) => url = next,
                 None => return Ok(Some(found)),
@@ -138,14 +199,48 @@ impl Lookout {
     }
 }
 
+impl Entries {
+    /// Says that some were passed over. `shown` is where the list is.
+    fn warn(&self, shown: &str, subject: &Digest) {
+        if self.malformed > 0 {
+            tracing::warn!(
+                action = "look",
+                object = shown,
+                subject = subject.as_str(),
+                "passed over what is malformed in its list of referrers: {} of {} entries",
+                self.malformed,
+                self.malformed + self.listed.len()
+            );
+        }
+    }
+}
+
+/// The entries of a list that may be none, which is said, as is what is malformed in it. `shown` is where it is.
+pub(crate) fn read_list(bytes: &[u8], shown: &str, subject: &Digest) -> Vec<Listed> {
+    let Some(entries) = entries(bytes) else {
+        tracing::warn!(
+            action = "look",
+            object = shown,
+            subject = subject.as_str(),
+            "passed over: this name is for a list of what refers to an image, and this is none"
+        );
+        return Vec::new();
+    };
+    entries.warn(shown, subject);
+    entries.listed
+}
+
 /// The entries of a list of referrers, which has to be an index.
-pub(crate) fn entries(bytes: &[u8]) -> Option<Vec<Listed>> {
+fn entries(bytes: &[u8]) -> Option<Entries> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct List {
         schema_version: u64,
         // Null when there is none.
-        manifests: Option<Vec<Entry>>,
+        manifests: Option<Vec<Value>>,
+        // Of images, which are no lists.
+        config: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -156,15 +251,24 @@ pub(crate) fn entries(bytes: &[u8]) -> Option<Vec<Listed>> {
         artifact_type: Option<String>,
     }
     let list: List = serde_json::from_slice(bytes).ok()?;
-    let listed = |entry: Entry| Listed {
-        descriptor: Descriptor {
-            media_type: entry.media_type,
-            digest: entry.digest,
-            size: entry.size,
-        },
-        artifact_type: entry.artifact_type.filter(|own| !own.is_empty()),
-    };
-    (list.schema_version == 2).then(|| list.manifests.into_iter().flatten().map(listed).collect())
+    if list.schema_version != 2 || list.config.is_some() || list.layers.is_some() {
+        return None;
+    }
+    let mut entries = Entries::default();
+    for entry in list.manifests.into_iter().flatten() {
+        match serde_json::from_value::<Entry>(entry) {
+            Ok(entry) => entries.listed.push(Listed {
+                descriptor: Descriptor {
+                    media_type: entry.media_type,
+                    digest: entry.digest,
+                    size: entry.size,
+                },
+                artifact_type: entry.artifact_type.filter(|own| !own.is_empty()),
+            }),
+            Err(_) => entries.malformed += 1,
+        }
+    }
+    Some(entries)
 }
 
 #[cfg(test)]
@@ -177,21 +281,27 @@ mod tests {
     fn a_list_is_an_index_and_nothing_else() {
         let digest = Digest::of(b"signature");
         let entry = json!({"mediaType": "m", "digest": digest.as_str(), "size": 9, "artifactType": "a"});
-        let read = |document: serde_json::Value| entries(document.to_string().as_bytes());
+        let read = |document: Value| entries(document.to_string().as_bytes());
         let found = read(json!({"schemaVersion": 2, "manifests": [entry]})).expect("a list");
-        assert_eq!(found[0].descriptor.digest, digest);
-        assert_eq!(found[0].artifact_type.as_deref(), Some("a"));
-        assert!(
-            read(json!({"schemaVersion": 2, "manifests": null}))
-                .expect("empty")
-                .is_empty()
-        );
+        assert_eq!(found.listed[0].descriptor.digest, digest);
+        assert_eq!(found.listed[0].artifact_type.as_deref(), Some("a"));
+        let empty = read(json!({"schemaVersion": 2, "manifests": null})).expect("empty");
+        assert!(empty.listed.is_empty());
+        // One that is malformed does not spoil the others.
+        for bad in [
+            json!({"mediaType": "m", "digest": "latest", "size": 9}),
+            json!({"mediaType": "m", "digest": digest.as_str(), "size": -1}),
+            json!({"digest": digest.as_str(), "size": 9}),
+            json!(7),
+        ] {
+            let found = read(json!({"schemaVersion": 2, "manifests": [bad, entry]})).expect("a list");
+            assert_eq!((found.listed.len(), found.malformed), (1, 1), "{bad}");
+        }
         for other in [
             json!({}),
             json!([]),
             json!({"schemaVersion": 1, "manifests": []}),
-            json!({"schemaVersion": 2, "manifests": [{"mediaType": "m", "digest": "latest", "size": 9}]}),
-            json!({"schemaVersion": 2, "manifests": [{"mediaType": "m", "digest": digest.as_str(), "size": -1}]}),
+            json!({"schemaVersion": 2, "config": entry, "layers": []}),
         ] {
             assert!(read(other.clone()).is_none(), "{other}");
         }

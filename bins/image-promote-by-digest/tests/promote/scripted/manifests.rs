@@ -17,6 +17,11 @@ impl Memory {
         {
             self.tags.insert(tag, thief);
         }
+        let is_list = digest != name && name.starts_with("sha256-");
+        if is_list && self.script.loses_list == Some(repository) {
+            self.script.loses_list = None;
+            self.tags.remove(&(repository.to_owned(), name.to_owned()));
+        }
         match self.manifests.get(&(repository.to_owned(), digest.clone())) {
             None if *method == Method::HEAD && digest.starts_with("sha256:") && digest != name => {
                 [("docker-content-digest", digest)].into_response()

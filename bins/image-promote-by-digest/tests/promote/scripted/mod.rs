@@ -60,6 +60,8 @@ pub(crate) struct Script {
     pub(crate) refuses_tags: Option<(u16, &'static str)>,
     /// Somebody else writes this digest to every tag once it was asked for.
     pub(crate) thief: Option<String>,
+    /// Somebody else writes an older list of referrers to this repository, once, after the newer one was read.
+    pub(crate) loses_list: Option<&'static str>,
     /// Lists of tags are refused with this status.
     pub(crate) lists_no_tags: Option<u16>,
     /// Mount requests are answered with an upload session, whatever is there.
