@@ -1,5 +1,7 @@
 //! Which image is wanted where. Pure: what the registries have is for the copy engine to compare.
 
+use std::collections::BTreeMap;
+
 use towpath::failure::{Failure, Result};
 use towpath::oci::copy::{BatchLine, ImageReference, MoveTag};
 
@@ -77,30 +79,31 @@ fn one(source: &ImageReference, targets: &[ImageReference], move_tag: &MoveTag) 
 /// Lines with the same source are one group, so that it is read once.
 fn many(lines: Vec<BatchLine>, move_tag: &MoveTag) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut places = BTreeMap::new();
+    // The line that each target stands in.
+    let mut named = BTreeMap::new();
     for line in lines {
+        let place = *places.entry(line.source.to_string()).or_insert_with(|| {
+            groups.push(Group {
+                source: line.source.clone(),
+                edges: Vec::new(),
+            });
+            groups.len() - 1
+        });
         for target in &line.targets {
             let target = complete(&line.source, target);
-            let edges = groups.iter().flat_map(|group| &group.edges);
-            if let Some(earlier) = { edges }.find(|earlier| is_same(&earlier.target, &target)) {
+            if let Some(earlier) = named.insert((target.name(), target.tag().cloned()), line.number) {
                 return Err(Failure::input(format!(
-                    "the batch's line {} names the target {target}, as line {} does already",
+                    "the batch's line {} names the target {target}, as line {earlier} does already",
                     line.number,
-                    earlier.line.unwrap_or_default()
                 ))
                 .hint("leave one of them out"));
             }
-            let edge = Edge {
+            groups[place].edges.push(Edge {
                 target,
                 move_tag: line.move_tag.clone().unwrap_or_else(|| move_tag.clone()),
                 line: Some(line.number),
-            };
-            match groups.iter_mut().find(|group| group.source == line.source) {
-                Some(group) => group.edges.push(edge),
-                None => groups.push(Group {
-                    source: line.source.clone(),
-                    edges: vec![edge],
-                }),
-            }
+            });
         }
     }
     Ok(groups)

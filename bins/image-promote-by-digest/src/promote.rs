@@ -1,5 +1,6 @@
 //! The order of effects of a promotion: look at everything, decide, then act, and the handoff last.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,11 +38,15 @@ pub(crate) async fn promote(args: &PromotionArgs, dry_run: bool, run: &Run) -> a
     }
     let registries = registries(args, &wanted, run)?;
     let mut report = PromotionReport::new(&wanted, dry_run);
-    match &wanted {
-        Wanted::One(group) => one(args, group, &registries, &mut report, dry_run, run).await?,
+    let cut_short = match &wanted {
+        Wanted::One(group) => {
+            one(args, group, &registries, &mut report, dry_run, run).await?;
+            None
+        }
         Wanted::Many(groups) => many(args, groups, &registries, &mut report, dry_run, run).await?,
-    }
-    let failure = report.finish(registries.requests_sent(), started.elapsed());
+    };
+    let first = report.finish(registries.requests_sent(), started.elapsed());
+    let failure = cut_short.or(first);
     let outcome = Outcome::report(&report)?;
     Ok(match failure {
         Some(failure) => outcome.failing(failure),
@@ -102,6 +107,8 @@ struct Opened {
     rows: Vec<usize>,
 }
 
+/// Promotes each image of a batch, or foresees it. Gives back what cut that short before anything was written: every
+/// target that it left out says so in the report.
 async fn many(
     args: &PromotionArgs,
     groups: &[Group],
@@ -109,7 +116,7 @@ async fn many(
     report: &mut PromotionReport,
     dry_run: bool,
     run: &Run,
-) -> Result<()> {
+) -> Result<Option<Failure>> {
     let (settings, traffic) = (settings(args), Traffic::new(args.concurrency.get()));
     // All of them first, so that one token is asked for at each registry.
     let opening = async {
@@ -122,15 +129,20 @@ async fn many(
         }
         Ok::<_, Failure>(opened)
     };
-    let opened = run.interruptible("looking for logins", opening).await?;
+    let opened = match run.interruptible("looking for logins", opening).await {
+        Ok(opened) => opened,
+        Err(failure) => return Ok(Some(report.cut_short(failure, &BTreeSet::new()))),
+    };
     let looking = async {
         let look = async |opened: Opened| (opened.copier.look().await, opened);
         let looked = stream::iter(opened).map(look).buffered(AT_ONCE);
         Ok::<_, Failure>(looked.collect::<Vec<_>>().await)
     };
-    let looked = run
-        .interruptible("looking at the images of the batch and their targets", looking)
-        .await?;
+    let what = "looking at the images of the batch and their targets";
+    let looked = match run.interruptible(what, looking).await {
+        Ok(looked) => looked,
+        Err(failure) => return Ok(Some(report.cut_short(failure, &BTreeSet::new()))),
+    };
     let mut ready: Vec<(Opened, Look)> = Vec::with_capacity(looked.len());
     for (look, opened) in looked {
         match look {
@@ -143,19 +155,22 @@ async fn many(
     }
     if dry_run {
         let foresee = async |(opened, look): (Opened, Look)| (opened.copier.foresee(look).await, opened.rows);
+        let mut foreseen_rows = BTreeSet::new();
         let foreseeing = async {
-            let foreseen = stream::iter(ready).map(foresee).buffered(AT_ONCE);
-            Ok::<_, Failure>(foreseen.collect::<Vec<_>>().await)
-        };
-        let foreseen = run
-            .interruptible("looking at what the batch's targets have", foreseeing)
-            .await?;
-        for (foreseen, rows) in foreseen {
-            for (row, foreseen) in rows.into_iter().zip(foreseen) {
-                report.foresee(row, foreseen);
+            let mut foreseeing = stream::iter(ready).map(foresee).buffered(AT_ONCE);
+            while let Some((foreseen, rows)) = foreseeing.next().await {
+                for (row, foreseen) in rows.into_iter().zip(foreseen) {
+                    report.foresee(row, foreseen);
+                    foreseen_rows.insert(row);
+                }
             }
-        }
-        return Ok(());
+            Ok::<_, Failure>(())
+        };
+        let what = "looking at what the batch's targets have";
+        return Ok(match run.interruptible(what, foreseeing).await {
+            Ok(()) => None,
+            Err(failure) => Some(report.cut_short(failure, &foreseen_rows)),
+        });
     }
     let journal = journal(args, run)?;
     let act = async |(opened, look): (Opened, Look)| {
@@ -173,7 +188,7 @@ async fn many(
             Err(failure) => report.fail_all(&rows, failure),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Opens an image with those of its targets that can be opened; the others are in the report.

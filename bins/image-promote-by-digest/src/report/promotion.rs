@@ -1,6 +1,6 @@
 //! What a promotion did, or would do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -160,6 +160,17 @@ impl PromotionReport {
     /// Fills in why one target is not served.
     pub(crate) fn fail(&mut self, row: usize, failure: Failure) {
         self.fail_all(&[row], failure);
+    }
+
+    /// Fills in that the run ended before it came to the targets that are not `done` and did not fail before. Gives the
+    /// failure back, for it is the run's.
+    pub(crate) fn cut_short(&mut self, failure: Failure, done: &BTreeSet<usize>) -> Failure {
+        for (row, target) in self.targets.iter_mut().enumerate() {
+            if target.failure.is_none() && !done.contains(&row) {
+                target.fail(&failure);
+            }
+        }
+        failure
     }
 
     /// Adds it all up and puts it into the order of the batch. Gives back the first failure in that order.

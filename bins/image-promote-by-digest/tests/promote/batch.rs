@@ -309,6 +309,62 @@ async fn a_signal_stops_what_is_under_way_and_the_next_run_finishes_it() {
 }
 
 #[tokio::test]
+async fn what_was_not_reached_when_a_batch_is_cut_short_is_in_its_report() {
+    let world = World::open().await;
+    let registry = world.registry("registry", &[]).await;
+    let proxy = Proxy::start(registry.host()).await.unwrap();
+    let layout = world.layout(&Image::of_one_layer(b"app"));
+    let to = proxy.host().to_owned();
+    let batch = written(
+        &world.path("release.batch"),
+        &format!("{layout} {to}/held:1\n{layout} {to}/app:1\noci:absent {to}/absent:1\n"),
+    );
+    for (subcommand, held) in [(None, "/v2/held/manifests/1"), (Some("plan"), "/v2/held/blobs/")] {
+        proxy.clear();
+        proxy.add(Rule::on("HEAD", held, Fault::Hold(Point::Arrival)));
+        for ends_by_itself in [true, false] {
+            let mut arguments = Vec::from_iter(subcommand);
+            arguments.extend(["--batch", &batch]);
+            if ends_by_itself {
+                arguments.extend(["--timeout", "3s"]);
+            }
+            let before = proxy.exchanges().len();
+            let child = world
+                .command(&arguments)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let output = if ends_by_itself {
+                child.wait_with_output().await.unwrap()
+            } else {
+                let is_held = |seen: &[Exchange]| seen[before..].iter().any(|seen| seen.held);
+                proxy.until(is_held).await.unwrap();
+                terminate(child).await
+            };
+            let log = String::from_utf8_lossy(&output.stderr);
+            let code = if ends_by_itself { 9 } else { 143 };
+            assert_eq!(output.status.code(), Some(code), "{log}");
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let targets = report["targets"].as_array().unwrap();
+            let kinds: Vec<&Value> = targets.iter().map(|target| &target["failure_kind"]).collect();
+            assert_eq!(
+                (kinds.len(), kinds[0], kinds[2]),
+                (3, &"deadline".into(), &"not_found".into()),
+                "{log}"
+            );
+            assert_eq!(
+                (&targets[0]["changed"], &report["changed"]),
+                (&false.into(), &false.into())
+            );
+        }
+    }
+    for name in ["held", "app"] {
+        assert_eq!(tagged(registry.host(), None, name, "1").await, None);
+    }
+}
+
+#[tokio::test]
 async fn a_signal_ends_the_wait_for_standard_input() {
     let world = World::open().await;
     let mut command = world.command(&["--batch", "-"]);

@@ -421,3 +421,23 @@ async fn variables_for_a_promotion_do_not_get_in_the_way_of_a_rollback() {
         "{complaint}"
     );
 }
+
+#[tokio::test]
+async fn a_journal_that_is_a_pipe_is_refused_instead_of_waited_for() {
+    let world = World::open().await;
+    let pipe = world.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let layout = world.layout(&Image::of_one_layer(b"app"));
+    for arguments in [
+        &["--journal", "pipe", &layout, "oci:kept"][..],
+        &["rollback", "pipe"],
+    ] {
+        let error = world.promote(arguments).await.failed_with(2);
+        assert!(
+            error.contains("journal pipe") && error.contains("regular file"),
+            "{error}"
+        );
+    }
+    assert!(!world.path("kept").exists());
+}

@@ -271,7 +271,8 @@ async fn identity_tokens_and_servers_that_take_forms_alone() {
     let target = format!("{}/prod/app:2", guarded.gate.host);
     let error = guarded.world.promote(&[&source, &target]).await.failed_with(4);
     assert!(error.contains("config.json, entry"), "{error}");
-    assert_eq!(guarded.gate.refused(), before + 2);
+    // The first request without it, and the two of the look with it.
+    assert_eq!(guarded.gate.refused(), before + 3);
 }
 
 #[tokio::test]
