@@ -385,7 +385,7 @@ async fn a_token_from_a_file_is_revoked_once() {
     assert_ne!(world.tokens().await, tokens);
     let revoke = async || {
         let mut command = world.tool();
-        command.env("VAULT_TOKEN_FILE", &file).arg("revoke");
+        command.env("TOWPATH_REVOKE_TOKEN_FILE", &file).arg("revoke");
         run(command).await
     };
     let ran = revoke().await;

@@ -71,11 +71,16 @@ impl Signals {
     pub async fn ending(&mut self) -> i32 {
         loop {
             let signal = self.next().await;
-            if matches!(signal, Signal::HUP | Signal::INT | Signal::QUIT | Signal::TERM) {
+            if ends(signal) {
                 return signal.as_raw();
             }
         }
     }
+}
+
+/// Whether a signal asks to end.
+pub(super) fn ends(signal: Signal) -> bool {
+    matches!(signal, Signal::HUP | Signal::INT | Signal::QUIT | Signal::TERM)
 }
 
 /// The set of signals that this process ignores, one bit each, lowest first (proc_pid_status(5), `SigIgn`). Empty when

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::passage::Passage;
-use super::signals::Signals;
+use super::signals::{Signals, ends};
 use super::spawn::Group;
 use super::terminal::Terminal;
 use super::{Command, GRACE, code_of, out_of_time};
@@ -70,6 +70,7 @@ impl Command {
             }
         });
         let mut carried = false;
+        let mut told_to_end = false;
         let status = loop {
             tokio::select! {
                 status = group.wait(&name) => break status?,
@@ -78,6 +79,7 @@ impl Command {
                     if let (Signal::CONT, Some(terminal), Some(leader)) = (signal, &terminal, group.leader()) {
                         terminal.lend(leader);
                     }
+                    told_to_end |= ends(signal);
                     group.signal(signal);
                 }
                 Some(()) = changes.recv() => {
@@ -103,11 +105,17 @@ impl Command {
         };
         ended.cancel();
         if !carried {
-            // Whoever reads our output may take their time, but not for longer than the run, nor when we are to end.
+            // Whoever reads our output may take their time, but not for longer than the run, nor when we are to end, be it
+            // by the signal that ended the command: KILL comes next.
+            let patience = if told_to_end {
+                GRACE.min(deadline.remaining())
+            } else {
+                deadline.remaining()
+            };
             tokio::select! {
                 () = carrying => {}
                 _signal = signals.ending() => {}
-                () = tokio::time::sleep(deadline.remaining()) => {}
+                () = tokio::time::sleep(patience) => {}
             }
         }
         Ok(Supervised::Ended(exit_code(status)))

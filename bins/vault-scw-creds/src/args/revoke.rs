@@ -11,11 +11,12 @@ pub(crate) struct RevokeArgs {
     /// Which files
     #[command(flatten)]
     pub(crate) files: FileArgs,
-    /// The file with a token to revoke; the file itself stays
+    /// The file with a token to revoke; the file itself stays. Not the variable that a login reads: whose token that is
+    /// has to be said
     #[arg(
         long,
         value_name = "FILE",
-        env = "VAULT_TOKEN_FILE",
+        env = "TOWPATH_REVOKE_TOKEN_FILE",
         requires = "vault_addr",
         hide_env_values = true
     )]

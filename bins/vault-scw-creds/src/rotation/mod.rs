@@ -139,15 +139,27 @@ async fn with_session(
     }
     // What was asked for is done once.
     let again = Rhythm { now: false, ..rhythm };
+    let mut rotated = false;
     while !steps.is_empty() {
         for step in steps {
             before_the_next(run, signals).await?;
+            rotated |= matches!(step, Step::Rotate(_));
             let taken = work.take(step, &mut state, signals).await?;
             report.access_key.clone_from(&state.current.access_key);
             report.age_days = age(&state.current, Timestamp::now()).as_secs() / 86_400;
             report.steps.push(taken);
         }
         steps = decide(&state, &again, Timestamp::now());
+        // One new key a run, whatever clocks and life times say: a key that is due as soon as it is made would be
+        // replaced without end.
+        if rotated && steps.iter().any(|step| matches!(step, Step::Rotate(_))) {
+            tracing::warn!(
+                action = "rotate",
+                object = state.current.access_key,
+                "the new key is due to be replaced already: compare --key-lifetime and --every with --grace"
+            );
+            steps.retain(|step| !matches!(step, Step::Rotate(_)));
+        }
     }
     Ok(())
 }
