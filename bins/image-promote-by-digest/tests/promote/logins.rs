@@ -49,9 +49,9 @@ async fn a_wrong_password_and_none_are_told_apart_from_nothing_there() {
 async fn a_registry_that_is_not_there_is_unavailable() {
     let world = World::open().await;
     // Bound and never listened on: nobody else can get the port meanwhile, and nobody answers.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = taken.local_addr().unwrap();
-    drop(taken);
     let layout = world.layout(&Image::of_one_layer(b"layer"));
     let error = world
         .promote(&[&layout, &format!("{address}/app:1")])
