@@ -72,6 +72,7 @@ async fn with_minted_key(
     // The key that makes keys may lie about in the job's variables as well.
     let mut withheld = withheld.to_vec();
     withheld.push(access.credentials.secret_key().clone());
+    withheld.push(minted.manager.clone());
     let given = Given {
         credentials: &minted.credentials,
         reading: &minted.reading,

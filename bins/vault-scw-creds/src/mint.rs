@@ -33,6 +33,8 @@ pub(crate) struct Minted {
     pub(crate) credentials: Credentials,
     /// The secret with this key in the place of its own.
     pub(crate) reading: Reading,
+    /// What it was made with, which is nothing for the command.
+    pub(crate) manager: Secret,
     key: ApiKey,
     iam: Iam,
 }
@@ -48,7 +50,8 @@ pub(crate) async fn mint(
     signals: &mut Signals,
 ) -> Result<Minted> {
     let manager = manager(args, access, run, signals).await?;
-    let iam = rotation::iam(&args.proof.api, &args.source, run, manager)?.with_pause(args.proof.proof_pause);
+    let iam = rotation::iam(&args.proof.api, &args.source, run, manager.clone())?
+        .with_pause(args.proof.proof_pause);
     let bearer = async {
         match &args.mint_application {
             Some(id) => Ok(Bearer::Application(id.clone())),
@@ -85,7 +88,7 @@ pub(crate) async fn mint(
             signal = signals.ending() => {
                 // IAM may be making it at this moment.
                 if let Ok(Ok((key, _))) = tokio::time::timeout(GRACE, creating).await {
-                    delete(&iam, &key).await;
+                    delete(&iam, &key, false).await;
                 }
                 return Err(run.ended_by(signal, "waiting for an API key"));
             }
@@ -109,11 +112,12 @@ pub(crate) async fn mint(
         Ok((credentials, reading)) => Ok(Minted {
             credentials,
             reading,
+            manager,
             key,
             iam,
         }),
         Err(failure) => {
-            delete(&iam, &key).await;
+            delete(&iam, &key, false).await;
             Err(failure)
         }
     }
@@ -164,15 +168,21 @@ fn in_place(args: &ExecArgs, access: &Access, key: &ApiKey, secret_key: &Secret)
 impl Minted {
     /// Deletes the key. The outcome is logged.
     pub(crate) async fn delete(&self) {
-        delete(&self.iam, &self.key).await;
+        delete(&self.iam, &self.key, true).await;
     }
 }
 
-async fn delete(iam: &Iam, key: &ApiKey) {
+/// Deletes a key; one that was not `proven` may not be known everywhere yet.
+async fn delete(iam: &Iam, key: &ApiKey, proven: bool) {
     let deleting = effect("delete", format!("API key {}", key.access_key));
     let deadline = Deadline::after(DELETE_WITHIN);
     let iam = iam.with_deadline(deadline);
-    match iam.delete(&key.access_key).await {
+    let deleted = if proven {
+        iam.delete(&key.access_key).await
+    } else {
+        iam.delete_new(&key.access_key).await.map(|()| true)
+    };
+    match deleted {
         Ok(true) => deleting.done("done"),
         Ok(false) => deleting.done("gone already"),
         Err(failure) => {

@@ -125,8 +125,8 @@ impl Work<'_> {
     async fn undo(&self, key: &ApiKey, failure: Failure) -> Failure {
         let undoing = effect("delete", format!("API key {}", key.access_key));
         let iam = self.iam.with_deadline(Deadline::after(UNDO_WITHIN));
-        match iam.delete(&key.access_key).await {
-            Ok(_) => undoing.done("done"),
+        match iam.delete_new(&key.access_key).await {
+            Ok(()) => undoing.done("done"),
             Err(why) => {
                 drop(undoing);
                 tracing::error!(

@@ -32,6 +32,8 @@ const PAGE_SIZE: usize = 100;
 const PAGES: usize = 100;
 /// How many characters a key's description may have.
 pub const DESCRIPTION_LIMIT: usize = 200;
+/// How long to wait before asking again for a key that was made a moment ago.
+const NEWS: Duration = Duration::from_secs(1);
 /// How often a refusal that may pass, or the absence of a key, is seen before it is believed.
 const LOOKS: usize = 4;
 
@@ -294,6 +296,24 @@ impl Iam {
             StatusCode::NOT_FOUND => Ok(false),
             _ => Err(refused(response, &format!("delete the API key {access_key}")).await),
         }
+    }
+
+    /// Deletes a key that was made a moment ago, which IAM may not know everywhere yet: that it does not know it is believed
+    /// only when this client's time is up.
+    ///
+    /// # Errors
+    /// As [`Iam::delete`]; unavailable (exit 7) when IAM goes on not knowing it.
+    pub async fn delete_new(&self, access_key: &str) -> Result<()> {
+        while !self.delete(access_key).await? {
+            if self.http.deadline().remaining() <= NEWS {
+                return Err(Failure::unavailable(format!(
+                    "IAM does not know the API key {access_key}, which it made a moment ago"
+                ))
+                .hint("look for it in the console later, and delete it there"));
+            }
+            tokio::time::sleep(NEWS).await;
+        }
+        Ok(())
     }
 
     /// Uses a key until it was good several times in a row, and says how many requests that took.
