@@ -371,6 +371,43 @@ async fn a_key_that_is_not_good_in_time_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_signal_ends_it_while_it_looks() {
+    let rotating = Rotating::start(Settings::default()).await;
+    let kept = rotating.keep("looked-at", 31).await;
+    let api = Proxy::start(rotating.iam.url().trim_start_matches("http://"))
+        .await
+        .unwrap();
+    api.add(Rule::on("GET", "/api-keys", Fault::Hold(Point::Arrival)));
+    let child = rotating
+        .command(&kept, &[])
+        .env("SCW_API_URL", format!("http://{}", api.host()))
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    api.until(|exchanges| exchanges.iter().any(|exchange| exchange.held))
+        .await
+        .unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 128 + 15, "{ran:?}");
+    assert_eq!(rotating.others(&kept).await, []);
+    rotating.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_due_when_it_is_made_is_replaced_by_the_next_run_alone() {
+    let rotating = Rotating::start(Settings::default()).await;
+    let kept = rotating.keep("restless", 31).await;
+    let ran = rotating.rotate(&kept, &["--every", "1ms"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("due to be replaced already"), "{ran:?}");
+    assert_eq!(rotating.stored(&kept).await["metadata"]["version"], 2);
+    rotating.world.stop().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_rotated_is_refused_before_anything_is_made() {
     let settings = Settings {
         longest: Some(3600),

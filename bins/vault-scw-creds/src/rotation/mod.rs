@@ -108,8 +108,16 @@ async fn with_session(
     signals: &mut Signals,
     report: &mut Option<Rotation>,
 ) -> Result<()> {
-    let mut work = Work::begin(args, run, session).await?;
-    let mut state = work.look().await?;
+    // Nothing was made yet, so a signal ends it at once.
+    let looking = async {
+        let work = Work::begin(args, run, session).await?;
+        let state = work.look().await?;
+        Ok::<_, Failure>((work, state))
+    };
+    let (mut work, mut state) = tokio::select! {
+        looked = looking => looked?,
+        signal = signals.ending() => return Err(run.ended_by(signal, "looking at the key")),
+    };
     let rhythm = Rhythm {
         every: args.rhythm.every,
         now: args.rhythm.now,
