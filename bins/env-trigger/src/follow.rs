@@ -193,7 +193,7 @@ impl<'a> Follower<'a> {
         match self.client.durations(&self.tree.project).await {
             Ok(durations) => self.durations = durations,
             Err(failure) => {
-                tracing::debug!(action = "look", object = %self.tree.project, outcome = "failed", "{failure}")
+                tracing::debug!(action = "look", object = %self.tree.project, outcome = "failed", "{failure}");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `env-trigger`: starts another project's pipeline once, follows it to its end, and stops it when stopped.
 //!
-//! Look (is there one with the key already?), decide, start, look again until it has ended. Everything that is decided
-//! from what GitLab said is in [`plan`]; how often it is asked is in [`pace`].
+//! Look (is there one with the key already?), decide, start, look again until it has ended. What is known of it is a
+//! [`tree`] of pipelines; everything that is decided from it is in [`plan`]; how often GitLab is asked is in [`pace`].
 
 mod access;
 mod args;

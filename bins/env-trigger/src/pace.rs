@@ -229,7 +229,6 @@ mod tests {
             let delays = delays(noise);
             let half = delays[delays.len() / 2];
             let most = delays[delays.len() * 95 / 100];
-            println!("durations known to {noise:?}: median {half:.2} s, 95th percentile {most:.2} s");
             assert!(half <= median, "the median delay is {half} s with {noise:?}");
             assert!(most <= high, "the 95th percentile is {most} s with {noise:?}");
         }

@@ -231,7 +231,7 @@ impl Tree {
         if seen.effective_status() == Status::Manual {
             return true;
         }
-        if !seen.jobs.iter().all(|job| rests(job)) {
+        if !seen.jobs.iter().all(rests) {
             return false;
         }
         let mut waits = seen.manual_jobs().next().is_some();
