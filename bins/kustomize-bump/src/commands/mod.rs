@@ -56,5 +56,6 @@ fn place_of(source: &Source) -> Place {
     Place {
         repository: source.repository(),
         branch: source.branch(),
+        via: source.via(),
     }
 }
