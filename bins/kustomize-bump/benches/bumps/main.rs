@@ -33,7 +33,10 @@ fn main() {
 async fn measure() {
     let peer = Peer::find().await;
     let mut heads = vec![format!("kustomize-bump {}", env!("CARGO_PKG_VERSION"))];
-    heads.extend(peer.iter().map(|peer| format!("git and kustomize {}", peer.version)));
+    heads.extend(
+        peer.iter()
+            .map(|peer| format!("git and kustomize {}", peer.version)),
+    );
     let mut table = Table::new(heads);
     overlays::measure(peer.as_ref(), &mut table).await;
     let mut out = std::io::stdout().lock();
