@@ -27,6 +27,7 @@ Examples:
   kustomize-bump set --image app --path overlays/prod     (IMAGE_REPOSITORY, IMAGE_TAG and IMAGE_DIGEST from a handoff)
   kustomize-bump set app@sha256:... --path overlays/prod --project env/shop --via api
   kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
+  kustomize-bump set app@sha256:... web@sha256:... --path 'apps/**/prod' --where-present
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
@@ -140,6 +141,14 @@ pub(crate) struct WishArgs {
     /// Add an entry where there is none
     #[arg(long, env = "TOWPATH_ADD", hide_env_values = true)]
     pub(crate) add: bool,
+    /// Pass over kustomizations that do not have the image; one of them has to
+    #[arg(
+        long,
+        env = "TOWPATH_WHERE_PRESENT",
+        conflicts_with = "add",
+        hide_env_values = true
+    )]
+    pub(crate) where_present: bool,
     /// Refuse (exit 6) unless the images are at this digest now
     #[arg(
         long,

@@ -7,6 +7,7 @@ use towpath::failure::{Failure, Result};
 use towpath::git::check_path;
 use towpath::gitlab::Project;
 use towpath::http::{Url, parse_base_url};
+use towpath::kustomize::Pattern;
 
 /// How a project of GitLab is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -46,7 +47,8 @@ pub(crate) enum Way {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Place")]
 pub(crate) struct PlaceArgs {
-    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout
+    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout; `set`,
+    /// `diff` and `get` take patterns too, such as overlays/*, apps/**/prod and {dev,test}
     #[arg(
         long = "path",
         value_name = "DIR",
@@ -188,8 +190,11 @@ impl PlaceArgs {
                 .hint("pass --path DIR (TOWPATH_PATH), such as --path overlays/prod"));
         }
         let mut paths = Vec::new();
-        for path in &self.paths {
-            let path = check_path(path)?;
+        for path in whole_patterns(&self.paths) {
+            let path = check_path(&path)?;
+            if Pattern::is_one(&path) {
+                Pattern::parse(&path)?;
+            }
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -209,7 +214,14 @@ impl PlaceArgs {
                     .hint("give a single --path (TOWPATH_PATH)"),
             );
         }
-        Ok(paths.remove(0))
+        let path = paths.remove(0);
+        if Pattern::is_one(&path) {
+            return Err(Failure::usage(format!(
+                "the path {path:?} is a pattern where one folder is needed"
+            ))
+            .hint("name the folder itself with --path (TOWPATH_PATH)"));
+        }
+        Ok(path)
     }
 
     /// The address of GitLab's API.
@@ -289,6 +301,25 @@ impl PlaceArgs {
         let known = self.default_branch.as_deref().filter(|_| is_own);
         self.branch.as_deref().or(known)
     }
+}
+
+/// The paths between commas, where a comma within braces separates none.
+fn whole_patterns(pieces: &[String]) -> Vec<String> {
+    let open = |path: &str| {
+        let plain = path.replace("\\{", "").replace("\\}", "");
+        plain.matches('{').count() > plain.matches('}').count()
+    };
+    let mut paths: Vec<String> = Vec::new();
+    for piece in pieces {
+        match paths.last_mut() {
+            Some(path) if open(path) => {
+                path.push(',');
+                path.push_str(piece);
+            }
+            _ => paths.push(piece.clone()),
+        }
+    }
+    paths
 }
 
 #[cfg(test)]
