@@ -74,7 +74,7 @@ pub(super) fn pipeline_basic(hub: &Hub, pipeline: &Pipeline) -> Value {
         "created_at": timestamp(pipeline.created_at),
         "updated_at": timestamp(pipeline.updated_at),
         "web_url": format!("{}/{path}/-/pipelines/{}", hub.url, pipeline.id),
-        "name": null,
+        "name": pipeline.name,
     })
 }
 
