@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
 use towpath::git::check_path;
-use towpath::kustomize::{ImageSpec, Pin};
+use towpath::kustomize::{ImageSpec, Pattern, Pin};
 use towpath::oci::Digest;
 
 const EXAMPLES: &str = "\
@@ -24,6 +24,7 @@ Examples:
       --repo https://gitlab.example.com/env/shop.git --branch main
   kustomize-bump set --image app --path overlays/prod     (IMAGE_REPOSITORY, IMAGE_TAG and IMAGE_DIGEST from a handoff)
   kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
+  kustomize-bump set app@sha256:... web@sha256:... --path 'apps/**/prod' --where-present
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
@@ -137,6 +138,14 @@ pub(crate) struct WishArgs {
     /// Add an entry where there is none
     #[arg(long, env = "TOWPATH_ADD", hide_env_values = true)]
     pub(crate) add: bool,
+    /// Pass over kustomizations that do not have the image; one of them has to
+    #[arg(
+        long,
+        env = "TOWPATH_WHERE_PRESENT",
+        conflicts_with = "add",
+        hide_env_values = true
+    )]
+    pub(crate) where_present: bool,
     /// Refuse (exit 6) unless the images are at this digest now
     #[arg(
         long,
@@ -256,7 +265,8 @@ pub(crate) struct WriteArgs {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Place")]
 pub(crate) struct PlaceArgs {
-    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout
+    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout; `set`,
+    /// `diff` and `get` take patterns too, such as overlays/*, apps/**/prod and {dev,test}
     #[arg(
         long = "path",
         value_name = "DIR",
@@ -359,8 +369,11 @@ impl PlaceArgs {
                 .hint("pass --path DIR (TOWPATH_PATH), such as --path overlays/prod"));
         }
         let mut paths = Vec::new();
-        for path in &self.paths {
-            let path = check_path(path)?;
+        for path in whole_patterns(&self.paths) {
+            let path = check_path(&path)?;
+            if Pattern::is_one(&path) {
+                Pattern::parse(&path)?;
+            }
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -380,8 +393,34 @@ impl PlaceArgs {
                     .hint("give a single --path (TOWPATH_PATH)"),
             );
         }
-        Ok(paths.remove(0))
+        let path = paths.remove(0);
+        if Pattern::is_one(&path) {
+            return Err(Failure::usage(format!(
+                "the path {path:?} is a pattern where one folder is needed"
+            ))
+            .hint("name the folder itself with --path (TOWPATH_PATH)"));
+        }
+        Ok(path)
     }
+}
+
+/// The paths between commas, where a comma within braces separates none.
+fn whole_patterns(pieces: &[String]) -> Vec<String> {
+    let open = |path: &str| {
+        let plain = path.replace("\\{", "").replace("\\}", "");
+        plain.matches('{').count() > plain.matches('}').count()
+    };
+    let mut paths: Vec<String> = Vec::new();
+    for piece in pieces {
+        match paths.last_mut() {
+            Some(path) if open(path) => {
+                path.push(',');
+                path.push_str(piece);
+            }
+            _ => paths.push(piece.clone()),
+        }
+    }
+    paths
 }
 
 /// What entries are pinned by.

@@ -65,7 +65,7 @@ impl Checkout {
         &self.root
     }
 
-    /// The files in `folder`, with those below it.
+    /// The files in `folder` (`.` is the root), with those below it; not what git keeps for itself.
     ///
     /// # Errors
     /// Internal (exit 1) when it cannot be read.
@@ -81,8 +81,14 @@ impl Checkout {
                 }
             };
             for entry in entries.flatten() {
-                let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = if folder == "." {
+                    name.clone()
+                } else {
+                    format!("{folder}/{name}")
+                };
                 match entry.file_type() {
+                    Ok(kind) if kind.is_dir() && name == ".git" => {}
                     Ok(kind) if kind.is_dir() => folders.push(path),
                     Ok(kind) if kind.is_file() => files.push(path),
                     _ => {}

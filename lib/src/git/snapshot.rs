@@ -179,7 +179,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The files in `folder` at the tip, with those below it.
+    /// The files in `folder` (`.` is the root) at the tip, with those below it.
     ///
     /// # Errors
     /// Internal (exit 1) when git fails.
