@@ -206,7 +206,7 @@ pub(crate) async fn revoke(args: &RevokeArgs, run: &Run) -> anyhow::Result<Outco
             .await;
         report
             .files
-            .push(told(&file, *outcome.as_ref().unwrap_or(&"failed")));
+            .push(told(&file, outcome.as_ref().unwrap_or(&"failed")));
         if let Err(failure) = outcome {
             first_failure.get_or_insert(failure);
         }

@@ -262,8 +262,7 @@ mod tests {
             " \n\n",
         ] {
             let (merged, pieces) = add(before).unwrap();
-            let document: Value =
-                serde_json::from_str(&merged.replace("1e999", "1e9")).expect("JSON");
+            let document: Value = serde_json::from_str(&merged.replace("1e999", "1e9")).expect("JSON");
             assert_eq!(
                 document["auths"]["rg.fr-par.scw.cloud"]["auth"], "canary-of-the-docker-merge",
                 "{merged}"

@@ -400,16 +400,14 @@ mod tests {
             ("profiles: 3\n", Kind::Input),
             ("a: 1\na: 2\n", Kind::Input),
         ] {
-            let failure = put(text, &[Some("ci")]).err().expect(text);
+            let failure = put(text, &[Some("ci")]).expect_err(text);
             assert_eq!(failure.kind(), kind, "{text}");
         }
-        let failure = put("default_zone: fr-par-1\n", &[None])
-            .err()
-            .expect("it has one");
+        let failure = put("default_zone: fr-par-1\n", &[None]).expect_err("it has one");
         assert_eq!(failure.kind(), Kind::Conflict);
         // Scaleway's tools take a number for a name as well.
         let failure = put("profiles:\n  12:\n    access_key: SCWY\n", &[Some("12")]);
-        assert_eq!(failure.err().expect("it is there").kind(), Kind::Conflict);
+        assert_eq!(failure.expect_err("it is there").kind(), Kind::Conflict);
     }
 
     #[test]
