@@ -1,3 +1,5 @@
+//! Files on a real disk: what comes, goes, stays, and is left by whoever did not come to an end.
+
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
