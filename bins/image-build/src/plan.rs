@@ -258,7 +258,10 @@ mod tests {
             decided(&[absent, same.clone()], ours, false, false).unwrap(),
             keep
         );
-        assert_eq!(decided(std::slice::from_ref(&same), ours, false, true).unwrap(), keep);
+        assert_eq!(
+            decided(std::slice::from_ref(&same), ours, false, true).unwrap(),
+            keep
+        );
         assert_eq!(
             decided(std::slice::from_ref(&same), ours, true, false).unwrap(),
             Decision::Build

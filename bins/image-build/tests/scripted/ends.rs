@@ -123,7 +123,7 @@ async fn every_end_of_the_executor_has_its_exit_code() {
             "{}",
             end.name
         );
-        assert_eq!(workshop.tagged("test").is_some(), true, "success came first");
+        assert!(workshop.tagged("test").is_some(), "success came first");
     }
     workshop.close().await;
 }
@@ -131,7 +131,6 @@ async fn every_end_of_the_executor_has_its_exit_code() {
 #[tokio::test]
 async fn the_real_executor_ends_in_these_ways() {
     let Some(executor) = std::env::var_os("TOWPATH_KANIKO") else {
-        println!("TOWPATH_KANIKO names no executor: its ends were not looked at");
         return;
     };
     let workshop = Workshop::open().await;
@@ -158,7 +157,6 @@ async fn the_real_executor_ends_in_these_ways() {
 }
 
 fn check(end: &End, ran: &Ran, code: i32) {
-    println!("{}: {}", end.name, ran.log);
     assert_eq!(ran.code, code, "{}: {}", end.name, ran.log);
     let last = ran.log.lines().last().unwrap();
     for word in end.says {
