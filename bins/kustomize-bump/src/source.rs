@@ -10,7 +10,7 @@ use towpath::secret::Secret;
 use crate::args::{PlaceArgs, WriteArgs};
 
 /// The user name that GitLab wants with a job token.
-const JOB_TOKEN_USER: &str = "gitlab-ci-token";
+pub(crate) const JOB_TOKEN_USER: &str = "gitlab-ci-token";
 
 /// Where to read and write.
 #[derive(Debug)]
@@ -194,6 +194,22 @@ impl Tree<'_> {
         }
     }
 
+    /// The commits that are here, newest first.
+    pub(crate) async fn commits(&self) -> Result<Vec<String>> {
+        match self {
+            Tree::Snapshot(snapshot) => snapshot.commits().await,
+            Tree::Checkout(checkout) => checkout.commits().await,
+        }
+    }
+
+    /// What a file held after a commit that is here; none where it was not there.
+    pub(crate) async fn content_at(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Tree::Snapshot(snapshot) => snapshot.content_at(commit, path).await,
+            Tree::Checkout(checkout) => checkout.content_at(commit, path).await,
+        }
+    }
+
     /// Fetches more history; false when there is no more to be had.
     pub(crate) async fn deepen(&mut self) -> Result<bool> {
         match self {
@@ -208,11 +224,7 @@ fn credentials(place: &PlaceArgs, location: &Location) -> Result<(Option<Credent
     let Location::Http(url) = location else {
         return Ok((None, false));
     };
-    let given = match &place.token_file {
-        Some(path) => Some(Secret::from_file(path, "git token")?),
-        None => secret_variable("TOWPATH_GIT_TOKEN")?,
-    };
-    if let Some(token) = given {
+    if let Some(token) = git_token(place)? {
         return Ok((Some(Credentials::new(&place.git_user, token)?), false));
     }
     // The job's token is for the job's own GitLab: another host must not even be offered it.
@@ -253,10 +265,23 @@ pub(crate) async fn identity(write: &WriteArgs, source: &Source, run: &Run) -> R
     }
 }
 
+/// The token that was given for the repository.
+pub(crate) fn git_token(place: &PlaceArgs) -> Result<Option<Secret>> {
+    match &place.token_file {
+        Some(path) => Secret::from_file(path, "git token").map(Some),
+        None => secret_variable("TOWPATH_GIT_TOKEN"),
+    }
+}
+
+/// Who it is when nothing is committed.
+pub(crate) fn nobody() -> Result<Identity> {
+    Identity::new("nobody", "nobody@localhost")
+}
+
 /// Who commits, where we do. Files that are edited in a checkout for somebody else to commit need no name.
 pub(crate) async fn committer(write: &WriteArgs, source: &Source, run: &Run) -> Result<Identity> {
     match source {
-        Source::Checkout(_) if !write.commit => Identity::new("nobody", "nobody@localhost"),
+        Source::Checkout(_) if !write.commit => nobody(),
         _ => identity(write, source, run).await,
     }
 }

@@ -167,14 +167,27 @@ impl Client {
         let mut items = Vec::new();
         for _ in 0..PAGE_LIMIT {
             let Some(url) = next else { return Ok(items) };
-            let request = self.request(Method::GET, url);
-            let response = self.expect_success(request, project, object).await?;
-            next = next_page(&response, &first)?;
-            items.append(&mut response.json::<Vec<T>>(ANSWER_LIMIT).await?);
+            let (mut page, following) = self.read_page(project, url, &first, object).await?;
+            next = following;
+            items.append(&mut page);
         }
         Err(Failure::input(format!(
             "{object} go on after {PAGE_LIMIT} pages of 100"
         )))
+    }
+
+    /// Reads one page of a list, and where the next one is. `first` is the address of the first page.
+    pub(super) async fn read_page<T: DeserializeOwned>(
+        &self,
+        project: &Project,
+        url: Url,
+        first: &Url,
+        object: &str,
+    ) -> Result<(Vec<T>, Option<Url>)> {
+        let request = self.request(Method::GET, url);
+        let response = self.expect_success(request, project, object).await?;
+        let next = next_page(&response, first)?;
+        Ok((response.json(ANSWER_LIMIT).await?, next))
     }
 
     /// Remembers that this GitLab is older than 19.2.

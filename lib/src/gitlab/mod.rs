@@ -7,6 +7,7 @@
 //! Deliberately absent: when to ask again, and what a status means for a deployment. Callers decide that.
 
 mod client;
+mod deployments;
 mod job;
 mod pipeline;
 mod project;
@@ -15,6 +16,7 @@ mod refusal;
 mod status;
 
 pub use client::{Client, Token};
+pub use deployments::{Deployable, DeployingPipeline, Deployment, Deployments};
 pub use job::{Bridge, Downstream, Job, JobPipeline};
 pub use pipeline::{NewPipeline, NotStarted, Pipeline, Variable};
 pub use project::Project;
