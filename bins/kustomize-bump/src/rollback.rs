@@ -242,9 +242,9 @@ impl<'look> Outlook<'look> {
             if step.is_rollback(&self.current.name) {
                 let from = steps.get(index + 1).and_then(|step| step.state.as_ref());
                 bad.extend(from.filter(|from| !set_anew.iter().any(|anew| same(anew, from))));
-            } else {
-                set_anew.push(state);
             }
+            // Whoever goes back to something trusts it, whatever was thought of it before.
+            set_anew.push(state);
         }
         bad
     }
@@ -352,6 +352,9 @@ mod tests {
         goes_to("D B<C C B A", None, 2, "A");
         // C was set again later, and stood until D came.
         goes_to("D C B<C C B A", None, 1, "C");
+        // C was gone back to after all.
+        goes_to("D C<B B<C C B A", None, 1, "C");
+        goes_to("D C<B B<C C B A", None, 2, "A");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use towpath::failure::{Failure, Result};
 use towpath::gitlab::Project;
 use towpath::oci::RegistryArgs;
 
@@ -31,21 +30,14 @@ pub(crate) struct ImagesArgs {
 
 impl ImagesArgs {
     /// The images, each once.
-    ///
-    /// # Errors
-    /// Usage (exit 2) for an empty name.
-    pub(crate) fn images(&self) -> Result<Vec<&str>> {
+    pub(crate) fn images(&self) -> Vec<&str> {
         let mut images: Vec<&str> = Vec::new();
-        for image in self.images.iter().map(|image| image.trim()) {
-            if image.is_empty() {
-                return Err(Failure::usage("an image in --image (TOWPATH_IMAGE) has no name")
-                    .hint("is there a comma too many, or an unset variable?"));
-            }
-            if !images.contains(&image) {
+        for image in &self.images {
+            if !images.contains(&image.as_str()) {
                 images.push(image);
             }
         }
-        Ok(images)
+        images
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) async fn hold(
     write: &WriteArgs,
     run: &Run,
 ) -> Result<Outcome> {
-    let images = arguments.images.images()?;
+    let images = arguments.images.images();
     let identity = async |source: &Source| source::identity(write, source, run).await;
     act(
         place,
@@ -75,7 +75,7 @@ pub(crate) async fn release(
     write: &WriteArgs,
     run: &Run,
 ) -> Result<Outcome> {
-    let images = arguments.images()?;
+    let images = arguments.images();
     let identity = async |source: &Source| source::committer(write, source, run).await;
     act(
         place,

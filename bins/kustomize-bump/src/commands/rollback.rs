@@ -52,7 +52,7 @@ pub(crate) async fn roll_back(
 ) -> Result<Outcome> {
     let started = Instant::now();
     let wanted = Wanted {
-        images: arguments.hold.images.images()?,
+        images: arguments.hold.images.images(),
         target: arguments.to.parse()?,
         reason: &arguments.hold.reason,
     };
@@ -194,6 +194,14 @@ async fn decide(
     by: &Identity,
 ) -> Result<RollbackPlan> {
     let (found, _) = look(&tree, paths).await?;
+    // A name that is wrong is told before anything is fetched for one that is right.
+    for found in &found {
+        for asked in &wanted.images {
+            if found.kustomization.find(asked)?.is_none() {
+                return Err(unknown(&found.file, asked));
+            }
+        }
+    }
     let mut past = Past::default();
     let mut plan = RollbackPlan {
         images: Vec::new(),
