@@ -6,6 +6,7 @@ mod diff;
 mod handover;
 mod message;
 mod order;
+mod place;
 mod plan;
 mod report;
 mod rollback;

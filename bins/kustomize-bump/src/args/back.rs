@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use towpath::gitlab::Project;
 use towpath::oci::RegistryArgs;
 
 /// Which image, for commands that act on one.
@@ -81,12 +80,6 @@ pub(crate) struct RollbackArgs {
     /// Ask neither GitLab's API nor the registry: git alone has to be up
     #[arg(long, env = "TOWPATH_OFFLINE", hide_env_values = true)]
     pub(crate) offline: bool,
-    /// The API of the GitLab with the deployments [default: at the host of --repo]
-    #[arg(long, value_name = "URL", env = "CI_API_V4_URL", hide_env_values = true)]
-    pub(crate) gitlab_url: Option<String>,
-    /// The project of the repository there: GROUP/PROJECT or its number [default: as --repo's address tells]
-    #[arg(long, env = "TOWPATH_PROJECT", hide_env_values = true)]
-    pub(crate) project: Option<Project>,
     /// Act without asking; a job acts without it
     #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
     pub(crate) yes: bool,

@@ -12,7 +12,7 @@ use super::past::Past;
 use crate::args::{PlaceArgs, RollbackArgs};
 use crate::message::{JOB, PIPELINE};
 use crate::rollback::{Choice, Outlook, Step, state_in};
-use crate::source::{Tree, git_token};
+use crate::source::{Tree, access_token};
 
 /// How long GitLab may take altogether: somebody waits for this.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ impl Deployed {
         let Some(environment) = arguments.environment.as_deref().filter(|_| !arguments.offline) else {
             return Ok(None);
         };
-        let Some((api, project)) = address(place, arguments)? else {
+        let Some((api, project)) = address(place)? else {
             towpath::cli::note(&format!(
                 "deployments to {environment} are not counted: it is not known where the repository's GitLab is; \
                  going by the repository's history"
@@ -187,18 +187,16 @@ fn made_by<'history>(
 }
 
 /// The API and the project that the repository is: as given, or as its own address tells.
-fn address(place: &PlaceArgs, arguments: &RollbackArgs) -> Result<Option<(Url, Project)>> {
-    let flag = "--gitlab-url (CI_API_V4_URL)";
-    let given = match &arguments.gitlab_url {
-        Some(url) => Some(towpath::http::parse_base_url(flag, url)?),
-        None => None,
-    };
+fn address(place: &PlaceArgs) -> Result<Option<(Url, Project)>> {
+    if let Some(project) = &place.project {
+        return Ok(Some((place.api()?, project.clone())));
+    }
     let own = place.project_url.as_ref().filter(|_| place.checkout.is_none());
     let Some(repository) = place.repo.as_ref().or(own) else {
-        return Ok(given.zip(arguments.project.clone()));
+        return Ok(None);
     };
     let Location::Http(url) = Location::parse("--repo (TOWPATH_REPO)", repository)? else {
-        return Ok(given.zip(arguments.project.clone()));
+        return Ok(None);
     };
     // A GitLab below a path of its host says so in CI_SERVER_URL.
     let root = place
@@ -207,22 +205,16 @@ fn address(place: &PlaceArgs, arguments: &RollbackArgs) -> Result<Option<(Url, P
         .and_then(|server| Url::parse(server).ok())
         .filter(|server| server.origin() == url.origin())
         .map_or_else(String::new, |server| server.path().trim_matches('/').to_owned());
-    let path = url.path().trim_matches('/').trim_end_matches(".git");
+    let path = url.path().trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
     let path = path.strip_prefix(&root).unwrap_or(path).trim_matches('/');
-    let project = match &arguments.project {
-        Some(project) => Some(project.clone()),
-        None => path.parse().ok(),
+    let Ok(project) = path.parse() else {
+        return Ok(None);
     };
-    let api = match given {
-        Some(api) => Some(api),
-        None => {
-            let mut api = url.clone();
-            api.set_query(None);
-            api.set_path(&format!("{root}/api/v4"));
-            Some(towpath::http::parse_base_url(flag, api.as_str())?)
-        }
-    };
-    Ok(api.zip(project))
+    let mut api = url.clone();
+    api.set_query(None);
+    api.set_path(format!("{root}/api/v4").trim_matches('/'));
+    towpath::http::parse_base_url("--repo (TOWPATH_REPO)", api.as_str()).map(|api| Some((api, project)))
 }
 
 /// The token for the API: its own; else the job's, for the job's own GitLab; else the repository's, for its own host.
@@ -244,5 +236,5 @@ fn token(place: &PlaceArgs, api: &Url) -> Result<Option<Token>> {
     if !is_on(&place.repo) {
         return Ok(None);
     }
-    Ok(git_token(place)?.map(Token::Access))
+    Ok(access_token(place)?.map(Token::Access))
 }

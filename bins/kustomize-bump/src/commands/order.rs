@@ -14,7 +14,7 @@ use crate::args::{OrderArgs, OrderChoice, PlaceArgs, WriteArgs};
 use crate::order::{Origin, deployed_origin, judge};
 use crate::plan::SetPlan;
 use crate::rollback;
-use crate::source::{JOB_TOKEN_USER, Tree, git_token};
+use crate::source::{JOB_TOKEN_USER, Tree, access_token};
 
 /// How long the source repository may take: a deployment waits for this.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -210,7 +210,7 @@ impl<'run> Guard<'run> {
         if !is_on(&self.place.repo) {
             return Ok(None);
         }
-        let token = git_token(self.place)?;
+        let token = access_token(self.place)?;
         token.map(|token| Credentials::new(user, token)).transpose()
     }
 }

@@ -11,7 +11,7 @@ use crate::source::Tree;
 #[derive(Debug, Default)]
 pub(super) struct Past {
     histories: BTreeMap<String, History>,
-    commits: Option<Vec<String>>,
+    commits: BTreeMap<String, Option<String>>,
     deepened: u32,
 }
 
@@ -29,16 +29,16 @@ impl Past {
 
     /// The commit of the branch whose name begins like this; none when it is not here.
     pub(super) async fn commit(&mut self, tree: &Tree<'_>, prefix: &str) -> Result<Option<String>> {
-        if self.commits.is_none() {
-            self.commits = Some(tree.commits().await?);
+        if let Some(known) = self.commits.get(prefix) {
+            return Ok(known.clone());
         }
-        let commits = self.commits.iter().flatten();
-        let mut found = commits.filter(|commit| commit.starts_with(prefix));
-        let one = found.next().cloned();
-        if found.next().is_some() {
+        let mut found = tree.commits(prefix).await?;
+        if found.len() > 1 {
             return Err(Failure::usage(format!("several commits begin with {prefix}"))
                 .hint("give more digits of the one that is meant"));
         }
+        let one = found.pop();
+        self.commits.insert(prefix.to_owned(), one.clone());
         Ok(one)
     }
 
@@ -49,7 +49,7 @@ impl Past {
         }
         self.deepened += 1;
         self.histories.clear();
-        self.commits = None;
+        self.commits.clear();
         Ok(true)
     }
 }

@@ -172,11 +172,11 @@ async fn a_deployment_is_known_by_the_job_that_made_the_commit() {
             body: json!(deployments).to_string(),
         }),
     ));
-    let api = format!("http://{}/api/v4", proxy.host());
+    let repository = format!("http://{}/env/shop.git", proxy.host());
     let token = world.reader();
     let variables = [
         ("TOWPATH_GITLAB_TOKEN", token.as_str()),
-        ("CI_API_V4_URL", &api),
+        ("TOWPATH_REPO", &repository),
         ("CI_ENVIRONMENT_NAME", "production"),
     ];
     let run = async |to: &str| {
@@ -211,7 +211,7 @@ async fn a_gitlab_that_is_down_stops_nobody_who_says_so() {
             ..Canned::default()
         }),
     ));
-    let api = format!("http://{}/api/v4", proxy.host());
+    let repository = format!("http://{}/env/shop.git", proxy.host());
     let variables = [
         ("CI_API_V4_URL", api.as_str()),
         ("CI_ENVIRONMENT_NAME", "production"),

@@ -7,6 +7,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod api;
 mod deployments;
 mod holds;
 mod killed;
