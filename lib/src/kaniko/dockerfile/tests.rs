@@ -1,3 +1,5 @@
+//! What is read of Dockerfiles, written in ways that are meant and in ways that are meant to deceive.
+
 use super::*;
 
 fn arguments(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
