@@ -37,6 +37,12 @@ impl Seen {
             .filter(|job| job.status == Status::Failed && !job.allow_failure)
     }
 
+    /// The jobs that were cancelled though the pipeline needs them.
+    pub(crate) fn canceled_jobs(&self) -> impl Iterator<Item = &Job> {
+        self.all_jobs()
+            .filter(|job| job.status == Status::Canceled && !job.allow_failure)
+    }
+
     /// The jobs that wait for a person and hold the pipeline up.
     pub(crate) fn manual_jobs(&self) -> impl Iterator<Item = &Job> {
         self.all_jobs()
@@ -126,9 +132,26 @@ fn for_a_person(seen: &Seen, on_manual: OnManual) -> Decision {
     match on_manual {
         OnManual::Fail => Decision::Ended(Verdict::Blocked),
         OnManual::Wait => Decision::Wait(Phase::Idle),
+        // GitLab calls a pipeline manual while some of its jobs are delayed, being prepared or being cancelled.
+        OnManual::Ignore if seen.all_jobs().any(moves_by_itself) => Decision::Wait(phase(seen)),
         OnManual::Ignore if seen.failed_jobs().next().is_some() => Decision::Ended(Verdict::Failed),
+        OnManual::Ignore if seen.canceled_jobs().next().is_some() => Decision::Ended(Verdict::Canceled),
         OnManual::Ignore => Decision::Ended(Verdict::Success),
     }
+}
+
+/// Whether something will become of a job without a person, and whatever becomes of the others.
+fn moves_by_itself(job: &Job) -> bool {
+    matches!(
+        job.status,
+        Status::WaitingForResource
+            | Status::Preparing
+            | Status::WaitingForCallback
+            | Status::Pending
+            | Status::Running
+            | Status::Canceling
+            | Status::Scheduled
+    )
 }
 
 /// What a set of jobs amounts to, as GitLab composes the status of a stage or pipeline: failures that are allowed
@@ -412,6 +435,16 @@ mod tests {
                 &["failed?", "manual"],
                 OnManual::Ignore,
                 Decision::Ended(Verdict::Success),
+            ),
+            (
+                &["canceled", "manual"],
+                OnManual::Ignore,
+                Decision::Ended(Verdict::Canceled),
+            ),
+            (
+                &["scheduled", "manual"],
+                OnManual::Ignore,
+                Decision::Wait(Phase::Idle),
             ),
             // An optional one holds nothing up, unless there is nothing else.
             (
