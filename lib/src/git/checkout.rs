@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::command::Runner;
 use super::commit::NewCommit;
 use super::files::Files;
-use super::history::{self, History};
+use super::history;
 use super::remote::check_folder;
+use super::revision::History;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 

@@ -9,7 +9,7 @@ use super::project::Project;
 use super::refusal::refusal;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::http::{self, Method, Request, Response, Settings, Url, header::HeaderName};
+use crate::http::{self, Method, Request, Response, Settings, StatusCode, Url, header::HeaderName};
 use crate::secret::Secret;
 
 /// The most an answer may have, in bytes. A page of 100 jobs has about 300 KB.
@@ -108,9 +108,17 @@ impl Client {
 
     /// The address of something in a project.
     pub(super) fn url(&self, project: &Project, path: &str) -> Result<Url> {
-        let path = format!("projects/{}/{path}", project.segment());
+        let slash = if path.is_empty() { "" } else { "/" };
+        let path = format!("projects/{}{slash}{path}", project.segment());
         self.base
             .join(&path)
+            .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
+    }
+
+    /// The address of something that belongs to no project.
+    pub(super) fn api_url(&self, path: &str) -> Result<Url> {
+        self.base
+            .join(path)
             .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
     }
 
@@ -158,19 +166,72 @@ impl Client {
         query: &[(&str, &str)],
         object: &str,
     ) -> Result<Vec<T>> {
+        let first = first_page(self.url(project, path)?, query);
+        let request = self.request(Method::GET, first.clone());
+        let response = self.expect_success(request, project, object).await?;
+        self.read_on(response, &first, None, project, object).await
+    }
+
+    /// Reads a list over its pages until there are this many, and gives no more.
+    pub(super) async fn read_up_to<T: DeserializeOwned>(
+        &self,
+        project: &Project,
+        path: &str,
+        query: &[(&str, &str)],
+        limit: usize,
+        object: &str,
+    ) -> Result<Vec<T>> {
         let mut first = self.url(project, path)?;
         first
             .query_pairs_mut()
             .extend_pairs(query)
-            .append_pair("per_page", "100");
-        let mut next = Some(first.clone());
+            .append_pair("per_page", &limit.min(100).to_string());
+        let request = self.request(Method::GET, first.clone());
+        let response = self.expect_success(request, project, object).await?;
+        self.read_on(response, &first, Some(limit), project, object).await
+    }
+
+    /// The same as [`Client::read_pages`]; none where there is no such list.
+    pub(super) async fn find_pages<T: DeserializeOwned>(
+        &self,
+        project: &Project,
+        path: &str,
+        query: &[(&str, &str)],
+        object: &str,
+    ) -> Result<Option<Vec<T>>> {
+        let first = first_page(self.url(project, path)?, query);
+        let response = self.request(Method::GET, first.clone()).send().await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return Err(refusal(response, object, project, &self.token).await);
+        }
+        self.read_on(response, &first, None, project, object)
+            .await
+            .map(Some)
+    }
+
+    /// Goes on from the answer to the first page.
+    async fn read_on<T: DeserializeOwned>(
+        &self,
+        mut response: Response,
+        first: &Url,
+        limit: Option<usize>,
+        project: &Project,
+        object: &str,
+    ) -> Result<Vec<T>> {
         let mut items = Vec::new();
         for _ in 0..PAGE_LIMIT {
+            let next = next_page(&response, first)?;
+            items.append(&mut response.json::<Vec<T>>(ANSWER_LIMIT).await?);
+            if let Some(limit) = limit.filter(|limit| items.len() >= *limit) {
+                items.truncate(limit);
+                return Ok(items);
+            }
             let Some(url) = next else { return Ok(items) };
             let request = self.request(Method::GET, url);
-            let response = self.expect_success(request, project, object).await?;
-            next = next_page(&response, &first)?;
-            items.append(&mut response.json::<Vec<T>>(ANSWER_LIMIT).await?);
+            response = self.expect_success(request, project, object).await?;
         }
         Err(Failure::input(format!(
             "{object} go on after {PAGE_LIMIT} pages of 100"
@@ -181,6 +242,13 @@ impl Client {
     pub(super) fn note_missing_trigger_jobs(&self) {
         self.lacks_trigger_jobs.store(true, Ordering::Relaxed);
     }
+}
+
+fn first_page(mut url: Url, query: &[(&str, &str)]) -> Url {
+    url.query_pairs_mut()
+        .extend_pairs(query)
+        .append_pair("per_page", "100");
+    url
 }
 
 /// Where the next page is: by `x-next-page`, which a proxy cannot point elsewhere, else by `Link`, the only one that

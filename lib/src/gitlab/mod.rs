@@ -1,4 +1,5 @@
-//! GitLab's REST API (v4): starting pipelines, reading them and their jobs, stopping them.
+//! GitLab's REST API (v4): starting pipelines, reading them and their jobs, stopping them; reading and changing the
+//! files of a repository.
 //!
 //! Source: GitLab documentation, "Pipelines API", "Pipeline trigger tokens API", "Jobs API", "REST API" (pagination) and
 //! "CI/CD job token". A [`Client`] holds one token, since what GitLab allows, and what its refusals mean, depends on
@@ -6,6 +7,7 @@
 //!
 //! Deliberately absent: when to ask again, and what a status means for a deployment. Callers decide that.
 
+mod branch;
 mod client;
 mod job;
 mod pipeline;
@@ -14,6 +16,7 @@ mod reference;
 mod refusal;
 mod status;
 
+pub use branch::Branch;
 pub use client::{Client, Token};
 pub use job::{Bridge, Downstream, Job, JobPipeline};
 pub use pipeline::{NewPipeline, NotStarted, Pipeline, Variable};

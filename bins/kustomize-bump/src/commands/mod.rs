@@ -92,5 +92,6 @@ fn place_of(source: &Source) -> Place {
     Place {
         repository: source.repository(),
         branch: source.branch(),
+        via: source.via(),
     }
 }

@@ -389,6 +389,36 @@ impl Call {
         response
     }
 
+    /// The first page of what is left of a list, with the address of the next one in `Link` alone.
+    pub(super) fn keyset_page(&self, items: Vec<Value>, token: impl Fn(&Value) -> String) -> Response {
+        let per_page = self.params.number("per_page").unwrap_or(20).clamp(1, 100);
+        let take = usize::try_from(per_page).unwrap_or(usize::MAX);
+        let more = items.len() > take;
+        let shown: Vec<Value> = items.into_iter().take(take).collect();
+        let last = shown.last().map(token).unwrap_or_default();
+        let mut response = axum::Json(shown).into_response();
+        if more {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            let given = self.uri.query().unwrap_or_default();
+            for (key, value) in url::form_urlencoded::parse(given.as_bytes()) {
+                if !matches!(&*key, "page_token" | "private_token" | "job_token") {
+                    query.append_pair(&key, &value);
+                }
+            }
+            query.append_pair("page_token", &last);
+            let link = format!(
+                "<{}{}?{}>; rel=\"next\"",
+                self.hub.url,
+                self.uri.path(),
+                query.finish()
+            );
+            if let Ok(link) = HeaderValue::from_str(&link) {
+                response.headers_mut().insert(header::LINK, link);
+            }
+        }
+        response
+    }
+
     fn page_url(&self, page: u64, per_page: u64) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         let given = self.uri.query().unwrap_or_default();

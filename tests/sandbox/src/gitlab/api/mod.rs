@@ -33,7 +33,7 @@ type Answer = Result<Response, Refusal>;
 
 /// Everything the instance answers.
 pub(super) fn router(hub: Shared) -> Router {
-    let of_project: [(&str, MethodRouter<Shared>); 40] = [
+    let of_project: [(&str, MethodRouter<Shared>); 41] = [
         ("", get(show_project)),
         ("/pipeline", post(pipelines::create)),
         ("/trigger/pipeline", post(pipelines::trigger)),
@@ -54,6 +54,7 @@ pub(super) fn router(hub: Shared) -> Router {
         ("/jobs/{job}/retry", post(jobs::retry)),
         ("/jobs/{job}/cancel", post(jobs::cancel)),
         ("/jobs/{job}/artifacts/{*path}", get(jobs::artifact)),
+        ("/repository/tree", get(repository::tree)),
         ("/jobs/artifacts/{ref}/raw/{*path}", get(jobs::artifact_of_ref)),
         ("/repository/files/{path}", get(repository::file)),
         ("/repository/files/{path}/raw", get(repository::raw_file)),
