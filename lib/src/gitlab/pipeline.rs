@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, Token};
+use super::client::{Client, Token, document};
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
@@ -20,8 +20,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// any other error of a pipeline, and nothing else in the answer tells it apart from a mistake of ours (`RateLimit` of its
 /// chain that makes pipelines; the sentence is not translated).
 const TOO_MANY: &str = "Too many pipelines created in the last minute";
-/// The most an answer to a start may have, in bytes.
-const ANSWER_LIMIT: usize = 1024 * 1024;
 
 /// A pipeline, as far as it is said in both lists and single answers.
 #[derive(Clone, Debug, Deserialize)]
@@ -118,8 +116,13 @@ impl Client {
         let response = request.send().await.map_err(not_answered)?;
         let status = response.status();
         if status.is_success() {
-            // Whatever is wrong with the answer, a pipeline is there.
-            return response.json(ANSWER_LIMIT).await.map_err(NotStarted::Unknown);
+            // GitLab answers 201. Anything else comes from somebody who stands before it, such as a proxy's login page.
+            let unheard = status != StatusCode::CREATED;
+            return document(response).await.map_err(|failure| match failure.kind() {
+                Kind::Input if unheard => NotStarted::Refused(failure),
+                // Whatever is wrong with the answer, a pipeline is there.
+                _ => NotStarted::Unknown(failure),
+            });
         }
         let object = format!("a pipeline on {} of {project}", new.reference);
         let failure = refusal(response, &object, project, &self.token).await;
@@ -171,7 +174,7 @@ impl Client {
             .query("per_page", &count.min(100).to_string());
         let object = format!("the pipelines of {project}");
         let response = self.expect_success(request, project, &object).await?;
-        response.json(16 * ANSWER_LIMIT).await
+        document(response).await
     }
 
     /// The variables a pipeline was started with. For whoever started it, and maintainers.
