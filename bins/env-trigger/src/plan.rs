@@ -219,21 +219,7 @@ pub(crate) fn failure_of(verdict: Verdict, tree: &Tree, policy: &Policy, created
     let failure = match verdict {
         Verdict::Success => return None,
         Verdict::Failed => {
-            let mut failures = tree.failures();
-            if failures.is_empty() {
-                let below = tree
-                    .below
-                    .values()
-                    .filter(|below| below.seen.effective_status() == Status::Failed);
-                failures.extend(below.flat_map(|below| {
-                    below.seen.failed_jobs().map(|job| Leaf {
-                        project: &below.project,
-                        path: &below.path,
-                        job,
-                        is_bridge: false,
-                    })
-                }));
-            }
+            let failures = tree.failures();
             let place = failures.first().map_or(project, |leaf| leaf.project).clone();
             Failure::unsuccessful(format!(
                 "pipeline {id} of {project} failed: {}",
