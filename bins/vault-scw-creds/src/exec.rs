@@ -198,5 +198,9 @@ async fn supervise(
             tracing::error!(exit_code = code, hint = failure.next_action(), "{failure}");
             Ok(Done::Ran(Outcome::child(code)))
         }
+        Supervised::Forestalled(signal) => {
+            effect.forget();
+            Err(run.ended_by(signal, "about to start the command").into())
+        }
     }
 }

@@ -241,6 +241,8 @@ fn listen_for_signals(run: &Run) -> Result<()> {
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
                 if run.signals_taken.load(Ordering::SeqCst) {
+                    // It came in just before they were taken, and is for whoever has them now.
+                    crate::process::raise(number);
                     continue;
                 }
                 let first = run
