@@ -348,7 +348,7 @@ async fn wrong_arguments_are_refused_before_anything_is_sent() {
             &[there, role, secret],
             &["--secret-version", "0"],
             2,
-            "--secret-version",
+            "--version",
         ),
         (
             &[("VAULT_ADDR", "http://vault.example.com"), role, secret],

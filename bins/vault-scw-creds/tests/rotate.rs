@@ -429,7 +429,7 @@ async fn what_cannot_be_rotated_is_refused_before_anything_is_made() {
         "a key of 100 days is not warned of: {ran:?}"
     );
     refused(&["--key-lifetime", "2h"], 2, "the organization").await;
-    refused(&["--secret-version", "1"], 2, "--secret-version").await;
+    refused(&["--secret-version", "1"], 2, "--version").await;
     let reader = rotating.iam.create_application(false, true);
     let key = rotating.iam.create_key(&reader, "may only read");
     let data = json!({"access_key": key.access_key, "secret_key": key.secret_key});
