@@ -187,7 +187,9 @@ pub(crate) fn login(args: &LoginArgs) -> Result<Login> {
 /// As [`login`].
 pub(crate) fn material(args: &LoginArgs) -> Result<Vec<Secret>> {
     let mut secrets = login(args)?.secrets();
-    let variables = plan::LOGIN_SECRETS.into_iter().chain([args.jwt_variable.as_str()]);
+    let variables = plan::LOGIN_SECRETS
+        .into_iter()
+        .chain([args.jwt_variable.as_str()]);
     // One that is empty or no text holds nothing.
     secrets.extend(variables.filter_map(|name| secret_variable(name).ok().flatten()));
     Ok(secrets)

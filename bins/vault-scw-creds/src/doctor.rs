@@ -20,9 +20,7 @@ const STEPS: [&str; 8] = [
     "address", "login", "server", "token", "mount", "policy", "secret", "fields",
 ];
 /// The steps where an engine makes the credentials: what it gives cannot be looked at without having some made.
-const LEASED: [&str; 7] = [
-    "address", "login", "server", "token", "engine", "policy", "lease",
-];
+const LEASED: [&str; 7] = ["address", "login", "server", "token", "engine", "policy", "lease"];
 /// Those that only `rotate` needs.
 const ROTATION: [&str; 2] = ["rotation", "key"];
 
@@ -52,11 +50,11 @@ pub(crate) async fn examine(args: &DoctorArgs, run: &Run) -> anyhow::Result<Outc
     let mut signals = run.take_signals()?;
     let sought = args.source.shown();
     if args.rotation && args.source.dynamic.is_some() {
-        return Err(
-            Failure::usage("--rotation (TOWPATH_CHECK_ROTATION) is about a secret, not about --dynamic")
-                .hint("leave one of them out")
-                .into(),
-        );
+        return Err(Failure::usage(
+            "--rotation (TOWPATH_CHECK_ROTATION) is about a secret, not about --dynamic",
+        )
+        .hint("leave one of them out")
+        .into());
     }
     let mut row = Row::default();
     let mut report = report::Outcome::of("doctor", false);
@@ -240,31 +238,44 @@ async fn leased(path: &SecretPath, session: &Session, row: &mut Row) -> Option<(
         return None;
     };
     let may = |path: &str, wanted: &[&str]| {
-        found
-            .get(path)
-            .is_some_and(|has| has.iter().any(|has| has == "root" || wanted.contains(&has.as_str())))
+        found.get(path).is_some_and(|has| {
+            has.iter()
+                .any(|has| has == "root" || wanted.contains(&has.as_str()))
+        })
     };
     let policies = session.policies().join(", ");
     // Engines that take parameters are written to; `exec` reads.
     let read = if may(path.as_str(), &["read"]) {
-        Ok(Found::Fine(format!("read at {path}; none were made to try it"), ()))
+        Ok(Found::Fine(
+            format!("read at {path}; none were made to try it"),
+            (),
+        ))
     } else {
-        Err(Failure::denied(format!("the token may not read {path}"))
-            .hint(format!("let one of its policies ({policies}) have the capability read there")))
+        Err(
+            Failure::denied(format!("the token may not read {path}")).hint(format!(
+                "let one of its policies ({policies}) have the capability read there"
+            )),
+        )
     };
     row.take("policy", read);
     let missing: Vec<&str> = [RENEW, REVOKE, RENEW_SELF]
         .into_iter()
         .filter(|path| !may(path, &["update"]))
         .collect();
-    row.take("lease", Ok(lease_rights(&missing, &policies, session.is_issued())));
+    row.take(
+        "lease",
+        Ok(lease_rights(&missing, &policies, session.is_issued())),
+    );
     Some(())
 }
 
 /// What comes of it when the token may not do these things to its leases and itself.
 fn lease_rights(missing: &[&str], policies: &str, issued: bool) -> Found<()> {
     if missing.is_empty() {
-        return Found::Fine("it may be renewed and revoked, and so may the token".to_owned(), ());
+        return Found::Fine(
+            "it may be renewed and revoked, and so may the token".to_owned(),
+            (),
+        );
     }
     let mut said = Vec::new();
     if missing.contains(&RENEW) {

@@ -136,7 +136,7 @@ async fn with_credentials(
         .without_login(&args.source.login.jwt_variable);
     // From here on they are known for what they are, wherever they are printed.
     let _known: Vec<Secret> = plan::further_secrets(given.reading, &args.variables, &args.source.fields)
-        .map(Secret::new)
+        .map(Secret::with_lines)
         .collect();
     if args.dry_run {
         let mut variables = environment.names();

@@ -55,7 +55,10 @@ async fn the_flag_decides_between_a_secret_and_an_engine() {
     let ended = ran(&world, &versioned, &exec(&["--dynamic", CREDS])).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     let flags = ["--dynamic", CREDS, "--version", "1"];
-    refused(&ran(&world, &[at], &exec(&flags)).await, &["--version", "--dynamic"]);
+    refused(
+        &ran(&world, &[at], &exec(&flags)).await,
+        &["--version", "--dynamic"],
+    );
     assert_eq!(world.leases().await, [""; 0]);
     world.stop().await;
 }
@@ -128,7 +131,10 @@ async fn the_log_stays_out_of_what_a_shell_is_to_run() {
     );
     assert!(printed.stdout.contains(SECRET_KEY) && printed.stderr.contains("secret/ci/scw"));
     let flag = ["env", "--log-target", "stdout"];
-    refused(&ran(&world, &[], &flag).await, &["--log-target", "TOWPATH_LOG_TARGET"]);
+    refused(
+        &ran(&world, &[], &flag).await,
+        &["--log-target", "TOWPATH_LOG_TARGET"],
+    );
     world.stop().await;
 }
 

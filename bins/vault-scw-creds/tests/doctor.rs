@@ -160,9 +160,7 @@ async fn an_engine_is_looked_at_without_having_it_make_anything() {
             .args(["doctor", "--dynamic", path]);
         run(command).await
     };
-    let names = [
-        "address", "login", "server", "token", "engine", "policy", "lease",
-    ];
+    let names = ["address", "login", "server", "token", "engine", "policy", "lease"];
     // Reading is all that the policy allows.
     let ran = doctor(CREDS).await;
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -172,7 +170,10 @@ async fn an_engine_is_looked_at_without_having_it_make_anything() {
     assert_eq!(outcome(&ran, "lease"), "warning");
     assert!(ran.stdout.contains("sys/leases/revoke"), "{ran:?}");
     engine
-        .allow(&world, r#"path "sys/leases/revoke" { capabilities = ["update"] }"#)
+        .allow(
+            &world,
+            r#"path "sys/leases/revoke" { capabilities = ["update"] }"#,
+        )
         .await;
     let ran = doctor(CREDS).await;
     assert!(
@@ -180,14 +181,26 @@ async fn an_engine_is_looked_at_without_having_it_make_anything() {
         "{ran:?}"
     );
     let ran = doctor("scaleway/roles/deploy").await;
-    assert_eq!((ran.code, outcome(&ran, "policy")), (4, "failed".to_owned()), "{ran:?}");
+    assert_eq!(
+        (ran.code, outcome(&ran, "policy")),
+        (4, "failed".to_owned()),
+        "{ran:?}"
+    );
     let ran = doctor("elsewhere/creds/deploy").await;
-    assert_eq!((ran.code, outcome(&ran, "engine")), (4, "failed".to_owned()), "{ran:?}");
+    assert_eq!(
+        (ran.code, outcome(&ran, "engine")),
+        (4, "failed".to_owned()),
+        "{ran:?}"
+    );
     assert_eq!(outcome(&ran, "lease"), "skipped");
     let more = r#"path "secret/data/ci/*" { capabilities = ["read"] }"#;
     engine.allow(&world, more).await;
     let ran = doctor("secret/ci/scw").await;
-    assert_eq!((ran.code, outcome(&ran, "engine")), (2, "failed".to_owned()), "{ran:?}");
+    assert_eq!(
+        (ran.code, outcome(&ran, "engine")),
+        (2, "failed".to_owned()),
+        "{ran:?}"
+    );
     assert_eq!(engine.users().0, 0, "something was made");
     assert_eq!(world.leases().await, [""; 0]);
     world.stop().await;

@@ -178,7 +178,10 @@ async fn what_an_approle_logs_in_with_is_kept_from_the_command_under_whatever_na
     assert!(holds(&environment, "MINE=stays"));
     for name in ["OF_THE_ROLE", "OF_THE_VARIABLE", "WHO", "MY_TOKEN"] {
         assert!(!holds(&environment, &format!("{name}=")), "{name}");
-        assert!(ran.stderr.contains(&format!("\"{name}\"")), "{name} is not told of: {ran:?}");
+        assert!(
+            ran.stderr.contains(&format!("\"{name}\"")),
+            "{name} is not told of: {ran:?}"
+        );
     }
     ran.assert_discreet(&[&used, &stray, token]);
     world.stop().await;

@@ -187,7 +187,10 @@ async fn the_command_pauses_and_goes_on_with_us() {
 async fn a_command_that_is_stopped_ends_at_the_deadline_in_order() {
     let world = World::start().await;
     let said = world.path("said");
-    let script = format!("trap 'echo end >> {0}; exit 1' TERM; kill -STOP $$; sleep 1000", said.display());
+    let script = format!(
+        "trap 'echo end >> {0}; exit 1' TERM; kill -STOP $$; sleep 1000",
+        said.display()
+    );
     let ran = run(exec(
         &world,
         world.server.address(),
@@ -207,7 +210,18 @@ async fn a_signal_while_the_token_is_given_back_keeps_the_command_from_starting(
     let mark = world.path("mark");
     let script = format!("touch {}", mark.display());
     // TERM, and one that nobody expects.
-    for (number, flags) in [(15, &["--inline-auth", "never"][..]), (24, &["--inline-auth", "never", "--registry-login", "rg.fr-par.scw.cloud"])] {
+    for (number, flags) in [
+        (15, &["--inline-auth", "never"][..]),
+        (
+            24,
+            &[
+                "--inline-auth",
+                "never",
+                "--registry-login",
+                "rg.fr-par.scw.cloud",
+            ],
+        ),
+    ] {
         let proxy = Proxy::start(world.server.address().trim_start_matches("http://"))
             .await
             .unwrap();

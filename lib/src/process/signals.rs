@@ -42,8 +42,7 @@ impl Signals {
     /// # Errors
     /// Internal (exit 1) when the system refuses.
     pub(crate) fn listen() -> Result<Self> {
-        Self::open(ignored())
-            .map_err(|error| Failure::internal("cannot listen for signals").because(error))
+        Self::open(ignored()).map_err(|error| Failure::internal("cannot listen for signals").because(error))
     }
 
     #[allow(unsafe_code)]
@@ -59,8 +58,7 @@ impl Signals {
         }
         let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: the set was initialised above, and the old mask goes into memory of the right type.
-        let blocked =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) };
+        let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) };
         if blocked != 0 {
             return Err(io::Error::from_raw_os_error(blocked));
         }
@@ -72,8 +70,7 @@ impl Signals {
             }
         });
         // SAFETY: the set was initialised above; -1 asks for a new descriptor.
-        let descriptor =
-            unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let descriptor = unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -156,7 +156,10 @@ enum Pause {
 /// The signal that has stopped the command, if it is stopped.
 fn stopped(leader: Pid) -> Option<i32> {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-    waitid(WaitId::Pid(leader), options).ok().flatten()?.stopping_signal()
+    waitid(WaitId::Pid(leader), options)
+        .ok()
+        .flatten()?
+        .stopping_signal()
 }
 
 fn after(why: i32, told_to_stop: bool, leader: Pid, terminal: Option<&mut Terminal>) -> Pause {

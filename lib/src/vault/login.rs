@@ -257,7 +257,11 @@ pub fn looks_like_token(text: &str) -> bool {
         .any(|prefix| whole.strip_prefix(prefix).is_some_and(is_body))
         || whole
             .split(|c: char| c.is_whitespace() || "\"'`=:,;/@&?".contains(c))
-            .filter_map(|word| ["hvs.", "hvb.", "hvr."].iter().find_map(|prefix| word.strip_prefix(prefix)))
+            .filter_map(|word| {
+                ["hvs.", "hvb.", "hvr."]
+                    .iter()
+                    .find_map(|prefix| word.strip_prefix(prefix))
+            })
             .any(is_body)
 }
 

@@ -277,9 +277,8 @@ fn missing_secret(mount: &Mount, version: Option<u64>, body: &Body) -> Failure {
     let left = body.data.as_ref().and_then(|data| data.metadata.as_ref());
     match left {
         Some(left) if left.destroyed => {
-            Failure::not_found(format!("version {} of {path} was destroyed", left.version)).hint(
-                "nobody can bring it back: write a new version, or ask for another with --version",
-            )
+            Failure::not_found(format!("version {} of {path} was destroyed", left.version))
+                .hint("nobody can bring it back: write a new version, or ask for another with --version")
         }
         Some(left) => Failure::not_found(format!(
             "version {} of {path} was deleted at {}",
