@@ -12,7 +12,7 @@ use crate::args::GitLabArgs;
 
 /// How long stopping a pipeline may take after the run is over, within the minute that the frame leaves of the job's
 /// own timeout.
-const GRACE: Duration = Duration::from_secs(25);
+pub(crate) const GRACE: Duration = Duration::from_secs(25);
 
 /// The clients at hand, one per token that is used.
 pub(crate) struct Access {

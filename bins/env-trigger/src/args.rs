@@ -9,13 +9,19 @@ use towpath::failure::{Failure, Result};
 use towpath::gitlab::Project;
 use towpath::http::{self, PlainHttp, Settings, Url};
 
+use crate::manual::Rules;
 use crate::request::Given;
+use crate::result::Source;
 
 const EXAMPLES: &str = "\
 Inputs:
   --input NAME=VALUE gives a string, --input NAME:=JSON a number, a boolean or an array, and --input NAME alone takes
   the variable NAME (in capitals) of the handoff file; `traceparent` falls back to the trace of this run. The variables
   TOWPATH_INPUTS and TOWPATH_VARIABLES hold one of them a line.
+
+Manual jobs:
+  --on-manual ACTION is about all of them, --on-manual JOB=ACTION about one, or about all that `parallel:` makes of one.
+  play starts what holds the pipeline up, and an optional job only where JOB=play names it; it takes an access token.
 
 Tokens:
   TOWPATH_GITLAB_TOKEN (or --token-file) starts, reads and cancels. Without it, TOWPATH_TRIGGER_TOKEN or else
@@ -25,6 +31,8 @@ Examples:
   env-trigger --project group/env --ref main --input image_digest=sha256:...
   env-trigger --project group/env --ref main --handoff handoff.env --input image_ref --input dry:=false
   env-trigger --project group/env --ref main --detach
+  env-trigger --project group/env --on-manual approve=wait --on-manual deploy=play
+  env-trigger --project group/env --handoff handoff.env --result bump:handoff.env --expect IMAGE_DIGEST
   env-trigger --project group/env wait 4711
   env-trigger --project group/env cancel 4711";
 
@@ -38,6 +46,8 @@ pub(crate) struct Args {
     pub(crate) start: StartArgs,
     #[command(flatten)]
     pub(crate) gitlab: GitLabArgs,
+    #[command(flatten)]
+    pub(crate) follow: FollowArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -125,8 +135,62 @@ pub(crate) struct StartArgs {
     pub(crate) source_project: Option<String>,
     #[arg(long, env = "CI_COMMIT_SHA", hide = true, hide_env_values = true)]
     pub(crate) source_commit: Option<String>,
+    #[arg(long, env = "CI_COMMIT_TAG", hide = true, hide_env_values = true)]
+    pub(crate) source_tag: Option<String>,
     #[arg(long, env = "IMAGE_DIGEST", hide = true, hide_env_values = true)]
     pub(crate) digest: Option<String>,
+}
+
+/// What is made of what happens.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Follow")]
+pub(crate) struct FollowArgs {
+    /// What is done about a job that waits for a person and holds the pipeline up: fail (exit 9), wait, ignore or play,
+    /// which starts it; JOB=ACTION says it of one job. Repeat it, or give one a line in the variable [default: fail]
+    #[arg(
+        long,
+        value_name = "[JOB=]ACTION",
+        env = "TOWPATH_ON_MANUAL",
+        value_parser = crate::manual::parse_rules,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) on_manual: Vec<Rules>,
+    /// Which of the pipelines that it starts in turn count: those it waits for itself, or all
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_DOWNSTREAM",
+        default_value_t,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) downstream: Downstream,
+    /// Cancel a pipeline that was found too, not only one that this run started, when interrupted
+    #[arg(long, env = "TOWPATH_CANCEL_FOUND", global = true, hide_env_values = true)]
+    pub(crate) cancel_found: bool,
+    /// The dotenv file among a job's artifacts that says what came of it
+    #[arg(
+        long,
+        value_name = "JOB:PATH",
+        env = "TOWPATH_RESULT",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) result: Option<Source>,
+    /// What that file has to say (exit 6 otherwise); NAME alone means what the handoff file says. Repeat it, or give one a
+    /// line in the variable [default with --result: IMAGE_DIGEST, where there is one]
+    #[arg(
+        long = "expect",
+        value_name = "NAME[=VALUE]",
+        env = "TOWPATH_EXPECT",
+        value_parser = crate::request::parse_variables,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) expect: Vec<Given>,
+    #[arg(long, env = "GITLAB_CI", hide = true, global = true, hide_env_values = true)]
+    pub(crate) gitlab_ci: bool,
 }
 
 /// Where it is, and what may be done there.
@@ -167,16 +231,6 @@ pub(crate) struct GitLabArgs {
     /// Allow plain http beyond this machine
     #[arg(long, env = "TOWPATH_PLAIN_HTTP", global = true, hide_env_values = true)]
     pub(crate) plain_http: bool,
-    /// What a manual job that holds the pipeline up means: fail (exit 9), wait for a person, or ignore it
-    #[arg(
-        long,
-        value_enum,
-        env = "TOWPATH_ON_MANUAL",
-        default_value_t,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) on_manual: OnManual,
     /// Say what would be done, and do nothing
     #[arg(long, env = "TOWPATH_DRY_RUN", global = true, hide_env_values = true)]
     pub(crate) dry_run: bool,
@@ -215,28 +269,25 @@ impl GitLabArgs {
     }
 }
 
-/// What to do about a manual job that the pipeline cannot go on without.
+/// Which of the pipelines that a pipeline starts count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum OnManual {
-    /// End with exit code 9, naming it.
+pub(crate) enum Downstream {
+    /// Those that it waits for itself (`strategy: depend` or `mirror`).
     #[default]
-    Fail,
-    /// Wait until somebody starts it.
-    Wait,
-    /// Judge the pipeline by what ran so far.
-    Ignore,
+    Depended,
+    /// All of them.
+    All,
 }
 
-impl ValueEnum for OnManual {
+impl ValueEnum for Downstream {
     fn value_variants<'a>() -> &'a [Self] {
-        &[OnManual::Fail, OnManual::Wait, OnManual::Ignore]
+        &[Downstream::Depended, Downstream::All]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(match self {
-            OnManual::Fail => "fail",
-            OnManual::Wait => "wait",
-            OnManual::Ignore => "ignore",
+            Downstream::Depended => "depended",
+            Downstream::All => "all",
         }))
     }
 }

@@ -5,25 +5,29 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
-use towpath::git::check_path;
 use towpath::kustomize::{ImageSpec, Pin};
 use towpath::oci::Digest;
 
+pub(crate) use crate::place::PlaceArgs;
+
 const EXAMPLES: &str = "\
 Where:
-  With --repo the change is committed and pushed without a work tree. With --checkout files are edited in a folder and
-  committing is left to you (or --commit). With neither, a GitLab job works on its own project, and a person on the
-  current folder.
+  With --repo the change is committed and pushed without a work tree. With --project it goes to a project of GitLab,
+  by its API or by git (--via). With --checkout files are edited in a folder and committing is left to you (or --commit).
+  With none, a GitLab job works on its own project, and a person on the current folder.
 
 Tokens:
-  TOWPATH_GIT_TOKEN (or --token-file) is used for --repo over https. Without it a job uses CI_JOB_TOKEN for
-  repositories on its own GitLab; GitLab starts no pipeline for such a push. By hand, git's own helpers and keys work.
+  TOWPATH_GIT_TOKEN (or --token-file) is used for --repo over https and for --project; for --project also
+  TOWPATH_GITLAB_TOKEN. Without it a job uses CI_JOB_TOKEN for repositories on its own GitLab, by git; GitLab starts no
+  pipeline for such a push. By hand, git's own helpers and keys work.
 
 Examples:
   kustomize-bump set app=registry.example.com/team/app:1.4.0@sha256:... --path overlays/prod \\
       --repo https://gitlab.example.com/env/shop.git --branch main
   kustomize-bump set --image app --path overlays/prod     (IMAGE_REPOSITORY, IMAGE_TAG and IMAGE_DIGEST from a handoff)
+  kustomize-bump set app@sha256:... --path overlays/prod --project env/shop --via api
   kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
+  kustomize-bump set app@sha256:... web@sha256:... --path 'apps/**/prod' --where-present
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
@@ -137,6 +141,14 @@ pub(crate) struct WishArgs {
     /// Add an entry where there is none
     #[arg(long, env = "TOWPATH_ADD", hide_env_values = true)]
     pub(crate) add: bool,
+    /// Pass over kustomizations that do not have the image; one of them has to
+    #[arg(
+        long,
+        env = "TOWPATH_WHERE_PRESENT",
+        conflicts_with = "add",
+        hide_env_values = true
+    )]
+    pub(crate) where_present: bool,
     /// Refuse (exit 6) unless the images are at this digest now
     #[arg(
         long,
@@ -250,138 +262,6 @@ pub(crate) struct WriteArgs {
     /// Their e-mail address, as GitLab says
     #[arg(long, env = "GITLAB_USER_EMAIL", hide = true, hide_env_values = true)]
     pub(crate) gitlab_user_email: Option<String>,
-}
-
-/// Which kustomizations, in which repository, and how one gets in.
-#[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Place")]
-pub(crate) struct PlaceArgs {
-    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout
-    #[arg(
-        long = "path",
-        value_name = "DIR",
-        env = "TOWPATH_PATH",
-        value_delimiter = ',',
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) paths: Vec<String>,
-    /// The repository: https, ssh or an absolute path, without credentials
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "TOWPATH_REPO",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) repo: Option<String>,
-    /// Its branch [default: the repository's own default]
-    #[arg(long, env = "TOWPATH_BRANCH", global = true, hide_env_values = true)]
-    pub(crate) branch: Option<String>,
-    /// A folder to work in instead
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "TOWPATH_CHECKOUT",
-        conflicts_with = "repo",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) checkout: Option<PathBuf>,
-    /// A file with the token, instead of TOWPATH_GIT_TOKEN
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "TOWPATH_GIT_TOKEN_FILE",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) token_file: Option<PathBuf>,
-    /// The user that goes with the token
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "TOWPATH_GIT_USER",
-        default_value = "oauth2",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) git_user: String,
-    /// A PEM file with the certificates to trust
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "CI_SERVER_TLS_CA_FILE",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Allow plain http beyond this machine
-    #[arg(long, env = "TOWPATH_PLAIN_HTTP", global = true, hide_env_values = true)]
-    pub(crate) plain_http: bool,
-    /// The job's own project, as GitLab says
-    #[arg(
-        long,
-        env = "CI_PROJECT_URL",
-        hide = true,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) project_url: Option<String>,
-    /// The default branch of the job's own project, as GitLab says
-    #[arg(
-        long,
-        env = "CI_DEFAULT_BRANCH",
-        hide = true,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) default_branch: Option<String>,
-    /// The job's own GitLab, as it says
-    #[arg(
-        long,
-        env = "CI_SERVER_URL",
-        hide = true,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) server_url: Option<String>,
-}
-
-impl PlaceArgs {
-    /// The paths, normalised.
-    ///
-    /// # Errors
-    /// Usage (exit 2) for none, or one that leads out of the repository.
-    pub(crate) fn paths(&self) -> Result<Vec<String>> {
-        if self.paths.is_empty() {
-            return Err(Failure::usage("no path is given")
-                .hint("pass --path DIR (TOWPATH_PATH), such as --path overlays/prod"));
-        }
-        let mut paths = Vec::new();
-        for path in &self.paths {
-            let path = check_path(path)?;
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-        }
-        Ok(paths)
-    }
-
-    /// The one path, for commands that act on one.
-    ///
-    /// # Errors
-    /// Usage (exit 2) for none or several.
-    pub(crate) fn path(&self) -> Result<String> {
-        let mut paths = self.paths()?;
-        if paths.len() > 1 {
-            return Err(
-                Failure::usage(format!("{} paths are given where one is needed", paths.len()))
-                    .hint("give a single --path (TOWPATH_PATH)"),
-            );
-        }
-        Ok(paths.remove(0))
-    }
 }
 
 /// What entries are pinned by.

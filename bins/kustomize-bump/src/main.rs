@@ -5,6 +5,7 @@ mod commands;
 mod diff;
 mod handover;
 mod message;
+mod place;
 mod plan;
 mod report;
 mod rollback;

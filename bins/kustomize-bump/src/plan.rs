@@ -2,7 +2,10 @@
 
 use towpath::failure::{Failure, Result};
 use towpath::git::{Change, Files};
-use towpath::kustomize::{Hold, ImageSpec, ImageState, Kustomization, Pin, file_candidates, hold_path};
+use towpath::kustomize::{
+    Hold, ImageSpec, ImageState, Kustomization, Pattern, Pin, file_candidates, hold_path,
+    kustomization_folder,
+};
 use towpath::oci::Digest;
 
 use crate::report::FileChange;
@@ -46,6 +49,36 @@ pub(crate) fn find(files: &Files, path: &str) -> Result<Found> {
     })
 }
 
+/// How many folders a hint lists.
+const SHOWN: usize = 10;
+
+/// The refusal of a pattern that names nothing, with what it could have named out of the list of all files.
+pub(crate) fn unmatched(pattern: &Pattern, listed: &[String]) -> Failure {
+    let base = pattern.base();
+    let mut all: Vec<&str> = listed
+        .iter()
+        .filter_map(|file| kustomization_folder(file))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    let below: Vec<&str> = all
+        .iter()
+        .filter(|folder| **folder == base || folder.starts_with(&format!("{base}/")))
+        .copied()
+        .collect();
+    let shown = if below.is_empty() { all } else { below };
+    let hint = match shown.len() {
+        0 => "there is no kustomization in the whole repository".to_owned(),
+        count if count > SHOWN => format!(
+            "kustomizations are in {} and {} more folders",
+            shown[..SHOWN].join(", "),
+            count - SHOWN
+        ),
+        _ => format!("kustomizations are in {}", shown.join(", ")),
+    };
+    Failure::not_found(format!("no kustomization matches {}", pattern.text())).hint(hint)
+}
+
 /// What `set` is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
@@ -55,6 +88,8 @@ pub(crate) struct Wish {
     pub(crate) pin: Pin,
     /// Whether missing ones are added.
     pub(crate) add: bool,
+    /// Whether kustomizations that lack an image are passed over.
+    pub(crate) where_present: bool,
     /// The digest that each has to be at.
     pub(crate) expect_current: Option<Digest>,
 }
@@ -112,6 +147,9 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
         let mut current = kustomization.clone();
         let mut text = before.clone();
         for spec in &wish.specs {
+            if wish.where_present && kustomization.find(&spec.name)?.is_none() {
+                continue;
+            }
             let edit = current.set(spec, wish.pin, wish.add)?;
             if edit.changed() {
                 refuse_held(holds, folder, &edit.new.name)?;
@@ -136,7 +174,27 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
             plan.texts.push((file.clone(), before, text));
         }
     }
+    refuse_absent(found, wish)?;
     Ok(plan)
+}
+
+/// Passing over is for some kustomizations, not for all.
+fn refuse_absent(found: &[Found], wish: &Wish) -> Result<()> {
+    for spec in wish.specs.iter().filter(|_| wish.where_present) {
+        let mut present = false;
+        for one in found {
+            present |= one.kustomization.find(&spec.name)?.is_some();
+        }
+        if !present {
+            return Err(Failure::not_found(format!(
+                "none of the {} kustomizations has image {}",
+                found.len(),
+                spec.name
+            ))
+            .hint("`kustomize-bump get` lists the images that are there"));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_held(holds: &Files, folder: &str, image: &str) -> Result<()> {

@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) repository: String,
     /// The branch; null in a checkout.
     pub(crate) branch: Option<String>,
+    /// How it was reached: `git`, `api` or `checkout`.
+    pub(crate) via: &'static str,
 }
 
 /// What `set` and `diff` did.

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::command::Runner;
 use super::commit::NewCommit;
 use super::files::Files;
-use super::history::{self, History};
+use super::history;
 use super::remote::check_folder;
+use super::revision::History;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 
@@ -65,7 +66,7 @@ impl Checkout {
         &self.root
     }
 
-    /// The files in `folder`, with those below it.
+    /// The files in `folder` (`.` is the root), with those below it; not what git keeps for itself.
     ///
     /// # Errors
     /// Internal (exit 1) when it cannot be read.
@@ -81,8 +82,14 @@ impl Checkout {
                 }
             };
             for entry in entries.flatten() {
-                let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = if folder == "." {
+                    name.clone()
+                } else {
+                    format!("{folder}/{name}")
+                };
                 match entry.file_type() {
+                    Ok(kind) if kind.is_dir() && name == ".git" => {}
                     Ok(kind) if kind.is_dir() => folders.push(path),
                     Ok(kind) if kind.is_file() => files.push(path),
                     _ => {}

@@ -1,72 +1,10 @@
-//! The commits that changed one file, and what it held after each.
+//! Reading the commits that changed one file, and what it held after each.
 
 use std::collections::BTreeMap;
 
 use super::command::Runner;
+use super::revision::{History, Revision};
 use crate::failure::{Failure, Result};
-
-/// One commit that changed a file.
-#[derive(Clone, Debug, Default)]
-pub struct Revision {
-    /// The commit.
-    pub commit: String,
-    /// The author's name.
-    pub author: String,
-    /// The author's e-mail address.
-    pub email: String,
-    /// When it was written: RFC 3339.
-    pub date: String,
-    /// The first line of its message.
-    pub subject: String,
-    /// The trailers of its message, in their order.
-    pub trailers: Vec<(String, String)>,
-    /// What the file held after it; none when it was deleted.
-    pub content: Option<Vec<u8>>,
-    object: Option<String>,
-}
-
-impl Revision {
-    /// The value of a trailer.
-    #[must_use]
-    pub fn trailer(&self, key: &str) -> Option<&str> {
-        self.trailers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-            .map(|(_, value)| value.as_str())
-    }
-}
-
-/// The commits that changed a file, newest first.
-#[derive(Clone, Debug)]
-pub struct History {
-    /// The commits whose parent is known too; without it nobody can say what a commit changed.
-    pub revisions: Vec<Revision>,
-    /// Whether this is all there is; otherwise older history was not fetched.
-    pub complete: bool,
-}
-
-impl History {
-    pub(super) fn objects(&self) -> Vec<String> {
-        let mut objects: Vec<String> = self
-            .revisions
-            .iter()
-            .filter_map(|revision| revision.object.clone())
-            .collect();
-        objects.sort();
-        objects.dedup();
-        objects
-    }
-
-    pub(super) fn fill(&mut self, contents: &BTreeMap<String, Vec<u8>>) {
-        for revision in &mut self.revisions {
-            revision.content = revision
-                .object
-                .as_ref()
-                .and_then(|object| contents.get(object))
-                .cloned();
-        }
-    }
-}
 
 /// Marks where a commit begins and where its fields end, in the output of `git log`.
 const RECORD: char = '\u{1e}';

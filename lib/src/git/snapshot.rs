@@ -6,8 +6,9 @@ use std::path::Path;
 use super::command::Runner;
 use super::commit::NewCommit;
 use super::files::Files;
-use super::history::{self, History};
+use super::history;
 use super::remote::{Location, Remote, Service};
+use super::revision::History;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
@@ -179,7 +180,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The files in `folder` at the tip, with those below it.
+    /// The files in `folder` (`.` is the root) at the tip, with those below it.
     ///
     /// # Errors
     /// Internal (exit 1) when git fails.

@@ -7,6 +7,7 @@ use yaml_edit::{SyntaxKind, YamlFile, YamlNode};
 
 use super::entry::{self, Field, ImageEntry, line_of};
 use super::image::{ImageSpec, ImageState, Pin};
+use super::soundness;
 use crate::failure::{Failure, Result};
 
 /// The names under which kustomize looks for its file.
@@ -113,6 +114,7 @@ impl Kustomization {
                 .count();
             Failure::input(format!("{file}:{line}: not UTF-8"))
         })?;
+        soundness::refuse_odd_characters(text, file)?;
         let parsed = YamlFile::parse(text);
         let tree = parsed.tree();
         let documents: Vec<_> = tree.documents().collect();
@@ -123,7 +125,7 @@ impl Kustomization {
         }
         let root = documents.first().and_then(|document| document.as_mapping());
         if let Some(root) = &root {
-            refuse_duplicate_keys(&YamlNode::Mapping(root.clone()), text, file)?;
+            soundness::refuse_duplicate_keys(&YamlNode::Mapping(root.clone()), text, file)?;
         }
         // Two readers have to agree on the file: one that knows where things stand, and one that is strict.
         let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -144,6 +146,7 @@ impl Kustomization {
                     .hint("a kustomization is a mapping with keys such as resources and images"));
             }
         };
+        soundness::refuse_other_images(&root, text, file)?;
         let mut document = Kustomization {
             file: file.to_owned(),
             text: text.to_owned(),
@@ -338,37 +341,6 @@ fn marks(text: &str) -> Vec<Mark> {
         at += token.len();
     }
     marks
-}
-
-fn refuse_duplicate_keys(node: &YamlNode, text: &str, file: &str) -> Result<()> {
-    match node {
-        YamlNode::Mapping(mapping) => {
-            let mut seen: Vec<(String, usize)> = Vec::new();
-            for entry in mapping.entries() {
-                if let Some(YamlNode::Scalar(key)) = entry.key_node() {
-                    let line = key.start_position(text).line;
-                    let key = key.as_string();
-                    if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == key) {
-                        return Err(Failure::input(format!(
-                            "{file}:{line}: the key {key} stands on line {first} already"
-                        ))
-                        .hint("remove one of the two"));
-                    }
-                    seen.push((key, line));
-                }
-                if let Some(value) = entry.value_node() {
-                    refuse_duplicate_keys(&value, text, file)?;
-                }
-            }
-        }
-        YamlNode::Sequence(sequence) => {
-            for value in sequence.values() {
-                refuse_duplicate_keys(&value, text, file)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 fn malformed(file: &str, text: &str, error: &serde_norway::Error) -> Failure {

@@ -7,6 +7,7 @@ use yaml_edit::{Mapping, YamlNode};
 
 use super::image::ImageState;
 use super::scalar::Quotes;
+use super::soundness;
 use crate::failure::{Failure, Result};
 
 /// The fields this module reads, in the order in which they are written.
@@ -14,6 +15,7 @@ pub(super) const NAME: &str = "name";
 pub(super) const NEW_NAME: &str = "newName";
 pub(super) const NEW_TAG: &str = "newTag";
 pub(super) const DIGEST: &str = "digest";
+pub(super) const TAG_SUFFIX: &str = "tagSuffix";
 
 /// An entry of `images`.
 #[derive(Clone, Debug)]
@@ -129,6 +131,9 @@ pub(super) fn read(node: &YamlNode, value: &Value, text: &str, file: &str) -> Re
         },
         _ => Shape::Foreign,
     };
+    if let Shape::Mapping { fields, .. } = &shape {
+        soundness::refuse_other_fields(fields, text, file)?;
+    }
     // What a merge key brings in counts where nothing stands in the entry itself.
     if let Some(Value::Mapping(base)) = mapping.get("<<").cloned() {
         for (key, value) in base {

@@ -14,10 +14,13 @@ mod edit;
 mod entry;
 mod hold;
 mod image;
+mod pattern;
 mod proof;
 mod scalar;
+mod soundness;
 
 pub use document::{Edit, FILE_NAMES, Kustomization, file_candidates};
 pub use entry::ImageEntry;
 pub use hold::{HOLDS_FOLDER, Hold, HoldSchema, hold_folder, hold_path};
 pub use image::{ImageSpec, ImageState, Pin, check_repository};
+pub use pattern::{Pattern, kustomization_folder};

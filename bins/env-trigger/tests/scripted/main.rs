@@ -6,5 +6,8 @@
 )]
 
 mod follow;
+mod manual;
+mod result;
 mod start;
 mod support;
+mod twin;

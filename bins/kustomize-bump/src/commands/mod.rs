@@ -12,9 +12,11 @@ pub(crate) use release::release;
 pub(crate) use rollback::roll_back;
 pub(crate) use set::{set, show};
 
+use std::collections::BTreeSet;
+
 use towpath::failure::{Failure, Result};
 use towpath::git::Files;
-use towpath::kustomize::file_candidates;
+use towpath::kustomize::{Pattern, file_candidates};
 
 use crate::plan::{self, Found};
 use crate::report::Place;
@@ -26,11 +28,37 @@ async fn look_back(tree: &Tree<'_>, file: &str, image: &str) -> Result<(Vec<Step
     Ok((way_back::steps(&history, file, image), history.complete))
 }
 
-/// Reads the kustomizations at the paths.
+/// Reads the kustomizations at the paths, and those that patterns name.
 async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> {
-    let candidates: Vec<String> = paths.iter().flat_map(|path| file_candidates(path)).collect();
-    let files = tree.read(&candidates).await?;
-    let found = paths
+    let mut folders: Vec<String> = Vec::new();
+    let mut candidates: BTreeSet<String> = BTreeSet::new();
+    for path in paths {
+        if Pattern::is_one(path) {
+            let pattern = Pattern::parse(path)?;
+            let listed = tree.list(&pattern.base()).await?;
+            let named = pattern.folders(listed.iter().map(String::as_str));
+            if named.is_empty() {
+                let listed = tree.list(".").await?;
+                return Err(plan::unmatched(&pattern, &listed));
+            }
+            // What the list does not have need not be asked for.
+            let listed: BTreeSet<String> = listed.into_iter().collect();
+            candidates.extend(
+                named
+                    .iter()
+                    .flat_map(|folder| file_candidates(folder))
+                    .filter(|file| listed.contains(file)),
+            );
+            folders.extend(named);
+        } else {
+            candidates.extend(file_candidates(path));
+            folders.push(path.clone());
+        }
+    }
+    let mut seen = BTreeSet::new();
+    folders.retain(|folder| seen.insert(folder.clone()));
+    let files = tree.read(&candidates.into_iter().collect::<Vec<_>>()).await?;
+    let found = folders
         .iter()
         .map(|path| plan::find(&files, path))
         .collect::<Result<_>>()?;
@@ -49,12 +77,21 @@ fn unknown(file: &str, image: &str) -> Failure {
 }
 
 fn paths_from_root(source: &Source, paths: &[String]) -> Vec<String> {
-    paths.iter().map(|path| source.path_from_root(path)).collect()
+    let here = Pattern::escape(&source.path_from_root("."));
+    paths
+        .iter()
+        .map(|path| match here.as_str() {
+            // The folder one is in is meant as it stands, whatever characters it holds.
+            here if here != "." && Pattern::is_one(path) => format!("{here}/{path}"),
+            _ => source.path_from_root(path),
+        })
+        .collect()
 }
 
 fn place_of(source: &Source) -> Place {
     Place {
         repository: source.repository(),
         branch: source.branch(),
+        via: source.via(),
     }
 }

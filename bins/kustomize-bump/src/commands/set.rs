@@ -106,6 +106,7 @@ fn wish(arguments: &WishArgs) -> Result<Wish> {
         specs: arguments.specs()?,
         pin: arguments.pin.into(),
         add: arguments.add,
+        where_present: arguments.where_present,
         expect_current: arguments.expect_current.clone(),
     })
 }

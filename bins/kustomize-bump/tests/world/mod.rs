@@ -24,10 +24,34 @@ pub(crate) fn digest(number: usize) -> String {
     format!("sha256:{number:064x}")
 }
 
+/// How the binary gets to the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Git,
+    Api,
+}
+
+/// Makes one test of a function for each way.
+#[allow(unused_macros, reason = "each test binary uses its own part")]
+macro_rules! both_ways {
+    ($($name:ident),* $(,)?) => {
+        mod by_git {
+            $(#[tokio::test] async fn $name() { super::$name(super::world::Way::Git).await; })*
+        }
+        mod by_api {
+            $(#[tokio::test] async fn $name() { super::$name(super::world::Way::Api).await; })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use both_ways;
+
 pub(crate) struct World {
     pub(crate) gitlab: GitLab,
     pub(crate) project: u64,
+    /// A token for git by the way of git, one for the API by the way of the API.
     pub(crate) token: String,
+    pub(crate) way: Way,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -62,8 +86,13 @@ impl Ended {
 }
 
 impl World {
-    /// An environment repository `env/shop` with these files on `main`.
+    /// An environment repository `env/shop` with these files on `main`, reached by git.
     pub(crate) async fn with(files: &[(&str, &str)]) -> World {
+        World::over(Way::Git, files).await
+    }
+
+    /// The same, reached by this way.
+    pub(crate) async fn over(way: Way, files: &[(&str, &str)]) -> World {
         let folder = tempfile::tempdir().unwrap();
         let path = std::env::var_os("PATH").unwrap();
         // No pipeline runs here, so the program that would run one is never looked for.
@@ -78,13 +107,18 @@ impl World {
             .create_project("env/shop", ProjectSettings::default())
             .await
             .unwrap();
+        let scope = match way {
+            Way::Git => Scope::WriteRepository,
+            Way::Api => Scope::Api,
+        };
         let token = gitlab
-            .project_access_token(project, Role::Maintainer, &[Scope::WriteRepository])
+            .project_access_token(project, Role::Maintainer, &[scope])
             .unwrap();
         let world = World {
             gitlab,
             project,
             token,
+            way,
             folder,
         };
         world.push(files).await;
@@ -168,8 +202,15 @@ impl World {
     /// The environment that a job would give, with the token.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut environment = scrubbed(self.folder.path());
+        let (url, api) = (self.url(), self.gitlab.api_url());
+        let place = match self.way {
+            Way::Git => [("TOWPATH_REPO", url.as_str()), ("TOWPATH_VIA", "git")],
+            Way::Api => [("TOWPATH_PROJECT", "env/shop"), ("CI_API_V4_URL", api.as_str())],
+        };
+        for (name, value) in place {
+            environment.insert(name.into(), value.into());
+        }
         for (name, value) in [
-            ("TOWPATH_REPO", self.url().as_str()),
             ("TOWPATH_PATH", "overlays/prod"),
             ("TOWPATH_GIT_TOKEN", &self.token),
             ("GITLAB_USER_NAME", "Ada"),
