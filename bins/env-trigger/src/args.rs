@@ -25,7 +25,8 @@ Manual jobs:
 
 Tokens:
   TOWPATH_GITLAB_TOKEN (or --token-file) starts, reads and cancels. Without it, TOWPATH_TRIGGER_TOKEN or else
-  CI_JOB_TOKEN starts, and CI_JOB_TOKEN follows by the jobs alone: it sees no logs and cannot cancel.
+  CI_JOB_TOKEN starts, and CI_JOB_TOKEN follows by the jobs alone: it sees no logs and cannot cancel. --start-by job lets
+  the job token start, and the access token do the rest.
 
 Examples:
   env-trigger --project group/env --ref main --input image_digest=sha256:...
@@ -219,6 +220,17 @@ pub(crate) struct GitLabArgs {
         hide_env_values = true
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// Which token starts pipelines [default: the access token, else the trigger token, else the job token]. One that a
+    /// job token starts is shown below the job's own in GitLab
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_enum,
+        env = "TOWPATH_START_BY",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) start_by: Option<Kind>,
     /// A PEM file with certificates to trust besides the system's
     #[arg(
         long,
@@ -266,6 +278,28 @@ impl GitLabArgs {
             },
             ..Settings::new("gitlab")
         }
+    }
+}
+
+/// A kind of token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Access,
+    Trigger,
+    Job,
+}
+
+impl ValueEnum for Kind {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Kind::Access, Kind::Trigger, Kind::Job]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Kind::Access => "access",
+            Kind::Trigger => "trigger",
+            Kind::Job => "job",
+        }))
     }
 }
 

@@ -116,14 +116,14 @@ impl<'a> Follower<'a> {
                     if changed {
                         pace.moved(now);
                     }
-                    pace.follows(self.active_pipelines());
+                    pace.expects(self.tree.followed(), self.tree.requests_a_look());
                     match self.decide() {
                         Decision::Ended(verdict)
                             if matches!(verdict, Verdict::Failed | Verdict::Blocked)
                                 && confirming != Some(verdict) =>
                         {
                             confirming = Some(verdict);
-                            CONFIRMATION
+                            pace.at_least(now, CONFIRMATION)
                         }
                         Decision::Ended(verdict) => return Ok(verdict),
                         Decision::Wait(phase) => {
@@ -144,7 +144,7 @@ impl<'a> Follower<'a> {
                     if failure.kind() == Kind::Unavailable {
                         self.last_trouble = Some(failure.to_string());
                     }
-                    Pace::pause_after_trouble(troubles, chance())
+                    pace.at_least(now, Pace::pause_after_trouble(troubles, chance()))
                 }
                 Err(failure) => return Err(failure),
             };
@@ -177,12 +177,6 @@ impl<'a> Follower<'a> {
             Decision::Ended(_) if unfinished => Decision::Wait(phase(&self.tree)),
             decision => decision,
         }
-    }
-
-    fn active_pipelines(&self) -> usize {
-        let all = self.tree.pipelines();
-        all.filter(|(_, _, _, seen)| !seen.effective_status().has_ended())
-            .count()
     }
 
     /// Asks how long jobs took before. Whatever comes of it, it can be done without.

@@ -31,7 +31,7 @@ use towpath::failure::{Failure, Kind};
 use towpath::gitlab::{Client, Pipeline};
 
 use crate::access::Access;
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Downstream};
 use crate::follow::Follower;
 use crate::manual::OnManual;
 use crate::plan::{Policy, Verdict};
@@ -168,6 +168,11 @@ impl<'a> Follow<'a> {
         if follows && policy.on_manual.starts_any() && access.full_reader().is_none() {
             return Err(Failure::usage("only an access token may start manual jobs")
                 .hint("set TOWPATH_GITLAB_TOKEN, or give --on-manual (TOWPATH_ON_MANUAL) without play")
+                .into());
+        }
+        if follows && policy.downstream == Downstream::All && access.full_reader().is_none() {
+            return Err(Failure::usage("only an access token sees the pipelines below")
+                .hint("set TOWPATH_GITLAB_TOKEN, or leave out --downstream all (TOWPATH_DOWNSTREAM)")
                 .into());
         }
         if given.result.is_none() && !given.expect.is_empty() {

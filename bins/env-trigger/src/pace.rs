@@ -46,7 +46,7 @@ pub(crate) struct Pace {
     limit: usize,
     asked: VecDeque<f64>,
     moved: Duration,
-    last_cost: usize,
+    next_cost: usize,
 }
 
 impl Pace {
@@ -56,13 +56,14 @@ impl Pace {
             limit: LIMIT,
             asked: VecDeque::new(),
             moved: Duration::ZERO,
-            last_cost: 1,
+            next_cost: 1,
         }
     }
 
-    /// So many pipelines are followed at once.
-    pub(crate) fn follows(&mut self, pipelines: usize) {
+    /// So many pipelines are followed at once, and the next look will take so many requests.
+    pub(crate) fn expects(&mut self, pipelines: usize, requests: u64) {
         self.limit = LIMIT.saturating_mul(pipelines.max(1)).min(MOST);
+        self.next_cost = count(requests);
     }
 
     /// Something changed.
@@ -72,9 +73,8 @@ impl Pace {
 
     /// A look took this many requests.
     pub(crate) fn spent(&mut self, now: Duration, requests: u64) {
-        self.last_cost = usize::try_from(requests).unwrap_or(usize::MAX).clamp(1, 1000);
         let now = now.as_secs_f64();
-        self.asked.extend(std::iter::repeat_n(now, self.last_cost));
+        self.asked.extend(std::iter::repeat_n(now, count(requests)));
         while self.asked.front().is_some_and(|&asked| asked <= now - WINDOW) {
             self.asked.pop_front();
         }
@@ -105,25 +105,53 @@ impl Pace {
         Duration::from_secs_f64(wanted * (1.0 - JITTER / 2.0 + JITTER * chance))
     }
 
-    /// How soon another look fits into the budget.
-    fn affordable(&self, now: f64) -> f64 {
-        let recent = || self.asked.iter().filter(|&&asked| asked > now - WINDOW);
-        let used = recent().count();
-        let cost = self.last_cost.min(self.limit);
-        if used + cost > self.limit {
-            // As many have to be a minute old as are too many.
-            let too_many = used + cost - self.limit;
-            return recent()
-                .nth(too_many - 1)
-                .map_or(0.0, |asked| asked + WINDOW - now);
-        }
-        let Some(oldest) = recent().next() else { return 0.0 };
-        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let looks = number(self.limit - used) / number(cost);
-        let share = number(used) / number(self.limit);
-        // The less is left of the budget, the more evenly it is spread over what is left of the minute.
-        (oldest + WINDOW - now) / looks.max(1.0) * share
+    /// The same pause, unless another look has to wait longer than that to fit into the minute.
+    pub(crate) fn at_least(&self, now: Duration, pause: Duration) -> Duration {
+        pause.max(Duration::from_secs_f64(self.soonest(now.as_secs_f64())))
     }
+
+    /// How soon another look fits into the minute, in seconds.
+    fn soonest(&self, now: f64) -> f64 {
+        let used = self.recent(now).count();
+        let cost = self.next_cost.min(self.limit);
+        // As many have to be a minute old as are too many.
+        let Some(too_many) = (used + cost).checked_sub(self.limit + 1) else {
+            return 0.0;
+        };
+        let last_of_them = self.recent(now).nth(too_many);
+        last_of_them.map_or(0.0, |asked| asked + WINDOW - now)
+    }
+
+    /// How long to wait for another look so that the budget lasts for the minute, in seconds.
+    fn affordable(&self, now: f64) -> f64 {
+        let used = self.recent(now).count();
+        let Some(left) = self
+            .limit
+            .checked_sub(used)
+            .filter(|&left| left >= self.next_cost)
+        else {
+            return self.soonest(now);
+        };
+        let Some(oldest) = self.recent(now).next() else {
+            return 0.0;
+        };
+        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        let looks = number(left) / number(self.next_cost);
+        // The less is left of the budget, the more evenly it is spread over what is left of the minute.
+        (oldest + WINDOW - now) / looks * number(used) / number(self.limit)
+    }
+
+    fn recent(&self, now: f64) -> impl Iterator<Item = f64> {
+        self.asked
+            .iter()
+            .copied()
+            .filter(move |&asked| asked > now - WINDOW)
+    }
+}
+
+/// A number of requests that is neither none nor absurd.
+fn count(requests: u64) -> usize {
+    usize::try_from(requests).unwrap_or(usize::MAX).clamp(1, 1000)
 }
 
 /// The pause that fits an expected end: long before it, close around it, and less close again once it is overdue.
@@ -169,6 +197,11 @@ mod tests {
         let mut now: f64 = 0.0;
         let mut asked = Vec::new();
         let mut stage_seen = 0;
+        if before.is_some() {
+            // Whoever may ask for durations asks for trigger jobs too, once.
+            pace.spent(Duration::ZERO, 2);
+            asked.extend([0.0, 0.0]);
+        }
         loop {
             asked.push(now);
             // What the server says is what holds half way through the trip.
@@ -242,7 +275,7 @@ mod tests {
         // The budget of a minute is gone.
         assert!(pace.pause(now, Phase::Ending, None, 0.5) >= Duration::from_secs(60));
         // With four pipelines it is not.
-        pace.follows(4);
+        pace.expects(4, 1);
         assert!(pace.pause(now, Phase::Ending, None, 0.5) < Duration::from_secs(30));
         let mut dear = Pace::new();
         // More than the budget at once is let through, and then paid for.
@@ -260,6 +293,10 @@ mod tests {
         };
         assert!(pause(Phase::Idle, 10) < pause(Phase::Idle, 60));
         assert!(pause(Phase::Idle, 3600) <= 15.0);
+        // What has to be looked at again soon waits for the budget too.
+        let soon = Duration::from_secs(1);
+        assert_eq!(quiet.at_least(now, soon), soon);
+        assert!(dear.at_least(now, soon) >= Duration::from_secs(60));
         assert!(Pace::pause_after_trouble(9, 1.0) <= Duration::from_secs(33));
     }
 }

@@ -117,9 +117,31 @@ fn for_a_person(tree: &Tree, policy: &Policy) -> Decision {
     match strictest(waiting.iter().map(|leaf| leaf.job), policy) {
         Action::Fail => Decision::Ended(Verdict::Blocked),
         Action::Wait | Action::Play => Decision::Wait(Phase::Idle),
+        // GitLab calls a pipeline manual while some of its jobs are delayed, being prepared or being cancelled.
+        Action::Ignore if tree.root.jobs.iter().any(moves_by_itself) => Decision::Wait(phase(tree)),
         Action::Ignore if tree.root.failed_jobs().next().is_some() => Decision::Ended(Verdict::Failed),
+        Action::Ignore if tree.root.all_jobs().any(was_canceled) => Decision::Ended(Verdict::Canceled),
         Action::Ignore => Decision::Ended(Verdict::Success),
     }
+}
+
+/// Whether something will become of a job without a person, and whatever becomes of the others.
+fn moves_by_itself(job: &Job) -> bool {
+    matches!(
+        job.status,
+        Status::WaitingForResource
+            | Status::Preparing
+            | Status::WaitingForCallback
+            | Status::Pending
+            | Status::Running
+            | Status::Canceling
+            | Status::Scheduled
+    )
+}
+
+/// Whether a job that the pipeline needs was cancelled.
+fn was_canceled(job: &Job) -> bool {
+    job.status == Status::Canceled && !job.allow_failure
 }
 
 /// What is done when these jobs are all that is waited for. Jobs that the token does not see follow the rule for all,
@@ -197,21 +219,7 @@ pub(crate) fn failure_of(verdict: Verdict, tree: &Tree, policy: &Policy, created
     let failure = match verdict {
         Verdict::Success => return None,
         Verdict::Failed => {
-            let mut failures = tree.failures();
-            if failures.is_empty() {
-                let below = tree
-                    .below
-                    .values()
-                    .filter(|below| below.seen.effective_status() == Status::Failed);
-                failures.extend(below.flat_map(|below| {
-                    below.seen.failed_jobs().map(|job| Leaf {
-                        project: &below.project,
-                        path: &below.path,
-                        job,
-                        is_bridge: false,
-                    })
-                }));
-            }
+            let failures = tree.failures();
             let place = failures.first().map_or(project, |leaf| leaf.project).clone();
             Failure::unsuccessful(format!(
                 "pipeline {id} of {project} failed: {}",
@@ -380,6 +388,12 @@ mod tests {
                 "ignore",
                 Decision::Ended(Verdict::Success),
             ),
+            (
+                &["canceled", "manual"],
+                "ignore",
+                Decision::Ended(Verdict::Canceled),
+            ),
+            (&["scheduled", "manual"], "ignore", Decision::Wait(Phase::Idle)),
             // An optional one holds nothing up, unless there is nothing else.
             (&["success", "manual?"], "fail", Decision::Ended(Verdict::Success)),
             (&["manual?"], "fail", Decision::Ended(Verdict::Blocked)),

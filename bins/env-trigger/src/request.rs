@@ -345,6 +345,8 @@ mod tests {
             assert!(parse_inputs(wrong).is_err(), "{wrong:?} was accepted");
         }
         assert!(parse_variables("a-b=1").is_err());
+        assert!(parse_inputs(&format!("a={}", "x".repeat(VALUE_LIMIT))).is_err());
+        assert!(parse_inputs(&format!("{}=1", "n".repeat(NAME_LIMIT + 1))).is_err());
         for wrong in ["", "short", "with space in it", "with\nnewline"] {
             assert!(parse_key(wrong).is_err(), "{wrong:?} was accepted");
         }

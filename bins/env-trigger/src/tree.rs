@@ -78,6 +78,13 @@ pub(crate) struct Below {
     pub(crate) unreadable: Option<String>,
 }
 
+impl Below {
+    /// Whether it is looked at again.
+    fn is_active(&self) -> bool {
+        self.unreadable.is_none() && !self.seen.effective_status().has_ended()
+    }
+}
+
 /// A pipeline and those it started.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
@@ -148,7 +155,38 @@ impl Tree {
         let mut leaves = Vec::new();
         let mut visited = BTreeSet::from([self.id]);
         self.failures_in(&self.project, "", &self.root, &mut visited, &mut leaves);
+        if leaves.is_empty() {
+            // It went well itself, and one that it did not wait for did not.
+            for (id, below) in &self.below {
+                let has_failed = below.seen.effective_status() == Status::Failed;
+                if has_failed && visited.insert(*id) {
+                    self.failures_in(
+                        &below.project,
+                        &below.path,
+                        &below.seen,
+                        &mut visited,
+                        &mut leaves,
+                    );
+                }
+            }
+        }
         leaves
+    }
+
+    /// How many requests the next look will take.
+    pub(crate) fn requests_a_look(&self) -> u64 {
+        let of = |seen: &Seen| 1 + u64::from(!seen.bridges.is_empty());
+        let below = self
+            .below
+            .values()
+            .filter(|below| below.is_active())
+            .map(|below| of(&below.seen));
+        of(&self.root) + below.sum::<u64>()
+    }
+
+    /// How many pipelines are looked at.
+    pub(crate) fn followed(&self) -> usize {
+        1 + self.below.values().filter(|below| below.is_active()).count()
     }
 
     fn failures_in<'a>(

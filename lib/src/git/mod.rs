@@ -15,6 +15,7 @@
 //!
 //! Deliberately absent: forced pushes, merges and rebases. A lost race is answered by deciding anew on the new tip.
 
+mod ancestry;
 mod checkout;
 mod command;
 pub(crate) mod commit;
@@ -27,6 +28,7 @@ mod remote;
 pub(crate) mod revision;
 mod snapshot;
 
+pub use ancestry::{Ancestry, Lineage};
 pub use checkout::Checkout;
 pub use commit::{Change, Identity, NewCommit};
 pub use files::{Files, check_path};

@@ -238,6 +238,20 @@ impl Client {
         )))
     }
 
+    /// Reads one page of a list, and where the next one is. `first` is the address of the first page.
+    pub(super) async fn read_page<T: DeserializeOwned>(
+        &self,
+        project: &Project,
+        url: Url,
+        first: &Url,
+        object: &str,
+    ) -> Result<(Vec<T>, Option<Url>)> {
+        let request = self.request(Method::GET, url);
+        let response = self.expect_success(request, project, object).await?;
+        let next = next_page(&response, first)?;
+        Ok((document(response).await?, next))
+    }
+
     /// Reads up to so many pages of a list, one at a time, so that no more than one is held as it came. Says whether
     /// there are more.
     pub(super) async fn each_page<T: DeserializeOwned>(

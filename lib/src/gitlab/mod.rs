@@ -10,6 +10,7 @@
 mod artifact;
 mod branch;
 mod client;
+mod deployments;
 mod job;
 mod log;
 mod pipeline;
@@ -20,6 +21,7 @@ mod status;
 
 pub use branch::Branch;
 pub use client::{Client, Token};
+pub use deployments::{Deployable, DeployingPipeline, Deployment, Deployments};
 pub use job::{Bridge, Downstream, Job, JobPipeline, Jobs};
 pub use pipeline::{NewPipeline, NotStarted, Pipeline, Variable};
 pub use project::Project;

@@ -308,7 +308,7 @@ async fn endless() -> Scripted {
     gitlab
 }
 
-async fn until_asked(gitlab: &Scripted, what: &str) {
+pub(crate) async fn until_asked(gitlab: &Scripted, what: &str) {
     let began = Instant::now();
     while gitlab.asked_for(what).is_empty() {
         assert!(began.elapsed() < Duration::from_secs(30), "nobody asked {what}");
