@@ -144,19 +144,25 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
     } in found
     {
         let before = String::from_utf8_lossy(files.get(file).unwrap_or_default()).into_owned();
-        let mut current = kustomization.clone();
         let mut text = before.clone();
+        let mut edited: Option<Kustomization> = None;
         for spec in &wish.specs {
             if wish.where_present && kustomization.find(&spec.name)?.is_none() {
                 continue;
             }
-            let edit = current.set(spec, wish.pin, wish.add)?;
+            if edited.is_none() && text != before {
+                edited = Some(Kustomization::parse(file, text.as_bytes())?);
+            }
+            let edit = edited
+                .as_ref()
+                .unwrap_or(kustomization)
+                .set(spec, wish.pin, wish.add)?;
             if edit.changed() {
                 refuse_held(holds, folder, &edit.new.name)?;
                 refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;
-                current = Kustomization::parse(file, edit.text.as_bytes())?;
+                text.clone_from(&edit.text);
+                edited = None;
             }
-            text.clone_from(&edit.text);
             plan.files.push(FileChange {
                 path: folder.clone(),
                 file: file.clone(),

@@ -84,6 +84,8 @@ pub struct Edit {
     pub old: Option<ImageState>,
     /// What it says now.
     pub new: ImageState,
+    /// What a person should know about it.
+    pub notes: Vec<String>,
 }
 
 impl Edit {
@@ -128,9 +130,7 @@ impl Kustomization {
             soundness::refuse_duplicate_keys(&YamlNode::Mapping(root.clone()), text, file)?;
         }
         // Two readers have to agree on the file: one that knows where things stand, and one that is strict.
-        let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let value: Value =
-            serde_norway::from_str(without_mark).map_err(|error| malformed(file, text, &error))?;
+        let value = value_of(text, file)?;
         if let Some(error) = parsed.positioned_errors().first() {
             let line = error.start_position(text).line;
             return Err(Failure::input(format!("{file}:{line}: {}", error.message)));
@@ -198,10 +198,27 @@ impl Kustomization {
             if !add {
                 return Err(self.unknown(&spec.name));
             }
-            return self.append(&spec.target(None, pin));
+            let target = spec.target(None, pin);
+            let notes = self.check_effect(None, &target)?;
+            return Ok(Edit {
+                notes,
+                ..self.append(&target)?
+            });
         };
+        self.set_entry(index, spec, pin)
+    }
+
+    /// Changes entry `index` as `spec` wishes, whatever name the wish has.
+    ///
+    /// # Errors
+    /// As [`Kustomization::set`].
+    pub(super) fn set_entry(&self, index: usize, spec: &ImageSpec, pin: Pin) -> Result<Edit> {
         let target = spec.target(Some(&self.entries[index].state), pin);
-        self.replace(index, &target)
+        let notes = self.check_effect(Some(index), &target)?;
+        Ok(Edit {
+            notes,
+            ..self.replace(index, &target)?
+        })
     }
 
     /// Makes an entry say exactly what `target` says; the entry is found by `target.name`.
@@ -220,14 +237,25 @@ impl Kustomization {
             .entries
             .iter()
             .map(|entry| entry.state.name.as_str())
+            .filter(|name| !name.is_empty())
             .collect();
         let known = if known.is_empty() {
             "none".to_owned()
         } else {
             known.join(", ")
         };
+        let matching: String = self
+            .entries_that_match(name)
+            .into_iter()
+            .map(|entry| {
+                format!(
+                    "; the name {} on line {} matches it as a regular expression",
+                    entry.state.name, entry.line
+                )
+            })
+            .collect();
         Failure::not_found(format!("{}: no image {name}", self.file))
-            .hint(format!("images here: {known}; --add appends an entry"))
+            .hint(format!("images here: {known}{matching}; --add appends an entry"))
     }
 
     fn position(&self, name: &str) -> Result<Option<usize>> {
@@ -341,6 +369,12 @@ fn marks(text: &str) -> Vec<Mark> {
         at += token.len();
     }
     marks
+}
+
+/// The values in a text, as the strict reader sees them.
+pub(super) fn value_of(text: &str, file: &str) -> Result<Value> {
+    let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_norway::from_str(without_mark).map_err(|error| malformed(file, text, &error))
 }
 
 fn malformed(file: &str, text: &str, error: &serde_norway::Error) -> Failure {

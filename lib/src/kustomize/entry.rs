@@ -24,6 +24,8 @@ pub struct ImageEntry {
     pub line: usize,
     /// What it says.
     pub state: ImageState,
+    /// What is put behind the tag of the manifest, where the entry has neither tag nor digest.
+    pub tag_suffix: Option<String>,
     pub(super) shape: Shape,
 }
 
@@ -168,5 +170,11 @@ pub(super) fn read(node: &YamlNode, value: &Value, text: &str, file: &str) -> Re
         tag: field(NEW_TAG)?,
         digest: field(DIGEST)?,
     };
-    Ok(ImageEntry { line, state, shape })
+    let tag_suffix = field(TAG_SUFFIX)?;
+    Ok(ImageEntry {
+        line,
+        state,
+        tag_suffix,
+        shape,
+    })
 }

@@ -11,11 +11,13 @@
 mod append;
 mod document;
 mod edit;
+mod effect;
 mod entry;
 mod hold;
 mod image;
 mod pattern;
 mod proof;
+mod reference;
 mod scalar;
 mod soundness;
 
@@ -24,3 +26,4 @@ pub use entry::ImageEntry;
 pub use hold::{HOLDS_FOLDER, Hold, HoldSchema, hold_folder, hold_path};
 pub use image::{ImageSpec, ImageState, Pin, check_repository};
 pub use pattern::{Pattern, kustomization_folder};
+pub use reference::Reference;
