@@ -25,6 +25,7 @@ Examples:
   kustomize-bump set --image app --path overlays/prod     (IMAGE_REPOSITORY, IMAGE_TAG and IMAGE_DIGEST from a handoff)
   kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
   kustomize-bump set app@sha256:... web@sha256:... --path 'apps/**/prod' --where-present
+  kustomize-bump set app@sha256:... --path overlays/prod --follow     (in the base, if that decides)
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
@@ -70,6 +71,9 @@ pub(crate) enum Command {
         /// The image: the `name` or `newName` of its entry; all when absent
         #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
         image: Option<String>,
+        /// Follow resources and components, and show each image as it is built and the entry that decides about it
+        #[arg(long, env = "TOWPATH_FOLLOW", hide_env_values = true)]
+        follow: bool,
     },
     /// Take an image back to what ran before, and hold it there
     Rollback {
@@ -146,6 +150,9 @@ pub(crate) struct WishArgs {
         hide_env_values = true
     )]
     pub(crate) where_present: bool,
+    /// Follow resources and components, and set each image in the kustomization that decides about it
+    #[arg(long, env = "TOWPATH_FOLLOW", hide_env_values = true)]
+    pub(crate) follow: bool,
     /// Refuse (exit 6) unless the images are at this digest now
     #[arg(
         long,

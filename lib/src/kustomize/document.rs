@@ -212,7 +212,7 @@ impl Kustomization {
     ///
     /// # Errors
     /// As [`Kustomization::set`].
-    pub(super) fn set_entry(&self, index: usize, spec: &ImageSpec, pin: Pin) -> Result<Edit> {
+    pub fn set_entry(&self, index: usize, spec: &ImageSpec, pin: Pin) -> Result<Edit> {
         let target = spec.target(Some(&self.entries[index].state), pin);
         let notes = self.check_effect(Some(index), &target)?;
         Ok(Edit {

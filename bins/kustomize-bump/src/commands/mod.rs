@@ -6,7 +6,7 @@ mod release;
 mod rollback;
 mod set;
 
-pub(crate) use get::get;
+pub(crate) use get::{get, get_followed};
 pub(crate) use history::history;
 pub(crate) use release::release;
 pub(crate) use rollback::roll_back;
@@ -16,8 +16,9 @@ use std::collections::BTreeSet;
 
 use towpath::failure::{Failure, Result};
 use towpath::git::Files;
-use towpath::kustomize::{Pattern, file_candidates};
+use towpath::kustomize::{Pattern, Sources, file_candidates};
 
+use crate::follow::Followed;
 use crate::plan::{self, Found};
 use crate::report::Place;
 use crate::rollback::{self as way_back, Step};
@@ -28,8 +29,8 @@ async fn look_back(tree: &Tree<'_>, file: &str, image: &str) -> Result<(Vec<Step
     Ok((way_back::steps(&history, file, image), history.complete))
 }
 
-/// Reads the kustomizations at the paths, and those that patterns name.
-async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> {
+/// The folders that paths and patterns name, each once, and the files that may hold their kustomizations.
+async fn folders(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<String>, Vec<String>)> {
     let mut folders: Vec<String> = Vec::new();
     let mut candidates: BTreeSet<String> = BTreeSet::new();
     for path in paths {
@@ -57,12 +58,35 @@ async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> 
     }
     let mut seen = BTreeSet::new();
     folders.retain(|folder| seen.insert(folder.clone()));
-    let files = tree.read(&candidates.into_iter().collect::<Vec<_>>()).await?;
+    Ok((folders, candidates.into_iter().collect()))
+}
+
+/// Reads the kustomizations at the paths, and those that patterns name.
+async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> {
+    let (folders, candidates) = folders(tree, paths).await?;
+    let files = tree.read(&candidates).await?;
     let found = folders
         .iter()
         .map(|path| plan::find(&files, path))
         .collect::<Result<_>>()?;
     Ok((found, files))
+}
+
+/// Reads everything that the builds of the paths take in, as far as it is in the repository.
+async fn follow(tree: &Tree<'_>, paths: &[String]) -> Result<Followed> {
+    let (folders, _) = folders(tree, paths).await?;
+    let mut sources = Sources::default();
+    loop {
+        let (followed, needs) = Followed::of(&folders, sources)?;
+        if needs.is_empty() {
+            return Ok(followed);
+        }
+        sources = followed.sources;
+        let files = tree.read(&needs).await?;
+        for path in &needs {
+            sources.learn(path, files.get(path))?;
+        }
+    }
 }
 
 fn one(mut found: Vec<Found>) -> Result<Found> {

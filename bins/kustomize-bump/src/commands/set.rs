@@ -5,7 +5,7 @@ use towpath::failure::Result;
 use towpath::git::Decision;
 use towpath::handoff::Handoff;
 
-use super::{look, paths_from_root, place_of};
+use super::{follow, look, paths_from_root, place_of};
 use crate::args::{PlaceArgs, WishArgs, WriteArgs};
 use crate::message::Author;
 use crate::plan::{self, SetPlan, Wish};
@@ -73,6 +73,11 @@ pub(crate) async fn show(place: &PlaceArgs, arguments: &WishArgs, run: &Run) -> 
 }
 
 async fn decide_set(tree: &Tree<'_>, paths: &[String], wish: &Wish) -> Result<SetPlan> {
+    if wish.follow {
+        let followed = follow(tree, paths).await?;
+        let holds = tree.read(&followed.hold_files(wish)).await?;
+        return crate::follow::set(&followed, &holds, wish);
+    }
     let (found, files) = look(tree, paths).await?;
     let holds = tree.read(&wish.hold_files(&found)?).await?;
     plan::set(&found, &files, &holds, wish)
@@ -90,6 +95,9 @@ fn set_report(
         .iter()
         .map(|(file, before, after)| diff::unified(file, before, after))
         .collect();
+    for note in &plan.notes {
+        towpath::cli::note(note);
+    }
     SetReport {
         changed: plan.files.iter().any(|file| file.changed),
         dry_run,
@@ -97,6 +105,7 @@ fn set_report(
         commit,
         attempts,
         files: plan.files,
+        notes: plan.notes,
         diff,
     }
 }
@@ -107,6 +116,7 @@ fn wish(arguments: &WishArgs) -> Result<Wish> {
         pin: arguments.pin.into(),
         add: arguments.add,
         where_present: arguments.where_present,
+        follow: arguments.follow,
         expect_current: arguments.expect_current.clone(),
     })
 }
