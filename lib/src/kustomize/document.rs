@@ -323,18 +323,22 @@ impl Kustomization {
         };
         match (images, &value) {
             (YamlNode::Sequence(sequence), Value::Sequence(values)) => {
-                let nodes: Vec<YamlNode> = sequence.values().collect();
-                if nodes.len() != values.len() {
+                if sequence.values().count() != values.len() {
                     return wrong("a list that cannot be followed");
                 }
-                let items = nodes.iter().map(entry::span).collect();
-                let entries: Result<Vec<_>> = nodes
-                    .iter()
-                    .zip(values)
-                    .map(|(node, value)| entry::read(node, value, &self.text, &self.file))
-                    .collect();
+                // Lines are counted once for all entries, and no node is held longer than it takes to read it: both
+                // would take time that grows with the square of a list's length.
+                let breaks: Vec<usize> = self.text.match_indices('\n').map(|(at, _)| at).collect();
+                let mut items = Vec::with_capacity(values.len());
+                let mut entries = Vec::with_capacity(values.len());
+                for (node, value) in sequence.values().zip(values) {
+                    let item = entry::span(&node);
+                    let line = breaks.partition_point(|at| *at < item.start) + 1;
+                    entries.push(entry::read(&node, value, &self.text, &self.file, line)?);
+                    items.push(item);
+                }
                 let flow = sequence.is_flow_style();
-                self.entries = entries?;
+                self.entries = entries;
                 self.images = Images::Sequence { flow, span, items };
                 Ok(())
             }

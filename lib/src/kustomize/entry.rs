@@ -113,12 +113,17 @@ pub(super) fn fields(mapping: &Mapping, text: &str) -> Vec<Field> {
         .collect()
 }
 
-/// Reads entry `index` from its node and from its value with all aliases resolved.
+/// Reads the entry that begins on `line` from its node and from its value with all aliases resolved.
 ///
 /// # Errors
 /// Input (exit 3) naming file and line.
-pub(super) fn read(node: &YamlNode, value: &Value, text: &str, file: &str) -> Result<ImageEntry> {
-    let line = line_of(text, span(node).start);
+pub(super) fn read(
+    node: &YamlNode,
+    value: &Value,
+    text: &str,
+    file: &str,
+    line: usize,
+) -> Result<ImageEntry> {
     let mut merged = value.clone();
     let Value::Mapping(mapping) = &mut merged else {
         return Err(

@@ -18,6 +18,7 @@ mod hold;
 mod image;
 mod pattern;
 mod proof;
+pub mod properties;
 mod reference;
 mod scalar;
 mod soundness;
