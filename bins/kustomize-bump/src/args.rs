@@ -1,34 +1,44 @@
 //! The command line.
 
+mod back;
+mod order;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
-use towpath::git::check_path;
-use towpath::kustomize::{ImageSpec, Pattern, Pin};
+use towpath::kustomize::{ImageSpec, Pin};
 use towpath::oci::Digest;
+
+pub(crate) use self::back::{CheckArgs, HoldArgs, ImagesArgs, OneImageArgs, RollbackArgs};
+pub(crate) use self::order::{OrderArgs, OrderChoice};
+pub(crate) use crate::place::PlaceArgs;
 
 const EXAMPLES: &str = "\
 Where:
-  With --repo the change is committed and pushed without a work tree. With --checkout files are edited in a folder and
-  committing is left to you (or --commit). With neither, a GitLab job works on its own project, and a person on the
-  current folder.
+  With --repo the change is committed and pushed without a work tree. With --project it goes to a project of GitLab,
+  by its API or by git (--via). With --checkout files are edited in a folder and committing is left to you (or --commit).
+  With none, a GitLab job works on its own project, and a person on the current folder.
 
 Tokens:
-  TOWPATH_GIT_TOKEN (or --token-file) is used for --repo over https. Without it a job uses CI_JOB_TOKEN for
-  repositories on its own GitLab; GitLab starts no pipeline for such a push. By hand, git's own helpers and keys work.
+  TOWPATH_GIT_TOKEN (or --token-file) is used for --repo over https and for --project; for --project also
+  TOWPATH_GITLAB_TOKEN. Without it a job uses CI_JOB_TOKEN for repositories on its own GitLab, by git; GitLab starts no
+  pipeline for such a push. By hand, git's own helpers and keys work.
 
 Examples:
   kustomize-bump set app=registry.example.com/team/app:1.4.0@sha256:... --path overlays/prod \\
       --repo https://gitlab.example.com/env/shop.git --branch main
   kustomize-bump set --image app --path overlays/prod     (IMAGE_REPOSITORY, IMAGE_TAG and IMAGE_DIGEST from a handoff)
+  kustomize-bump set app@sha256:... --path overlays/prod --project env/shop --via api
   kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
   kustomize-bump set app@sha256:... web@sha256:... --path 'apps/**/prod' --where-present
   kustomize-bump set app@sha256:... --path overlays/prod --follow     (in the base, if that decides)
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
+  kustomize-bump rollback --path overlays/prod,overlays/eu --image app,worker --to 2 --offline
+  kustomize-bump hold --path overlays/prod --image app --reason 'sale until Monday'
   kustomize-bump release --path overlays/prod --image app";
 
 /// Sets images in kustomizations of an environment repository, takes them back, and holds them there
@@ -59,6 +69,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         wish: WishArgs,
         #[command(flatten)]
+        order: OrderArgs,
+        #[command(flatten)]
         write: WriteArgs,
     },
     /// Show what `set` would change, and change nothing
@@ -75,17 +87,24 @@ pub(crate) enum Command {
         #[arg(long, env = "TOWPATH_FOLLOW", hide_env_values = true)]
         follow: bool,
     },
-    /// Take an image back to what ran before, and hold it there
+    /// Take images back to what ran before, and hold them there
     Rollback {
         #[command(flatten)]
         rollback: RollbackArgs,
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Release the hold on an image
+    /// Hold images where they are: later changes are refused until `release`
+    Hold {
+        #[command(flatten)]
+        hold: HoldArgs,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Release the hold on images
     Release {
         #[command(flatten)]
-        image: OneImageArgs,
+        images: ImagesArgs,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -97,14 +116,6 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
         limit: u16,
     },
-}
-
-/// Which image, for commands that act on one.
-#[derive(clap::Args, Debug)]
-pub(crate) struct OneImageArgs {
-    /// The image: the `name` or `newName` of its entry
-    #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
-    pub(crate) image: String,
 }
 
 /// Which images, and what they are to be.
@@ -200,36 +211,6 @@ impl WishArgs {
     }
 }
 
-/// How far to take an image back, and why.
-#[derive(clap::Args, Debug)]
-pub(crate) struct RollbackArgs {
-    #[command(flatten)]
-    pub(crate) image: OneImageArgs,
-    /// Where to: a digest, a commit from `history`, or how many deployments before the one that fails
-    #[arg(
-        long,
-        value_name = "DIGEST|COMMIT|N",
-        env = "TOWPATH_ROLLBACK_TO",
-        default_value = "1",
-        hide_env_values = true
-    )]
-    pub(crate) to: String,
-    /// Why, for those who find the hold
-    #[arg(
-        long,
-        env = "TOWPATH_REASON",
-        default_value = "no reason given",
-        hide_env_values = true
-    )]
-    pub(crate) reason: String,
-    /// Act without asking; a job acts without it
-    #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
-    pub(crate) yes: bool,
-    /// Whether this is a job, as GitLab says
-    #[arg(long, env = "CI", hide = true, hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) ci: bool,
-}
-
 /// How a change is committed.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Commit")]
@@ -260,174 +241,15 @@ pub(crate) struct WriteArgs {
     /// The pipeline that does this, for the commit message
     #[arg(long, value_name = "URL", env = "CI_PIPELINE_URL", hide_env_values = true)]
     pub(crate) pipeline: Option<String>,
+    /// The job that does this, by which GitLab's deployments are known again
+    #[arg(long, env = "CI_JOB_URL", hide = true, hide_env_values = true)]
+    pub(crate) job: Option<String>,
     /// Who started the job, as GitLab says
     #[arg(long, env = "GITLAB_USER_NAME", hide = true, hide_env_values = true)]
     pub(crate) gitlab_user_name: Option<String>,
     /// Their e-mail address, as GitLab says
     #[arg(long, env = "GITLAB_USER_EMAIL", hide = true, hide_env_values = true)]
     pub(crate) gitlab_user_email: Option<String>,
-}
-
-/// Which kustomizations, in which repository, and how one gets in.
-#[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Place")]
-pub(crate) struct PlaceArgs {
-    /// Folders of kustomizations (or the files themselves), from the root of the repository or the checkout; `set`,
-    /// `diff` and `get` take patterns too, such as overlays/*, apps/**/prod and {dev,test}
-    #[arg(
-        long = "path",
-        value_name = "DIR",
-        env = "TOWPATH_PATH",
-        value_delimiter = ',',
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) paths: Vec<String>,
-    /// The repository: https, ssh or an absolute path, without credentials
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "TOWPATH_REPO",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) repo: Option<String>,
-    /// Its branch [default: the repository's own default]
-    #[arg(long, env = "TOWPATH_BRANCH", global = true, hide_env_values = true)]
-    pub(crate) branch: Option<String>,
-    /// A folder to work in instead
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "TOWPATH_CHECKOUT",
-        conflicts_with = "repo",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) checkout: Option<PathBuf>,
-    /// A file with the token, instead of TOWPATH_GIT_TOKEN
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "TOWPATH_GIT_TOKEN_FILE",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) token_file: Option<PathBuf>,
-    /// The user that goes with the token
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "TOWPATH_GIT_USER",
-        default_value = "oauth2",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) git_user: String,
-    /// A PEM file with the certificates to trust
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "CI_SERVER_TLS_CA_FILE",
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Allow plain http beyond this machine
-    #[arg(long, env = "TOWPATH_PLAIN_HTTP", global = true, hide_env_values = true)]
-    pub(crate) plain_http: bool,
-    /// The job's own project, as GitLab says
-    #[arg(
-        long,
-        env = "CI_PROJECT_URL",
-        hide = true,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) project_url: Option<String>,
-    /// The default branch of the job's own project, as GitLab says
-    #[arg(
-        long,
-        env = "CI_DEFAULT_BRANCH",
-        hide = true,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) default_branch: Option<String>,
-    /// The job's own GitLab, as it says
-    #[arg(
-        long,
-        env = "CI_SERVER_URL",
-        hide = true,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) server_url: Option<String>,
-}
-
-impl PlaceArgs {
-    /// The paths, normalised.
-    ///
-    /// # Errors
-    /// Usage (exit 2) for none, or one that leads out of the repository.
-    pub(crate) fn paths(&self) -> Result<Vec<String>> {
-        if self.paths.is_empty() {
-            return Err(Failure::usage("no path is given")
-                .hint("pass --path DIR (TOWPATH_PATH), such as --path overlays/prod"));
-        }
-        let mut paths = Vec::new();
-        for path in whole_patterns(&self.paths) {
-            let path = check_path(&path)?;
-            if Pattern::is_one(&path) {
-                Pattern::parse(&path)?;
-            }
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-        }
-        Ok(paths)
-    }
-
-    /// The one path, for commands that act on one.
-    ///
-    /// # Errors
-    /// Usage (exit 2) for none or several.
-    pub(crate) fn path(&self) -> Result<String> {
-        let mut paths = self.paths()?;
-        if paths.len() > 1 {
-            return Err(
-                Failure::usage(format!("{} paths are given where one is needed", paths.len()))
-                    .hint("give a single --path (TOWPATH_PATH)"),
-            );
-        }
-        let path = paths.remove(0);
-        if Pattern::is_one(&path) {
-            return Err(Failure::usage(format!(
-                "the path {path:?} is a pattern where one folder is needed"
-            ))
-            .hint("name the folder itself with --path (TOWPATH_PATH)"));
-        }
-        Ok(path)
-    }
-}
-
-/// The paths between commas, where a comma within braces separates none.
-fn whole_patterns(pieces: &[String]) -> Vec<String> {
-    let open = |path: &str| {
-        let plain = path.replace("\\{", "").replace("\\}", "");
-        plain.matches('{').count() > plain.matches('}').count()
-    };
-    let mut paths: Vec<String> = Vec::new();
-    for piece in pieces {
-        match paths.last_mut() {
-            Some(path) if open(path) => {
-                path.push(',');
-                path.push_str(piece);
-            }
-            _ => paths.push(piece.clone()),
-        }
-    }
-    paths
 }
 
 /// What entries are pinned by.

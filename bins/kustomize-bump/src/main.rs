@@ -6,6 +6,8 @@ mod diff;
 mod follow;
 mod handover;
 mod message;
+mod order;
+mod place;
 mod plan;
 mod report;
 mod rollback;
@@ -23,8 +25,8 @@ fn main() -> ExitCode {
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let place = &args.place;
     let outcome = match &args.command {
-        Command::Set { wish, write } => {
-            run.interruptible("setting images", commands::set(place, wish, write, &run))
+        Command::Set { wish, order, write } => {
+            run.interruptible("setting images", commands::set(place, wish, order, write, &run))
                 .await?
         }
         Command::Diff { wish } => {
@@ -45,8 +47,12 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
             run.interruptible("rolling back", commands::roll_back(place, rollback, write, &run))
                 .await?
         }
-        Command::Release { image, write } => {
-            run.interruptible("releasing the hold", commands::release(place, image, write, &run))
+        Command::Hold { hold, write } => {
+            run.interruptible("holding images", commands::hold(place, hold, write, &run))
+                .await?
+        }
+        Command::Release { images, write } => {
+            run.interruptible("releasing holds", commands::release(place, images, write, &run))
                 .await?
         }
         Command::History { image, limit } => {

@@ -1,16 +1,22 @@
-//! The repository that a command works on: a snapshot of a remote branch, or a folder.
+//! The repository that a command works on: a snapshot of a remote branch, a branch over GitLab's API, or a folder.
 
 use towpath::cli::{Run, secret_variable};
-use towpath::failure::{Failure, Result};
+use towpath::failure::{Failure, Kind, Result};
 use towpath::git::{
-    Access, Checkout, Credentials, Decision, Files, History, Identity, Location, NewCommit, Remote, Snapshot,
+    Access, Checkout, Credentials, Decision, Files, History, Identity, Landed, Location, NewCommit, Remote,
+    Snapshot,
 };
+use towpath::gitlab::{self, Project, Token};
+use towpath::http::{PlainHttp, Settings};
 use towpath::secret::Secret;
 
 use crate::args::{PlaceArgs, WriteArgs};
+use crate::place::{Held, Way};
 
+/// How long GitLab may go on turning requests away by its rate limit.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 /// The user name that GitLab wants with a job token.
-const JOB_TOKEN_USER: &str = "gitlab-ci-token";
+pub(crate) const JOB_TOKEN_USER: &str = "gitlab-ci-token";
 
 /// Where to read and write.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub(crate) enum Source {
         /// Whether the job's own token opens it.
         by_job_token: bool,
     },
+    /// A branch over GitLab's API.
+    Api(Box<gitlab::Branch>),
     /// A folder.
     Checkout(Checkout),
 }
@@ -41,6 +49,8 @@ pub(crate) struct Written<T> {
 pub(crate) enum Tree<'source> {
     /// The tip of a remote branch.
     Snapshot(&'source mut Snapshot),
+    /// A branch over GitLab's API.
+    Api(&'source mut gitlab::Branch),
     /// A folder.
     Checkout(&'source Checkout),
 }
@@ -48,23 +58,42 @@ pub(crate) enum Tree<'source> {
 impl Source {
     /// Opens what the arguments name.
     pub(crate) async fn open(place: &PlaceArgs, run: &Run) -> Result<Self> {
-        let own_project = place
-            .project_url
-            .as_ref()
-            .map(|url| format!("{}.git", url.trim_end_matches('/')));
-        let (address, branch) = match (&place.checkout, &place.repo, &own_project) {
-            (Some(folder), _, _) => return Ok(Source::Checkout(Checkout::open(folder, run.deadline).await?)),
-            (None, Some(repo), _) => (repo, place.branch.as_deref()),
-            // Only the job's own project has the default branch that the job knows.
-            (None, None, Some(own)) => (own, place.branch.as_deref().or(place.default_branch.as_deref())),
-            (None, None, None) => {
-                return Ok(Source::Checkout(
-                    Checkout::open(std::path::Path::new("."), run.deadline).await?,
-                ));
-            }
+        let access = match &place.checkout {
+            Some(_) => None,
+            None => access_token(place)?,
         };
-        let location = Location::parse("--repo (TOWPATH_REPO)", address)?;
-        let (credentials, by_job_token) = credentials(place, &location)?;
+        let held = match &access {
+            Some(_) => Held::Access,
+            None if secret_variable("CI_JOB_TOKEN")?.is_some() => Held::Job,
+            None => Held::Nothing,
+        };
+        match (place.way(held)?, access) {
+            (Way::Checkout(folder), _) => Ok(Source::Checkout(Checkout::open(&folder, run.deadline).await?)),
+            (Way::Git(address), access) => Self::by_git(place, &address, access, run).await,
+            (Way::Api(project), Some(token)) => Self::by_api(place, &project, token, run).await,
+            (Way::ApiElseGit(project, address), Some(token)) => {
+                match (Self::by_api(place, &project, token.clone(), run).await, address) {
+                    (Err(failure), Some(address)) if failure.kind() == Kind::Denied => {
+                        towpath::cli::note(&format!("going by git, since {failure}"));
+                        Self::by_git(place, &address, Some(token), run).await
+                    }
+                    (opened, _) => opened,
+                }
+            }
+            (Way::Api(_) | Way::ApiElseGit(..), None) => {
+                Err(Failure::internal("the API was chosen without a token"))
+            }
+        }
+    }
+
+    async fn by_git(place: &PlaceArgs, address: &str, access: Option<Secret>, run: &Run) -> Result<Self> {
+        let flag = if place.project.is_some() {
+            "--project (TOWPATH_PROJECT)"
+        } else {
+            "--repo (TOWPATH_REPO)"
+        };
+        let location = Location::parse(flag, address)?;
+        let (credentials, by_job_token) = credentials(place, &location, access)?;
         let access = Access {
             credentials,
             ca_file: place.ca_file.clone(),
@@ -72,7 +101,7 @@ impl Source {
         };
         let remote = Remote::new(location, access)?;
         let effect = towpath::cli::effect("read", remote.location().to_string());
-        let snapshot = Snapshot::open(remote, branch, run.deadline).await?;
+        let snapshot = Snapshot::open(remote, place.branch_to_open(), run.deadline).await?;
         effect.done(&format!("{} at {}", snapshot.branch(), snapshot.tip()));
         Ok(Source::Remote {
             snapshot: Box::new(snapshot),
@@ -80,10 +109,41 @@ impl Source {
         })
     }
 
+    async fn by_api(place: &PlaceArgs, project: &Project, token: Secret, run: &Run) -> Result<Self> {
+        let mut settings = Settings::new("gitlab");
+        settings.ca_file.clone_from(&place.ca_file);
+        settings.patience = Some(PATIENCE);
+        if place.plain_http {
+            settings.plain_http = PlainHttp::Allowed;
+        }
+        let client = gitlab::Client::new(settings, place.api()?, Token::Access(token), run.deadline)?;
+        let effect = towpath::cli::effect("read", format!("{project} over GitLab's API"));
+        let opened = gitlab::Branch::open(client, project.clone(), place.branch_to_open()).await;
+        match opened {
+            Ok(branch) => {
+                effect.done(&format!("{} at {}", branch.branch(), branch.tip()));
+                Ok(Source::Api(Box::new(branch)))
+            }
+            Err(failure) => {
+                effect.done("refused");
+                Err(failure)
+            }
+        }
+    }
+
+    /// How it is reached, for the report.
+    pub(crate) fn via(&self) -> &'static str {
+        match self {
+            Source::Remote { .. } => "git",
+            Source::Api(_) => "api",
+            Source::Checkout(_) => "checkout",
+        }
+    }
+
     /// A path as it was given, from the root of the repository.
     pub(crate) fn path_from_root(&self, path: &str) -> String {
         match self {
-            Source::Remote { .. } => path.to_owned(),
+            Source::Remote { .. } | Source::Api(_) => path.to_owned(),
             Source::Checkout(checkout) => checkout.path_from_root(path),
         }
     }
@@ -92,6 +152,7 @@ impl Source {
     pub(crate) fn repository(&self) -> String {
         match self {
             Source::Remote { snapshot, .. } => snapshot.remote().location().to_string(),
+            Source::Api(branch) => branch.repository(),
             Source::Checkout(checkout) => checkout.root().display().to_string(),
         }
     }
@@ -100,6 +161,7 @@ impl Source {
     pub(crate) fn branch(&self) -> Option<String> {
         match self {
             Source::Remote { snapshot, .. } => Some(snapshot.branch().to_owned()),
+            Source::Api(branch) => Some(branch.branch().to_owned()),
             Source::Checkout(_) => None,
         }
     }
@@ -108,6 +170,7 @@ impl Source {
     pub(crate) fn tree(&mut self) -> Tree<'_> {
         match self {
             Source::Remote { snapshot, .. } => Tree::Snapshot(snapshot),
+            Source::Api(branch) => Tree::Api(branch),
             Source::Checkout(checkout) => Tree::Checkout(checkout),
         }
     }
@@ -136,11 +199,13 @@ impl Source {
                         Ok(decision)
                     })
                     .await?;
-                Ok(Written {
-                    commit: landed.commit,
-                    outcome: landed.outcome,
-                    attempts: landed.attempts,
-                })
+                Ok(landed.into())
+            }
+            Source::Api(branch) => {
+                let landed = branch
+                    .land(async |branch| decide(Tree::Api(branch)).await)
+                    .await?;
+                Ok(landed.into())
             }
             Source::Checkout(checkout) => {
                 let decision = decide(Tree::Checkout(checkout)).await?;
@@ -161,6 +226,16 @@ impl Source {
     }
 }
 
+impl<T> From<Landed<T>> for Written<T> {
+    fn from(landed: Landed<T>) -> Self {
+        Written {
+            commit: landed.commit,
+            outcome: landed.outcome,
+            attempts: landed.attempts,
+        }
+    }
+}
+
 fn write_files(checkout: &Checkout, commit: &NewCommit) -> Result<()> {
     let names: Vec<&str> = commit.changes.iter().map(|change| change.path.as_str()).collect();
     let effect = towpath::cli::effect("write", names.join(" "));
@@ -174,6 +249,7 @@ impl Tree<'_> {
     pub(crate) async fn read(&self, paths: &[String]) -> Result<Files> {
         match self {
             Tree::Snapshot(snapshot) => snapshot.read(paths).await,
+            Tree::Api(branch) => branch.read(paths).await,
             Tree::Checkout(checkout) => checkout.read(paths),
         }
     }
@@ -182,6 +258,7 @@ impl Tree<'_> {
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
         match self {
             Tree::Snapshot(snapshot) => snapshot.list(folder).await,
+            Tree::Api(branch) => branch.list(folder).await,
             Tree::Checkout(checkout) => checkout.list(folder),
         }
     }
@@ -190,7 +267,28 @@ impl Tree<'_> {
     pub(crate) async fn history(&self, path: &str) -> Result<History> {
         match self {
             Tree::Snapshot(snapshot) => snapshot.history(path).await,
+            Tree::Api(branch) => branch.history(path).await,
             Tree::Checkout(checkout) => checkout.history(path).await,
+        }
+    }
+
+    /// The commits whose names begin like this, as far as they are here.
+    pub(crate) async fn commits(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut commits = match self {
+            Tree::Snapshot(snapshot) => snapshot.commits().await?,
+            Tree::Api(branch) => return Ok(branch.commit(prefix).await?.into_iter().collect()),
+            Tree::Checkout(checkout) => checkout.commits().await?,
+        };
+        commits.retain(|commit| commit.starts_with(prefix));
+        Ok(commits)
+    }
+
+    /// What a file held after a commit that is here; none where it was not there.
+    pub(crate) async fn content_at(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Tree::Snapshot(snapshot) => snapshot.content_at(commit, path).await,
+            Tree::Api(branch) => branch.content_at(commit, path).await,
+            Tree::Checkout(checkout) => checkout.content_at(commit, path).await,
         }
     }
 
@@ -198,21 +296,33 @@ impl Tree<'_> {
     pub(crate) async fn deepen(&mut self) -> Result<bool> {
         match self {
             Tree::Snapshot(snapshot) => snapshot.deepen().await,
+            Tree::Api(branch) => branch.deepen().await,
             Tree::Checkout(_) => Ok(false),
         }
     }
 }
 
-/// The token for HTTP, and whether it is the job's own.
-fn credentials(place: &PlaceArgs, location: &Location) -> Result<(Option<Credentials>, bool)> {
+/// The access token that was given.
+pub(crate) fn access_token(place: &PlaceArgs) -> Result<Option<Secret>> {
+    if let Some(path) = &place.token_file {
+        return Secret::from_file(path, "git token").map(Some);
+    }
+    match secret_variable("TOWPATH_GIT_TOKEN")? {
+        None if place.project.is_some() => secret_variable("TOWPATH_GITLAB_TOKEN"),
+        token => Ok(token),
+    }
+}
+
+/// The token for git over HTTP, and whether it is the job's own.
+fn credentials(
+    place: &PlaceArgs,
+    location: &Location,
+    access: Option<Secret>,
+) -> Result<(Option<Credentials>, bool)> {
     let Location::Http(url) = location else {
         return Ok((None, false));
     };
-    let given = match &place.token_file {
-        Some(path) => Some(Secret::from_file(path, "git token")?),
-        None => secret_variable("TOWPATH_GIT_TOKEN")?,
-    };
-    if let Some(token) = given {
+    if let Some(token) = access {
         return Ok((Some(Credentials::new(&place.git_user, token)?), false));
     }
     // The job's token is for the job's own GitLab: another host must not even be offered it.
@@ -234,11 +344,12 @@ pub(crate) async fn identity(write: &WriteArgs, source: &Source, run: &Run) -> R
     if let (Some(name), Some(email)) = (name, email) {
         return Identity::new(name, email);
     }
-    let folder = match source {
-        Source::Checkout(checkout) => checkout.root(),
-        Source::Remote { snapshot, .. } => snapshot.folder(),
+    let configured = match source {
+        Source::Checkout(checkout) => Identity::configured(checkout.root(), run.deadline).await?,
+        Source::Remote { snapshot, .. } => Identity::configured(snapshot.folder(), run.deadline).await?,
+        // There need not be a git here; GitLab knows who the token is.
+        Source::Api(branch) => Some(branch.identity().await?),
     };
-    let configured = Identity::configured(folder, run.deadline).await?;
     let missing = || {
         Failure::usage("nobody is named as the author of the commit")
             .hint("pass --author and --author-email (TOWPATH_GIT_AUTHOR, TOWPATH_GIT_AUTHOR_EMAIL)")
@@ -253,10 +364,15 @@ pub(crate) async fn identity(write: &WriteArgs, source: &Source, run: &Run) -> R
     }
 }
 
+/// Who it is when nothing is committed.
+pub(crate) fn nobody() -> Result<Identity> {
+    Identity::new("nobody", "nobody@localhost")
+}
+
 /// Who commits, where we do. Files that are edited in a checkout for somebody else to commit need no name.
 pub(crate) async fn committer(write: &WriteArgs, source: &Source, run: &Run) -> Result<Identity> {
     match source {
-        Source::Checkout(_) if !write.commit => Identity::new("nobody", "nobody@localhost"),
+        Source::Checkout(_) if !write.commit => nobody(),
         _ => identity(write, source, run).await,
     }
 }

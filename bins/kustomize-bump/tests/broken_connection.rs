@@ -104,6 +104,6 @@ async fn a_server_that_stays_broken_is_given_up() {
     let address = proxy(upstream, Cut::Before, usize::MAX).await;
     let url = format!("http://{address}/env/shop.git");
     let ended = world.bump(&["set", &format!("app@{B}"), "--repo", &url]).await;
-    ended.refused(7, "failed 6 times");
+    ended.refused(7, "failed 10 times in a row");
     assert_eq!(world.commits().await, 1);
 }

@@ -10,7 +10,17 @@ mod world;
 
 use std::os::unix::fs::PermissionsExt;
 
-use world::{A, B, C, World, digest};
+use world::{A, B, C, Way, World, both_ways, digest};
+
+both_ways!(
+    an_image_is_set_committed_and_pushed_once,
+    a_handoff_alone_is_enough,
+    several_images_and_paths_make_one_commit,
+    guards_have_their_exit_codes,
+    concurrent_changes_of_one_repository_all_land_once,
+    concurrent_runs_of_one_change_land_once,
+    a_token_that_may_not_push_is_denied,
+);
 
 const PROD: &str = "overlays/prod/kustomization.yaml";
 
@@ -18,9 +28,8 @@ fn prod(digest: &str) -> String {
     format!("# shop\nimages:\n- name: app  # front\n  newTag: v1\n  digest: {digest}\n- name: api\n")
 }
 
-#[tokio::test]
-async fn an_image_is_set_committed_and_pushed_once() {
-    let world = World::with(&[(PROD, &prod(A)), ("README.md", "hello\n")]).await;
+async fn an_image_is_set_committed_and_pushed_once(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(A)), ("README.md", "hello\n")]).await;
     let source = [
         ("SOURCE_PROJECT", "team/app"),
         ("SOURCE_COMMIT", "0123456789abcdef0123456789abcdef01234567"),
@@ -39,6 +48,7 @@ async fn an_image_is_set_committed_and_pushed_once() {
     assert_eq!(report["schema"], "towpath.kustomize-bump/1");
     assert_eq!(report["changed"], true);
     assert_eq!(report["branch"], "main");
+    assert_eq!(report["via"], if way == Way::Git { "git" } else { "api" });
     assert_eq!(report["files"][0]["old"]["digest"], A);
     assert_eq!(report["files"][0]["new"]["tag"], "v2");
     assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
@@ -46,12 +56,12 @@ async fn an_image_is_set_committed_and_pushed_once() {
     assert_eq!(world.file("README.md").await, "hello\n");
     assert_eq!(
         world
-            .git(&["log", "-1", "--format=%an <%ae> %cn%n%B", "main"])
+            .git(&["log", "-1", "--format=%an <%ae>%n%B", "main"])
             .await
             .unwrap()
             .trim(),
         format!(
-            "Ada <ada@example.com> Ada\nSet app to v2 in overlays/prod\n\n{PROD}: app:v1@{A} -> app:v2@{B}\n\n\
+            "Ada <ada@example.com>\nSet app to v2 in overlays/prod\n\n{PROD}: app:v1@{A} -> app:v2@{B}\n\n\
              Towpath-Action: set\nTowpath-Image: app\nTowpath-Digest: {B}\nTowpath-Source-Project: team/app\n\
              Towpath-Source-Commit: 0123456789abcdef0123456789abcdef01234567\n\
              Towpath-Pipeline: https://gitlab.example.com/team/app/-/pipelines/7\n\
@@ -68,9 +78,8 @@ async fn an_image_is_set_committed_and_pushed_once() {
     assert_eq!(world.commits().await, 2);
 }
 
-#[tokio::test]
-async fn a_handoff_alone_is_enough() {
-    let world = World::with(&[(PROD, &prod(A))]).await;
+async fn a_handoff_alone_is_enough(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(A))]).await;
     let handoff = [
         ("TOWPATH_IMAGE", "app"),
         ("IMAGE_REPOSITORY", "registry.example.com:5000/team/app"),
@@ -101,13 +110,15 @@ async fn a_handoff_alone_is_enough() {
     ended.refused(2, "the variable IMAGE_DIGEST is set but empty");
 }
 
-#[tokio::test]
-async fn several_images_and_paths_make_one_commit() {
-    let world = World::with(&[
-        (PROD, &prod(A)),
-        ("overlays/test/kustomization.yml", &prod(A)),
-        ("Kustomization", &prod(A)),
-    ])
+async fn several_images_and_paths_make_one_commit(way: Way) {
+    let world = World::over(
+        way,
+        &[
+            (PROD, &prod(A)),
+            ("overlays/test/kustomization.yml", &prod(A)),
+            ("Kustomization", &prod(A)),
+        ],
+    )
     .await;
     let (app, api) = (format!("app:v1@{B}"), format!("api@{C}"));
     let paths = "overlays/prod,overlays/test/,.";
@@ -134,9 +145,8 @@ async fn several_images_and_paths_make_one_commit() {
     }
 }
 
-#[tokio::test]
-async fn guards_and_mistakes_have_their_exit_codes() {
-    let world = World::with(&[(PROD, &prod(A))]).await;
+async fn guards_have_their_exit_codes(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(A))]).await;
     let image = format!("app:v1@{B}");
     let with = async |arguments: &[&str]| world.bump(&[&["set", &image], arguments].concat()).await;
     with(&["--expect-current", C])
@@ -148,9 +158,12 @@ async fn guards_and_mistakes_have_their_exit_codes() {
     with(&["--path", "../x"])
         .await
         .refused(2, "leads out of the repository");
-    with(&["--branch", "none"]).await.refused(5, "has no branch none");
-    with(&["--branch", "--upload-pack=x"]).await.refused(2, "");
-    with(&["--checkout", "."]).await.refused(2, "cannot be used with");
+    let branch = if way == Way::Git {
+        "has no branch none"
+    } else {
+        "the branch none of env/shop is not there"
+    };
+    with(&["--branch", "none"]).await.refused(5, branch);
     world
         .bump(&["set", "other@sha256:12"])
         .await
@@ -160,15 +173,39 @@ async fn guards_and_mistakes_have_their_exit_codes() {
         .await
         .refused(5, "no image other");
     world.bump(&["set"]).await.refused(2, "no image is given");
+    let words = if way == Way::Git {
+        "refuses the token"
+    } else {
+        "GitLab refuses env/shop (401)"
+    };
+    let by_api = [
+        ("TOWPATH_GIT_TOKEN", "wrong-token-1234"),
+        ("TOWPATH_VIA", if way == Way::Api { "api" } else { "git" }),
+    ];
+    world.bump_with(&by_api, &["set", &image]).await.refused(4, words);
+    assert_eq!(world.commits().await, 1);
+    with(&["--expect-current", A]).await.report();
+    // Already so, whatever was expected: a rerun is no conflict.
+    assert_eq!(with(&["--expect-current", A]).await.report()["changed"], false);
+}
 
+#[tokio::test]
+async fn mistakes_about_the_place_have_their_exit_codes() {
+    let world = World::with(&[(PROD, &prod(A))]).await;
+    let image = format!("app:v1@{B}");
+    let with = async |arguments: &[&str]| world.bump(&[&["set", &image], arguments].concat()).await;
+    with(&["--branch", "--upload-pack=x"]).await.refused(2, "");
+    with(&["--checkout", "."]).await.refused(2, "cannot be used with");
+    with(&["--project", "env/shop"])
+        .await
+        .refused(2, "cannot be used with");
+    with(&["--via", "api"])
+        .await
+        .refused(2, "--via api goes to a project");
     let elsewhere = world.gitlab.clone_url("env/none");
     with(&["--repo", &elsewhere])
         .await
         .refused(5, "there is no repository");
-    world
-        .bump_with(&[("TOWPATH_GIT_TOKEN", "wrong-token-1234")], &["set", &image])
-        .await
-        .refused(4, "refuses the token");
     world
         .bump_with(&[("TOWPATH_GIT_TOKEN", "")], &["set", &image])
         .await
@@ -183,33 +220,35 @@ async fn guards_and_mistakes_have_their_exit_codes() {
         .await
         .refused(2, "carries credentials");
     assert_eq!(world.commits().await, 1);
-    with(&["--expect-current", A]).await.report();
-    // Already so, whatever was expected: a rerun is no conflict.
-    assert_eq!(with(&["--expect-current", A]).await.report()["changed"], false);
 }
 
-#[tokio::test]
-async fn a_token_that_may_not_push_is_denied() {
-    let world = World::with(&[(PROD, &prod(A))]).await;
-    let image = format!("app:v1@{B}");
+async fn a_token_that_may_not_push_is_denied(way: Way) {
     use towpath_sandbox::gitlab::{Role, Scope};
-    let reader = world
-        .gitlab
-        .project_access_token(world.project, Role::Developer, &[Scope::ReadRepository])
-        .unwrap();
+    let world = World::over(way, &[(PROD, &prod(A))]).await;
+    let image = format!("app:v1@{B}");
+    let (reads, writes, words) = match way {
+        Way::Git => (Scope::ReadRepository, Scope::WriteRepository, "refuses the token"),
+        Way::Api => (Scope::ReadApi, Scope::Api, "insufficient_scope"),
+    };
+    let token = |role, scope| {
+        let made = world.gitlab.project_access_token(world.project, role, &[scope]);
+        made.unwrap()
+    };
+    let reader = token(Role::Developer, reads);
     world
         .bump_with(&[("TOWPATH_GIT_TOKEN", &reader)], &["set", &image])
         .await
-        .refused(4, "refuses the token");
+        .refused(4, words);
     // `main` is protected: a developer's push is turned down by the server's own rule.
-    let developer = world
-        .gitlab
-        .project_access_token(world.project, Role::Developer, &[Scope::WriteRepository])
-        .unwrap();
+    let developer = token(Role::Developer, writes);
+    let words = match way {
+        Way::Git => "does not take a commit on main",
+        Way::Api => "You are not allowed to push into this branch",
+    };
     let ended = world
         .bump_with(&[("TOWPATH_GIT_TOKEN", &developer)], &["set", &image])
         .await;
-    ended.refused(4, "does not take a commit on main");
+    ended.refused(4, words);
     assert_eq!(world.commits().await, 1);
 }
 
@@ -250,13 +289,12 @@ async fn the_address_may_lack_its_ending() {
     assert_eq!(world.file(PROD).await, prod(B));
 }
 
-#[tokio::test]
-async fn concurrent_changes_of_one_repository_all_land_once() {
+async fn concurrent_changes_of_one_repository_all_land_once(way: Way) {
     const JOBS: usize = 8;
     let images: String = (0..JOBS)
         .map(|n| format!("- name: app{n}\n  digest: {A} # {n}\n"))
         .collect();
-    let world = World::with(&[(PROD, &format!("images:\n{images}"))]).await;
+    let world = World::over(way, &[(PROD, &format!("images:\n{images}"))]).await;
     let specs: Vec<String> = (0..JOBS).map(|n| format!("app{n}@{}", digest(n))).collect();
     let arguments: Vec<[&str; 2]> = specs.iter().map(|spec| ["set", spec.as_str()]).collect();
     let runs = arguments.iter().map(|arguments| world.bump(arguments));
@@ -279,9 +317,8 @@ async fn concurrent_changes_of_one_repository_all_land_once() {
     world.git(&["fsck", "--strict", "--no-dangling"]).await.unwrap();
 }
 
-#[tokio::test]
-async fn concurrent_runs_of_one_change_land_once() {
-    let world = World::with(&[(PROD, &prod(A))]).await;
+async fn concurrent_runs_of_one_change_land_once(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(A))]).await;
     let image = format!("app:v1@{B}");
     let arguments = ["set", image.as_str()];
     let ended = futures_util::future::join_all((0..4).map(|_| world.bump(&arguments))).await;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::command::Runner;
 use super::commit::NewCommit;
 use super::files::Files;
-use super::history::{self, History};
+use super::history;
 use super::remote::check_folder;
+use super::revision::History;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 
@@ -254,6 +255,29 @@ impl Checkout {
             .map_err(|tail| Failure::internal(format!("git cannot read the history of {path}: {tail}")))?;
         history.fill(&contents);
         Ok(history)
+    }
+
+    /// The commits of the branch that is checked out, newest first, as far as they are here.
+    ///
+    /// # Errors
+    /// Usage (exit 2) where there is no repository.
+    pub async fn commits(&self) -> Result<Vec<String>> {
+        self.needs_repository()?;
+        history::commits(&self.runner, "HEAD").await
+    }
+
+    /// What `path` held after a commit that is here; none where it was not there.
+    ///
+    /// # Errors
+    /// Internal (exit 1) when git fails.
+    pub async fn content_at(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(object) = history::object_at(&self.runner, commit, path).await? else {
+            return Ok(None);
+        };
+        let contents = history::contents(&self.runner, std::slice::from_ref(&object)).await?;
+        contents
+            .map(|mut contents| contents.remove(&object))
+            .map_err(|tail| Failure::internal(format!("git cannot read {path} at {commit}: {tail}")))
     }
 
     fn needs_repository(&self) -> Result<()> {

@@ -1,10 +1,7 @@
 //! What a commit holds, and how it is written without a work tree.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use super::command::Runner;
-use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 
 /// A person or job, as author and committer.
@@ -34,27 +31,6 @@ impl Identity {
             name: name.trim().to_owned(),
             email: email.trim().to_owned(),
         })
-    }
-
-    /// The identity that the user configured for git, if there is one.
-    ///
-    /// # Errors
-    /// Usage (exit 2) when git is not there, or when what is configured is malformed.
-    pub async fn configured(folder: &Path, deadline: Deadline) -> Result<Option<Self>> {
-        let runner = Runner::local(folder, deadline);
-        let mut values = Vec::new();
-        for key in ["user.name", "user.email"] {
-            let ended = runner
-                .git("config")
-                .args(["--get", key])
-                .capture(runner.local_deadline())
-                .await?;
-            if !ended.success() {
-                return Ok(None);
-            }
-            values.push(ended.text());
-        }
-        Self::new(&values[0], &values[1]).map(Some)
     }
 
     /// The name.

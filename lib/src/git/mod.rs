@@ -15,19 +15,24 @@
 //!
 //! Deliberately absent: forced pushes, merges and rebases. A lost race is answered by deciding anew on the new tip.
 
+mod ancestry;
 mod checkout;
 mod command;
-mod commit;
-mod files;
+pub(crate) mod commit;
+pub(crate) mod files;
 mod history;
+mod identity;
+pub(crate) mod landing;
 mod race;
 mod remote;
+pub(crate) mod revision;
 mod snapshot;
 
+pub use ancestry::{Ancestry, Lineage};
 pub use checkout::Checkout;
 pub use commit::{Change, Identity, NewCommit};
 pub use files::{Files, check_path};
-pub use history::{History, Revision};
-pub use race::{Decision, Landed};
+pub use landing::{Decision, Landed};
 pub use remote::{Access, Credentials, Location, Remote};
+pub use revision::{History, Revision};
 pub use snapshot::Snapshot;

@@ -1,44 +1,9 @@
 //! Getting a change onto a branch that others push to as well.
 
-use std::time::Duration;
-
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-
-use super::commit::NewCommit;
+use super::landing::{ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pauses};
 use super::remote::Service;
 use super::snapshot::{Pushed, Snapshot};
 use crate::failure::{Failure, Kind, Result};
-
-/// How often a change is decided and pushed at most. Every lost race means that somebody else's change landed, so
-/// this many competitors at one time are survived.
-const ATTEMPTS: u32 = 60;
-/// How often in a row the server itself may turn a push down although the branch did not move.
-const REFUSALS: u32 = 2;
-/// How often the connection may fail.
-const BREAKDOWNS: u32 = 6;
-/// Pauses grow from the first to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
-
-/// What is to be done on the tip that was looked at.
-#[derive(Debug)]
-pub struct Decision<T> {
-    /// What to commit; none when everything is as it should be.
-    pub commit: Option<NewCommit>,
-    /// What the caller wants to know about it.
-    pub outcome: T,
-}
-
-/// A decision that was carried out.
-#[derive(Debug)]
-pub struct Landed<T> {
-    /// The commit that is on the branch now; none when there was nothing to do.
-    pub commit: Option<String>,
-    /// What came with the decision.
-    pub outcome: T,
-    /// How many times it had to be decided.
-    pub attempts: u32,
-}
 
 impl Snapshot {
     /// Decides on the tip, commits and pushes; when somebody else was faster, decides again on the new tip.
@@ -50,19 +15,22 @@ impl Snapshot {
         &mut self,
         mut decide: impl AsyncFnMut(&mut Snapshot) -> Result<Decision<T>>,
     ) -> Result<Landed<T>> {
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
-            .with_factor(1.3)
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut pauses = pauses();
         let (mut refusals, mut breakdowns) = (0, 0);
+        // Commits whose push broke off and that were not on the branch when it was looked at next: a slow server may
+        // still have taken one.
+        let mut adrift: Vec<String> = Vec::new();
         for attempts in 1..=ATTEMPTS {
             let Decision { commit, outcome } = decide(self).await?;
             let Some(commit) = commit else {
+                let mut landed = None;
+                for id in adrift {
+                    if self.has_landed(&id).await? {
+                        landed = Some(id);
+                    }
+                }
                 return Ok(Landed {
-                    commit: None,
+                    commit: landed,
                     outcome,
                     attempts,
                 });
@@ -95,8 +63,10 @@ impl Snapshot {
                         attempts,
                     });
                 }
+                adrift.push(id);
                 continue;
             }
+            breakdowns = 0;
             self.refresh().await?;
             if self.tip() == id {
                 return Ok(Landed {
@@ -148,7 +118,7 @@ impl Snapshot {
             Err(failure) => return Err(failure),
         }
         Err(Failure::unavailable(format!(
-            "pushing to {} failed {BREAKDOWNS} times",
+            "pushing to {} failed {BREAKDOWNS} times in a row",
             self.remote.location()
         ))
         .hint("try again later: a rerun finds out what arrived"))

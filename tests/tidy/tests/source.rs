@@ -88,7 +88,15 @@ fn no_host_of_a_package_registry_is_named() {
 const SYSTEMS: [&str; 7] = ["oci", "vault", "scaleway", "gitlab", "git", "kustomize", "kaniko"];
 
 /// Pure types that may be shared between systems: a path below `crate::`.
-const SHARED: [&str; 3] = ["oci::reference", "oci::digest", "oci::credentials::render"];
+const SHARED: [&str; 7] = [
+    "oci::reference",
+    "oci::digest",
+    "oci::credentials::render",
+    "git::commit",
+    "git::files",
+    "git::landing",
+    "git::revision",
+];
 
 #[test]
 fn no_client_imports_another() {

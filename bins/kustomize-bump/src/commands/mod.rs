@@ -1,14 +1,18 @@
 //! One file a command: the order of its effects. What they share of looking is here.
 
+mod deployed;
 mod get;
 mod history;
-mod release;
+mod hold;
+mod order;
+mod past;
+mod registry;
 mod rollback;
 mod set;
 
 pub(crate) use get::{get, get_followed};
 pub(crate) use history::history;
-pub(crate) use release::release;
+pub(crate) use hold::{hold, release};
 pub(crate) use rollback::roll_back;
 pub(crate) use set::{set, show};
 
@@ -16,17 +20,22 @@ use std::collections::BTreeSet;
 
 use towpath::failure::{Failure, Result};
 use towpath::git::Files;
-use towpath::kustomize::{Pattern, Sources, file_candidates};
+use towpath::kustomize::{Hold, Pattern, Sources, file_candidates, hold_path};
 
 use crate::follow::Followed;
 use crate::plan::{self, Found};
 use crate::report::Place;
-use crate::rollback::{self as way_back, Step};
 use crate::source::{Source, Tree};
 
-async fn look_back(tree: &Tree<'_>, file: &str, image: &str) -> Result<(Vec<Step>, bool)> {
-    let history = tree.history(file).await?;
-    Ok((way_back::steps(&history, file, image), history.complete))
+/// The file of the hold on an image, and the hold where there is one.
+async fn standing_hold(tree: &Tree<'_>, folder: &str, image: &str) -> Result<(String, Option<Hold>)> {
+    let file = hold_path(folder, image);
+    let files = tree.read(std::slice::from_ref(&file)).await?;
+    let hold = files
+        .get(&file)
+        .map(|content| Hold::parse(content, &file))
+        .transpose()?;
+    Ok((file, hold))
 }
 
 /// The folders that paths and patterns name, each once, and the files that may hold their kustomizations.
@@ -116,5 +125,6 @@ fn place_of(source: &Source) -> Place {
     Place {
         repository: source.repository(),
         branch: source.branch(),
+        via: source.via(),
     }
 }

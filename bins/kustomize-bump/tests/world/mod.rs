@@ -24,10 +24,34 @@ pub(crate) fn digest(number: usize) -> String {
     format!("sha256:{number:064x}")
 }
 
+/// How the binary gets to the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Git,
+    Api,
+}
+
+/// Makes one test of a function for each way.
+#[allow(unused_macros, reason = "each test binary uses its own part")]
+macro_rules! both_ways {
+    ($($name:ident),* $(,)?) => {
+        mod by_git {
+            $(#[tokio::test] async fn $name() { super::$name(super::world::Way::Git).await; })*
+        }
+        mod by_api {
+            $(#[tokio::test] async fn $name() { super::$name(super::world::Way::Api).await; })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use both_ways;
+
 pub(crate) struct World {
     pub(crate) gitlab: GitLab,
     pub(crate) project: u64,
+    /// A token for git by the way of git, one for the API by the way of the API.
     pub(crate) token: String,
+    pub(crate) way: Way,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -62,8 +86,13 @@ impl Ended {
 }
 
 impl World {
-    /// An environment repository `env/shop` with these files on `main`.
+    /// An environment repository `env/shop` with these files on `main`, reached by git.
     pub(crate) async fn with(files: &[(&str, &str)]) -> World {
+        World::over(Way::Git, files).await
+    }
+
+    /// The same, reached by this way.
+    pub(crate) async fn over(way: Way, files: &[(&str, &str)]) -> World {
         let folder = tempfile::tempdir().unwrap();
         let path = std::env::var_os("PATH").unwrap();
         // No pipeline runs here, so the program that would run one is never looked for.
@@ -78,13 +107,18 @@ impl World {
             .create_project("env/shop", ProjectSettings::default())
             .await
             .unwrap();
+        let scope = match way {
+            Way::Git => Scope::WriteRepository,
+            Way::Api => Scope::Api,
+        };
         let token = gitlab
-            .project_access_token(project, Role::Maintainer, &[Scope::WriteRepository])
+            .project_access_token(project, Role::Maintainer, &[scope])
             .unwrap();
         let world = World {
             gitlab,
             project,
             token,
+            way,
             folder,
         };
         world.push(files).await;
@@ -113,6 +147,11 @@ impl World {
             ));
         }
         stream.push_str("\n\n");
+        self.import(&stream).await;
+        self.git(&["rev-parse", "main"]).await.unwrap()
+    }
+
+    async fn import(&self, stream: &str) {
         let file = self.folder.path().join("stream");
         std::fs::write(&file, stream).unwrap();
         let status = git(
@@ -124,7 +163,41 @@ impl World {
         .await
         .unwrap();
         assert!(status.success());
-        self.git(&["rev-parse", "main"]).await.unwrap()
+    }
+
+    /// Moves a file on `main`, straight in the bare repository.
+    pub(crate) async fn rename(&self, from: &str, to: &str) {
+        let content = self.file(from).await;
+        let stream = format!(
+            "commit refs/heads/main\ncommitter Test <test@example.com> now\ndata 4\nMove\nfrom refs/heads/main^0\n\
+             D {from}\nM 100644 inline {to}\ndata {}\n{content}\n\n",
+            content.len()
+        );
+        self.import(&stream).await;
+    }
+
+    /// Merges a branch whose changes do not meet those of `main`, as GitLab does.
+    pub(crate) async fn merge(&self, branch: &str) {
+        let merge = ["merge-tree", "--write-tree", "main", branch];
+        let tree = self.git(&merge).await.unwrap();
+        let message = format!("Merge branch '{branch}' into 'main'\n\nSee merge request env/shop!1");
+        let (main, side) = ("refs/heads/main", format!("refs/heads/{branch}"));
+        let commit = [
+            "-c",
+            "user.name=Test",
+            "-c",
+            "user.email=test@example.com",
+            "commit-tree",
+            &tree,
+            "-p",
+            main,
+            "-p",
+            &side,
+            "-m",
+            &message,
+        ];
+        let commit = self.git(&commit).await.unwrap();
+        self.git(&["update-ref", main, &commit]).await.unwrap();
     }
 
     pub(crate) fn repository(&self) -> PathBuf {
@@ -168,8 +241,15 @@ impl World {
     /// The environment that a job would give, with the token.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut environment = scrubbed(self.folder.path());
+        let (url, api) = (self.url(), self.gitlab.api_url());
+        let place = match self.way {
+            Way::Git => [("TOWPATH_REPO", url.as_str()), ("TOWPATH_VIA", "git")],
+            Way::Api => [("TOWPATH_PROJECT", "env/shop"), ("CI_API_V4_URL", api.as_str())],
+        };
+        for (name, value) in place {
+            environment.insert(name.into(), value.into());
+        }
         for (name, value) in [
-            ("TOWPATH_REPO", self.url().as_str()),
             ("TOWPATH_PATH", "overlays/prod"),
             ("TOWPATH_GIT_TOKEN", &self.token),
             ("GITLAB_USER_NAME", "Ada"),

@@ -6,7 +6,7 @@
 //! reads no includes again.
 //!
 //! Not modelled: child pipelines (`trigger:include`), `needs:pipeline` and `needs:project`, `cache`, `services` and
-//! `image` (jobs run on the machine itself), `secrets`, `interruptible`, workflow variables and `workflow:name`.
+//! `image` (jobs run on the machine itself), `secrets`, `interruptible` and workflow variables.
 
 use std::collections::BTreeSet;
 use std::path::Path;

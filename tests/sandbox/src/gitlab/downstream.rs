@@ -1,4 +1,5 @@
-//! `trigger:` jobs: they start a pipeline in another project and, by their strategy, take its result as theirs.
+//! `trigger:` jobs: they start a pipeline in another project and, by their strategy, take its result as theirs: success,
+//! `canceled`, and failure for one that failed or was skipped.
 
 use super::hub::{Hub, Shared};
 use super::pipelines::{self, Draft, plain_variables};
@@ -51,7 +52,13 @@ pub(super) async fn run(hub: &Shared, id: u64) -> Outcome {
         return Outcome::SUCCESS;
     }
     match result(hub, id, pipeline).await {
-        Status::Success | Status::Skipped => Outcome::SUCCESS,
+        Status::Success => Outcome::SUCCESS,
+        Status::Canceled => {
+            if let Some(job) = hub.state().jobs.get_mut(&id) {
+                job.cancel_requested = true;
+            }
+            Outcome::failed("unknown_failure")
+        }
         _ => Outcome::failed("unknown_failure"),
     }
 }

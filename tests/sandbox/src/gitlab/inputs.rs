@@ -93,6 +93,19 @@ pub(super) fn body(content: &str) -> &str {
     split_header(content).map_or(content, |(_, body)| body)
 }
 
+/// What `workflow:name` says, with the inputs' values in place: those that the header has as defaults by now. Variables in
+/// it are left as they are.
+pub(super) fn workflow_name(content: &str) -> Option<String> {
+    let body: Yaml = serde_norway::from_str(body(content)).ok()?;
+    let mut name = body.get("workflow")?.get("name")?.as_str()?.to_owned();
+    let values = checked_inputs(content, &BTreeMap::new()).unwrap_or_default();
+    for (input, value) in values {
+        let value = value.as_str().map_or_else(|| plain(&value), str::to_owned);
+        name = name.replace(&format!("$[[ inputs.{input} ]]"), &value);
+    }
+    Some(name)
+}
+
 /// Splits off a first document that has a `spec:` key.
 fn split_header(content: &str) -> Option<(&str, &str)> {
     let start = match content.strip_prefix("---") {
@@ -250,6 +263,15 @@ mod tests {
             with_inputs("job: {script: x}\n", &BTreeMap::new()).unwrap(),
             "job: {script: x}\n"
         );
+    }
+
+    #[test]
+    fn a_name_takes_its_inputs() {
+        let file = "spec:\n  inputs:\n    key: {default: none}\n    count: {type: number}\n---\nworkflow:\n  name: 'Deploy $[[ inputs.key ]] x $[[ inputs.count ]]'\n";
+        let given = BTreeMap::from([("key".to_owned(), "k1".into()), ("count".to_owned(), 2.into())]);
+        let file = with_inputs(file, &given).unwrap();
+        assert_eq!(workflow_name(&file).as_deref(), Some("Deploy k1 x 2"));
+        assert_eq!(workflow_name("job: {script: x}\n"), None);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
         append(
             hub,
             job.id,
-            &format!("Running with gitlab-runner {} (sandbox)\n", super::VERSION),
+            &format!("Running with gitlab-runner {} (sandbox)\n", hub.settings.version),
         );
         workspace::check_out(hub, &self.project, &self.pipeline.sha, &self.clone).await?;
         let at = self.pipeline.sha.get(..8).unwrap_or_default();
@@ -257,7 +257,6 @@ impl<'a> Run<'a> {
         let (hub, id) = (self.hub, self.job.id);
         hub.state().issue(&self.token, Token::Job { job: id });
         let ended = self.script().await;
-        hub.state().tokens.remove(&self.token);
         let mut outcome = match ended {
             Ok(outcome) => outcome,
             Err(error) => {

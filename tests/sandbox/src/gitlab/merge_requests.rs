@@ -105,7 +105,13 @@ pub(super) async fn merge(hub: &Shared, id: u64, user: u64, message: Option<&str
         &[&target, &source]
     };
     let commit = repository
-        .commit_tree(&tree, parents, message, (&author.name, &author.email))
+        .commit_tree(
+            &tree,
+            parents,
+            message,
+            (&author.name, &author.email),
+            (&author.name, &author.email),
+        )
         .await?;
     repository
         .update_branch(&request.target_branch, &commit, Some(&target))

@@ -10,16 +10,18 @@
 //! pipelines with its refusals (`pipelines`), inputs of pipelines and includes (`inputs`, `includes`); stages,
 //! `needs`, `when`, retries, `resource_group`, manual jobs and cancelling (`scheduler`); precedence of variables
 //! (`variables`); dotenv grammar (`dotenv`); masking (`trace`); the commits API's optimistic lock (`api/commits`);
-//! merge requests with auto-merge (`merge_requests`); deployments; rate limits ([`Limits`]). A push's pipelines come a
-//! moment after the push was accepted, as there.
+//! merge requests with auto-merge (`merge_requests`); deployments; rate limits ([`Limits`]); what differs between
+//! releases ([`Version`]). A push's pipelines come a moment after the push was accepted, as there. Pipelines whose jobs a
+//! test moves (`directed`) and trouble on the way (`trouble`) are for tests of what is hard to bring about.
 //!
 //! Not modelled, besides what those parts name: groups, members and settings as API objects, SSH, LFS, the package
-//! and container registries, schedules, pipeline names, coverage, test reports, job images (every job runs on the
+//! and container registries, schedules, coverage, test reports, job images (every job runs on the
 //! machine itself), the GraphQL API, web pages.
 
 mod api;
 mod config;
 mod deployments;
+mod directed;
 mod dotenv;
 mod downstream;
 mod git_http;
@@ -40,7 +42,9 @@ mod snapshot;
 mod state;
 mod tokens;
 mod trace;
+mod trouble;
 mod variables;
+mod version;
 mod workspace;
 
 use std::path::PathBuf;
@@ -50,20 +54,19 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use self::directed::PlannedJob;
 pub use self::settings::{
     CiVariable, CommandHook, IdTokenSigner, Limits, PipelineRequest, ProjectSettings, Role, Scope, Settings,
-    Visibility,
+    Version, Visibility,
 };
 pub use self::snapshot::{JobSnapshot, PipelineSnapshot};
 pub use self::state::{Source, Status};
+pub use self::trouble::{Asked, Trouble};
 
 use self::hub::Shared;
 use self::pipelines::Draft;
 use self::state::{Project, User, now};
 use self::tokens::{Token, random_token};
-
-/// The version the stand-in claims to be.
-pub(crate) const VERSION: &str = "19.2.0";
 
 /// A running stand-in. Dropping it stops it and kills the jobs that run.
 pub struct GitLab {

@@ -2,7 +2,8 @@
 //!
 //! The refusals are GitLab's and in its order: the ref, the user's permission, the rate limit, the configuration
 //! file, inputs, what the configuration says. A push with a broken configuration leaves a failed pipeline with
-//! `yaml_errors`; a request gets the error as its answer and no pipeline.
+//! `yaml_errors`; a request gets the error as its answer and no pipeline. The limit of pipelines a minute is one of these
+//! errors, and answered like the others: 400 with its sentence, not 429.
 //!
 //! Not modelled: merge request pipelines, schedules, cancelling of redundant pipelines.
 
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{self, Config};
+use super::directed;
 use super::hub::{Hub, Shared};
 use super::inputs;
 use super::job_spec::JobSpec;
@@ -42,15 +44,12 @@ pub(super) enum Refused {
     Base(String),
     /// An error of the configuration, shaped likewise.
     Config(String),
-    /// More pipelines a minute than allowed.
-    Limited,
 }
 
 impl Refused {
     pub(super) fn reason(&self) -> &str {
         match self {
             Refused::Base(reason) | Refused::Config(reason) => reason,
-            Refused::Limited => "Too many pipelines created in the last minute. Try again later.",
         }
     }
 }
@@ -86,6 +85,7 @@ pub(super) async fn create(hub: &Shared, draft: Draft) -> Result<u64, Refused> {
     let content = content.ok_or_else(|| Refused::Base("Missing CI config file".into()))?;
     let content = String::from_utf8_lossy(&content).into_owned();
 
+    let plan = hub.state().plans.get(&draft.project).cloned();
     let (id, iid) = {
         let mut state = hub.state();
         let id = state.next_id("pipeline");
@@ -108,6 +108,8 @@ pub(super) async fn create(hub: &Shared, draft: Draft) -> Result<u64, Refused> {
         user: user.id,
         variables: draft.request.variables,
         stages: Vec::new(),
+        name: None,
+        directed: plan.is_some(),
         source_job: draft.source_job,
         status: Status::Created,
         yaml_errors: None,
@@ -117,7 +119,13 @@ pub(super) async fn create(hub: &Shared, draft: Draft) -> Result<u64, Refused> {
         finished_at: None,
     };
     let read = match inputs::with_inputs(&content, &draft.request.inputs) {
-        Ok(content) => configure(hub, &pipeline, &project, &user, &commit, &content).await,
+        Ok(content) => {
+            pipeline.name = inputs::workflow_name(&content);
+            match &plan {
+                Some(jobs) => Ok((directed::config(jobs), Variables::default())),
+                None => configure(hub, &pipeline, &project, &user, &commit, &content).await,
+            }
+        }
         Err(errors) => Err(anyhow::anyhow!("{}", errors.join(", "))),
     };
     match read {
@@ -172,12 +180,15 @@ fn check_permission(hub: &Hub, project: &Project, draft: &Draft, at: &ResolvedRe
 pub(super) const PAYLOAD: &str = "TRIGGER_PAYLOAD";
 
 fn count(hub: &Hub, draft: &Draft, at: &ResolvedRef) -> Result<(), Refused> {
-    let limit = hub.settings.limits.pipelines_per_minute;
+    if draft.source == Source::ParentPipeline {
+        return Ok(());
+    }
+    let limits = &hub.settings.limits;
     let what = format!("pipelines:{}:{}:{}", draft.project, draft.user, at.sha);
     hub.state()
-        .count_event(what, limit)
+        .count_event(what, limits.pipelines_per_minute, limits.minute)
         .map(drop)
-        .map_err(|_| Refused::Limited)
+        .map_err(|_| Refused::Base("Too many pipelines created in the last minute. Try again later.".into()))
 }
 
 /// Expands the configuration in a clone of its own, with the user's right to read what it includes.

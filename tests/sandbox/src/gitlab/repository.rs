@@ -58,6 +58,13 @@ pub(super) enum RefProblem {
     Ambiguous,
 }
 
+/// Which parents a log follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Along {
+    AllParents,
+    FirstParents,
+}
+
 const COMMIT_FORMAT: &str = "--format=%H%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B%x00%x01";
 
 impl Repository<'_> {
@@ -207,16 +214,25 @@ impl Repository<'_> {
         limit: usize,
         skip: usize,
     ) -> anyhow::Result<Vec<Commit>> {
+        self.log_along(Along::AllParents, revision, path, limit, skip)
+            .await
+    }
+
+    /// Commits along some of the parents, newest first.
+    pub(super) async fn log_along(
+        &self,
+        along: Along,
+        revision: &str,
+        path: Option<&str>,
+        limit: usize,
+        skip: usize,
+    ) -> anyhow::Result<Vec<Commit>> {
         let (limit, skip) = (format!("--max-count={limit}"), format!("--skip={skip}"));
-        let mut arguments = vec![
-            "log",
-            COMMIT_FORMAT,
-            &limit,
-            &skip,
-            "--end-of-options",
-            revision,
-            "--",
-        ];
+        let mut arguments = vec!["log", COMMIT_FORMAT, &limit, &skip];
+        if along == Along::FirstParents {
+            arguments.push("--first-parent");
+        }
+        arguments.extend(["--end-of-options", revision, "--"]);
         arguments.extend(path);
         Ok(commits(&self.git(&arguments).await?))
     }
@@ -234,6 +250,7 @@ impl Repository<'_> {
         parents: &[&str],
         message: &str,
         author: (&str, &str),
+        committer: (&str, &str),
     ) -> anyhow::Result<String> {
         let mut arguments = vec!["commit-tree", tree, "-F", "-"];
         for parent in parents {
@@ -242,8 +259,8 @@ impl Repository<'_> {
         let environment = [
             ("GIT_AUTHOR_NAME", author.0),
             ("GIT_AUTHOR_EMAIL", author.1),
-            ("GIT_COMMITTER_NAME", author.0),
-            ("GIT_COMMITTER_EMAIL", author.1),
+            ("GIT_COMMITTER_NAME", committer.0),
+            ("GIT_COMMITTER_EMAIL", committer.1),
         ];
         let id = self
             .run(&arguments, Some(message.as_bytes()), &environment)

@@ -37,7 +37,15 @@ impl Outcome {
 /// Boxed, because a `trigger:` job makes a pipeline, which runs jobs.
 pub(super) fn run(hub: Shared, job: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
-        let bridge = hub.state().jobs.get(&job).is_some_and(Job::is_bridge);
+        let (bridge, directed) = {
+            let state = hub.state();
+            let found = state.jobs.get(&job);
+            let directed = found.is_some_and(|job| scheduler::is_directed(&state, job.pipeline));
+            (found.is_some_and(Job::is_bridge), directed)
+        };
+        if directed {
+            return;
+        }
         let slot = if bridge {
             None
         } else {

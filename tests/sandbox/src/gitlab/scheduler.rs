@@ -13,7 +13,7 @@ use super::job_spec::is_named;
 use super::pipelines::new_job;
 use super::runner;
 use super::settings::CiVariable;
-use super::state::{Job, Pipeline, State, Status, now};
+use super::state::{Job, Pipeline, Source, State, Status, now};
 
 /// Moves a pipeline as far as it goes by itself now.
 pub(super) fn advance(hub: &Shared, pipeline: u64) {
@@ -24,7 +24,8 @@ pub(super) fn advance(hub: &Shared, pipeline: u64) {
         if state.stopping {
             return;
         }
-        while let Some((job, status)) = next_step(&state, pipeline) {
+        let directed = is_directed(&state, pipeline);
+        while let Some((job, status)) = (!directed).then(|| next_step(&state, pipeline)).flatten() {
             let job = state.jobs.get_mut(&job).expect("the job was just looked at");
             job.status = status;
             match status {
@@ -49,6 +50,11 @@ pub(super) fn advance(hub: &Shared, pipeline: u64) {
     if finished {
         super::merge_requests::pipeline_finished(hub, pipeline);
     }
+}
+
+/// Whether a test moves the pipeline's jobs.
+pub(super) fn is_directed(state: &State, pipeline: u64) -> bool {
+    state.pipelines.get(&pipeline).is_some_and(|found| found.directed)
 }
 
 /// Lets every pipeline of a project look again, after a resource group became free.
@@ -172,11 +178,13 @@ fn settle(state: &mut State, id: u64) -> bool {
     status.is_finished()
 }
 
-/// One status for many jobs, by the rules of GitLab's composite status.
+/// One status for many jobs, by the rules of GitLab's composite status and in their order: first what holds when no
+/// other status is there, then what one job alone decides. A failure that is allowed is a success with a warning, and a
+/// manual job that is allowed to fail is ignored.
 fn composite<'a>(jobs: impl Iterator<Item = &'a Job>) -> Status {
     use Status::{
-        Canceled, Canceling, Created, Failed, Manual, Pending, Running, Scheduled, Skipped, Success,
-        WaitingForResource,
+        Canceled, Canceling, Created, Failed, Manual, Pending, Preparing, Running, Scheduled, Skipped,
+        Success, WaitingForCallback, WaitingForResource,
     };
     let mut seen = Vec::new();
     let mut warnings = false;
@@ -190,31 +198,31 @@ fn composite<'a>(jobs: impl Iterator<Item = &'a Job>) -> Status {
     }
     let only = |allowed: &[Status]| seen.iter().all(|status| allowed.contains(status));
     let any = |wanted: &[Status]| seen.iter().any(|status| wanted.contains(status));
-    if only(&[Skipped]) {
-        if warnings { Success } else { Skipped }
-    } else if only(&[Success, Skipped]) {
-        Success
-    } else if only(&[Created]) {
-        Created
-    } else if any(&[Canceling]) {
-        Canceling
-    } else if only(&[Canceled, Success, Skipped]) {
-        Canceled
-    } else if only(&[Pending, Created, Skipped]) && !warnings {
-        Pending
-    } else if any(&[Running, Pending]) {
-        Running
-    } else if any(&[WaitingForResource]) {
-        WaitingForResource
-    } else if any(&[Manual]) {
-        Manual
-    } else if any(&[Scheduled]) {
-        Scheduled
-    } else if any(&[Created]) {
-        Running
-    } else {
-        Failed
+    if only(&[Skipped]) && !warnings {
+        return Skipped;
     }
+    let alone = [
+        (Success, &[Success, Skipped][..]),
+        (Created, &[Created]),
+        (Preparing, &[Preparing]),
+        (Canceled, &[Canceled, Success, Skipped]),
+        (Pending, &[Pending, Created, Skipped]),
+    ];
+    if let Some((status, _)) = alone.into_iter().find(|(_, allowed)| only(allowed)) {
+        return status;
+    }
+    let decisive = [
+        (Running, &[Running, Pending][..]),
+        (WaitingForResource, &[WaitingForResource]),
+        (WaitingForCallback, &[WaitingForCallback]),
+        (Manual, &[Manual]),
+        (Scheduled, &[Scheduled]),
+        (Preparing, &[Preparing]),
+        (Running, &[Created]),
+        (Canceling, &[Canceling]),
+    ];
+    let found = decisive.into_iter().find(|(_, wanted)| any(wanted));
+    found.map_or(Failed, |(status, _)| status)
 }
 
 /// Why a job cannot be played, retried or cancelled.
@@ -320,17 +328,30 @@ fn revive_after(state: &mut State, id: u64) {
     }
 }
 
-/// Cancels every job of a pipeline that can be.
+/// Cancels every job of a pipeline that can be, and its child pipelines; what it started in other projects goes on.
 pub(super) fn cancel_pipeline(hub: &Shared, pipeline: u64) {
-    let jobs: Vec<u64> = hub.state().latest_jobs_of(pipeline).map(|job| job.id).collect();
-    for job in jobs {
-        let manual = hub
-            .state()
-            .jobs
-            .get(&job)
-            .is_some_and(|job| job.status == Status::Manual);
+    let jobs: Vec<(u64, bool, Option<u64>)> = {
+        let state = hub.state();
+        let is_child = |id: &u64| {
+            let found = state.pipelines.get(id);
+            found.is_some_and(|found| found.source == Source::ParentPipeline)
+        };
+        let jobs = state.latest_jobs_of(pipeline);
+        jobs.map(|job| {
+            (
+                job.id,
+                job.status == Status::Manual,
+                job.downstream.filter(is_child),
+            )
+        })
+        .collect()
+    };
+    for (job, manual, child) in jobs {
         if !manual {
             cancel(hub, job);
+        }
+        if let Some(child) = child {
+            cancel_pipeline(hub, child);
         }
     }
     advance(hub, pipeline);
@@ -344,6 +365,13 @@ pub(super) fn cancel(hub: &Shared, id: u64) {
             return;
         };
         match job.status {
+            // No runner has to let go of a trigger job.
+            Status::Running if job.is_bridge() && job.downstream.is_some() => {
+                job.status = Status::Canceled;
+                job.cancel_requested = true;
+                job.finished_at = Some(now());
+                None
+            }
             Status::Running => {
                 job.status = Status::Canceling;
                 job.cancel_requested = true;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
+pub use super::version::Version;
+
 /// Makes the command for a program, so that the caller can have every child watched over.
 pub type CommandHook = Arc<dyn Fn(&Path) -> Command + Send + Sync>;
 
@@ -47,8 +49,8 @@ pub struct Settings {
     pub cancel_grace: Duration,
     /// `CI_JOB_TIMEOUT` of a job that sets no `timeout`.
     pub job_timeout: Duration,
-    /// Whether the newer `trigger_jobs` endpoint (19.2) exists beside `bridges`.
-    pub trigger_jobs_endpoint: bool,
+    /// The release to be.
+    pub version: Version,
 }
 
 impl Settings {
@@ -73,7 +75,7 @@ impl Settings {
             concurrent_jobs: 4,
             cancel_grace: Duration::from_secs(2),
             job_timeout: Duration::from_secs(3600),
-            trigger_jobs_endpoint: true,
+            version: Version::V19_2,
         }
     }
 }
@@ -89,10 +91,14 @@ impl fmt::Debug for Settings {
 /// Request limits, as GitLab's "Rate limits" administration pages describe them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Pipeline creations a minute for one project, user and commit; GitLab.com allows 25.
+    /// Pipeline creations a minute for one project, user and commit; GitLab.com allows 25. Child pipelines do not count.
     pub pipelines_per_minute: usize,
     /// API requests a minute for one user (or for everyone without a token); `None` is unlimited.
     pub requests_per_minute: Option<usize>,
+    /// Lists of a project's jobs a minute for one user.
+    pub job_lists_per_minute: usize,
+    /// What stands for the minute, so that a test need not wait for one.
+    pub minute: Duration,
 }
 
 impl Default for Limits {
@@ -100,6 +106,8 @@ impl Default for Limits {
         Limits {
             pipelines_per_minute: 25,
             requests_per_minute: None,
+            job_lists_per_minute: 600,
+            minute: Duration::from_secs(60),
         }
     }
 }

@@ -11,17 +11,23 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::directed::PlannedJob;
 use super::job_spec::JobSpec;
 use super::settings::{CiVariable, ProjectSettings, Role, wildcard_match};
 use super::tokens::Token;
+use super::trouble::{Asked, TroubleHook};
 
-/// The thirteen statuses of pipelines and jobs, less those no part of this stand-in can reach.
+/// The thirteen statuses of pipelines and jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Not looked at yet.
     Created,
     /// Another job of its resource group runs.
     WaitingForResource,
+    /// Its prerequisites are being prepared; only a test brings a job here.
+    Preparing,
+    /// An external system has to call back; only a test brings a job here.
+    WaitingForCallback,
     /// Waits for a free slot of the runner.
     Pending,
     /// Runs.
@@ -48,6 +54,8 @@ impl Status {
         match self {
             Status::Created => "created",
             Status::WaitingForResource => "waiting_for_resource",
+            Status::Preparing => "preparing",
+            Status::WaitingForCallback => "waiting_for_callback",
             Status::Pending => "pending",
             Status::Running => "running",
             Status::Success => "success",
@@ -59,6 +67,23 @@ impl Status {
             Status::Scheduled => "scheduled",
         }
     }
+
+    /// Every status, in the order of GitLab's documentation.
+    pub const ALL: [Status; 13] = [
+        Status::Created,
+        Status::WaitingForResource,
+        Status::Preparing,
+        Status::WaitingForCallback,
+        Status::Pending,
+        Status::Running,
+        Status::Success,
+        Status::Failed,
+        Status::Canceling,
+        Status::Canceled,
+        Status::Skipped,
+        Status::Manual,
+        Status::Scheduled,
+    ];
 
     /// Whether nothing more happens by itself or by a person's play.
     pub fn is_finished(self) -> bool {
@@ -128,6 +153,10 @@ pub(super) struct Pipeline {
     pub(super) user: u64,
     pub(super) variables: Vec<CiVariable>,
     pub(super) stages: Vec<String>,
+    /// What `workflow:name` says.
+    pub(super) name: Option<String>,
+    /// Whether a test moves its jobs, not the runner.
+    pub(super) directed: bool,
     /// The job whose token or `trigger:` started this pipeline.
     pub(super) source_job: Option<u64>,
     pub(super) status: Status,
@@ -150,6 +179,8 @@ pub enum Source {
     Trigger,
     /// A job token, or a `trigger:` job of another project.
     Pipeline,
+    /// A `trigger:` job of the same project.
+    ParentPipeline,
 }
 
 impl Source {
@@ -160,6 +191,7 @@ impl Source {
             Source::Api => "api",
             Source::Trigger => "trigger",
             Source::Pipeline => "pipeline",
+            Source::ParentPipeline => "parent_pipeline",
         }
     }
 }
@@ -199,6 +231,11 @@ impl Job {
     /// Whether its failure is one the pipeline may have.
     pub(super) fn failure_is_allowed(&self) -> bool {
         self.spec.allow_failure.covers(self.exit_code)
+    }
+
+    /// Whether its token is valid.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Canceling)
     }
 
     pub(super) fn is_bridge(&self) -> bool {
@@ -275,6 +312,11 @@ pub(super) struct State {
     pub(super) deployments: BTreeMap<u64, Deployment>,
     pub(super) merge_requests: BTreeMap<u64, MergeRequest>,
     pub(super) push_hooks: Vec<String>,
+    /// Jobs of the pipelines of projects that a test directs.
+    pub(super) plans: HashMap<u64, Arc<Vec<PlannedJob>>>,
+    pub(super) trouble: Option<TroubleHook>,
+    /// The API requests so far.
+    pub(super) requests: Vec<Asked>,
     /// Times of recent events by what they count towards, for the limits.
     recent: HashMap<String, VecDeque<Instant>>,
     pub(super) stopping: bool,
@@ -306,17 +348,21 @@ impl State {
         self.jobs_of(pipeline).filter(|job| !job.retried)
     }
 
-    /// Counts one event and says how long to wait when `limit` events fell into the last minute already.
-    pub(super) fn count_event(&mut self, what: String, limit: usize) -> Result<usize, Duration> {
-        const WINDOW: Duration = Duration::from_secs(60);
+    /// Counts one event and says how long to wait when `limit` events fell into the last `window` already.
+    pub(super) fn count_event(
+        &mut self,
+        what: String,
+        limit: usize,
+        window: Duration,
+    ) -> Result<usize, Duration> {
         let now = Instant::now();
         let events = self.recent.entry(what).or_default();
-        while events.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+        while events.front().is_some_and(|at| now.duration_since(*at) >= window) {
             events.pop_front();
         }
         if events.len() >= limit {
             let oldest = events.front().copied().unwrap_or(now);
-            return Err(WINDOW.saturating_sub(now.duration_since(oldest)));
+            return Err(window.saturating_sub(now.duration_since(oldest)));
         }
         events.push_back(now);
         Ok(limit - events.len())

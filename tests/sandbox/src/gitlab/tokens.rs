@@ -3,7 +3,8 @@
 //! Kept from GitLab: personal and project access tokens carry scopes and act as their user; a job token acts as the
 //! job's user, lives while the job runs, is looked at by some routes alone, and reaches another project only when
 //! that project's allowlist holds the job's project; a trigger token starts pipelines of one project and nothing
-//! else. A private project that the caller may not see does not exist for it (404).
+//! else. A private project that the caller may not see does not exist for it (404). Which routes look at job tokens
+//! depends on the release (`version`).
 //!
 //! Not modelled: expiry, deploy tokens and keys, fine-grained job token permissions, group tokens.
 
@@ -84,7 +85,7 @@ impl State {
                 scopes: scopes.clone(),
             }),
             Token::Job { job } => {
-                let job = self.jobs.get(job)?;
+                let job = self.jobs.get(job).filter(|job| job.runs())?;
                 Some(Caller::Job {
                     job: job.id,
                     project: job.project,

@@ -286,7 +286,7 @@ pub(super) fn of_pipeline(
         ("CI_SERVER_PORT", hub.port.to_string()),
         ("CI_SERVER_PROTOCOL", "http".to_owned()),
         ("CI_SERVER_URL", hub.url.clone()),
-        ("CI_SERVER_VERSION", super::VERSION.to_owned()),
+        ("CI_SERVER_VERSION", hub.settings.version.to_string()),
         ("GITLAB_USER_EMAIL", user.email.clone()),
         ("GITLAB_USER_ID", user.id.to_string()),
         ("GITLAB_USER_LOGIN", user.username.clone()),
@@ -340,7 +340,7 @@ pub(super) fn of_job(
         ("CI_RUNNER_DESCRIPTION", "sandbox".to_owned()),
         ("CI_RUNNER_ID", "1".to_owned()),
         ("CI_RUNNER_TAGS", json!(job.spec.tags).to_string()),
-        ("CI_RUNNER_VERSION", super::VERSION.to_owned()),
+        ("CI_RUNNER_VERSION", hub.settings.version.to_string()),
         ("CI_SHARED_ENVIRONMENT", "true".to_owned()),
     ]
 }

@@ -103,19 +103,15 @@ impl Refusal {
         }
     }
 
-    /// An application limit: plain text, and no header says how long to wait.
-    pub(super) fn limited(text: &str) -> Refusal {
-        let body = RefusalBody::Text(text.to_owned());
-        Refusal {
-            status: StatusCode::TOO_MANY_REQUESTS,
-            body,
-            fields: Vec::new(),
-        }
+    /// An application limit of one endpoint: no header says how long to wait.
+    fn limited() -> Refusal {
+        let text = "This endpoint has been requested too many times. Try again later.";
+        Refusal::message(StatusCode::TOO_MANY_REQUESTS, json!({ "error": text }))
     }
 
     /// The limit of requests of a user: plain text with the headers of "Rate limit headers".
-    fn throttled(limit: usize, wait: Duration) -> Refusal {
-        let seconds = wait.as_secs() + 1;
+    pub(super) fn throttled(limit: usize, wait: Duration) -> Refusal {
+        let seconds = wait.as_secs().max(1);
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -127,6 +123,7 @@ impl Refusal {
             ("RateLimit-Observed", (limit + 1).to_string()),
             ("RateLimit-Remaining", "0".to_owned()),
             ("RateLimit-Reset", (now + seconds).to_string()),
+            ("RateLimit-ResetTime", http_date(now + seconds)),
         ];
         let body = RefusalBody::Text("Retry later\n".to_owned());
         Refusal {
@@ -200,9 +197,30 @@ impl Call {
             .and_then(|caller| caller.user());
         let what = user.map_or_else(|| "requests".to_owned(), |user| format!("requests:{user}"));
         state
-            .count_event(what, limit)
+            .count_event(what, limit, self.hub.settings.limits.minute)
             .map(drop)
-            .map_err(|wait| Refusal::throttled(limit, wait))
+            // Whole seconds, and never too early.
+            .map_err(|wait| Refusal::throttled(limit, wait + Duration::from_secs(1)))
+    }
+
+    /// Counts a list of a project's jobs towards its own limit.
+    pub(super) fn count_job_list(&self, caller: &Caller) -> Result<(), Refusal> {
+        let limits = &self.hub.settings.limits;
+        let what = format!("job lists:{:?}", caller.user());
+        let counted = self
+            .hub
+            .state()
+            .count_event(what, limits.job_lists_per_minute, limits.minute);
+        counted.map(drop).map_err(|_| Refusal::limited())
+    }
+
+    /// What a route of pipelines makes of job tokens in this release.
+    pub(super) fn pipelines_for_job_tokens(&self) -> JobTokens {
+        if self.hub.settings.version.lets_job_tokens_read_pipelines() {
+            JobTokens::Allowed
+        } else {
+            JobTokens::Ignored
+        }
     }
 
     fn header(&self, name: &str) -> Option<String> {
@@ -371,6 +389,36 @@ impl Call {
         response
     }
 
+    /// The first page of what is left of a list, with the address of the next one in `Link` alone.
+    pub(super) fn keyset_page(&self, items: Vec<Value>, token: impl Fn(&Value) -> String) -> Response {
+        let per_page = self.params.number("per_page").unwrap_or(20).clamp(1, 100);
+        let take = usize::try_from(per_page).unwrap_or(usize::MAX);
+        let more = items.len() > take;
+        let shown: Vec<Value> = items.into_iter().take(take).collect();
+        let last = shown.last().map(token).unwrap_or_default();
+        let mut response = axum::Json(shown).into_response();
+        if more {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            let given = self.uri.query().unwrap_or_default();
+            for (key, value) in url::form_urlencoded::parse(given.as_bytes()) {
+                if !matches!(&*key, "page_token" | "private_token" | "job_token") {
+                    query.append_pair(&key, &value);
+                }
+            }
+            query.append_pair("page_token", &last);
+            let link = format!(
+                "<{}{}?{}>; rel=\"next\"",
+                self.hub.url,
+                self.uri.path(),
+                query.finish()
+            );
+            if let Ok(link) = HeaderValue::from_str(&link) {
+                response.headers_mut().insert(header::LINK, link);
+            }
+        }
+        response
+    }
+
     fn page_url(&self, page: u64, per_page: u64) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         let given = self.uri.query().unwrap_or_default();
@@ -390,4 +438,14 @@ impl Call {
         let token = self.required("token")?;
         Ok(self.hub.state().tokens.get(&token).cloned())
     }
+}
+
+/// Seconds since the epoch as HTTP writes a date (RFC 9110, section 5.6.7).
+fn http_date(seconds: u64) -> String {
+    let at = i64::try_from(seconds)
+        .ok()
+        .and_then(|at| jiff::Timestamp::from_second(at).ok());
+    at.map_or_else(String::new, |at| {
+        at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    })
 }

@@ -1,8 +1,9 @@
 //! `POST /projects/:id/repository/commits`: several file actions as one commit.
 //!
-//! Kept from GitLab: a `last_commit_id` that is not the last commit of that file on the branch refuses the whole
-//! commit; a branch that moved while the commit was made refuses it too, with another text; a new branch needs
-//! `start_branch` or `start_sha`; job tokens are not looked at. Not modelled: `author_*` of other users' forks,
+//! Kept from GitLab: a `last_commit_id` that saw another last change of that file than the branch has refuses the whole
+//! commit; a branch that moved while the commit was made refuses it too, with another text; whoever may not push to the
+//! branch gets 403; a new branch needs `start_branch` or `start_sha`, and `force` starts an old one anew; job tokens are
+//! not looked at. Not modelled: `author_*` of other users' forks,
 //! submodules, LFS.
 
 use axum::Json;
@@ -54,9 +55,9 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
         .cloned()
         .unwrap_or_default();
     if !call.hub.state().may_change_ref(user, &project, &branch, false) {
-        return Err(Refusal::bad_request(
+        return Err(Refusal::forbidden(Some(
             "You are not allowed to push into this branch",
-        ));
+        )));
     }
     let repository = call.hub.repository(&project);
     let head = repository.branch(&branch).await;
@@ -66,7 +67,7 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
         changes.push(read_action(&repository, start.as_deref(), action).await?);
     }
     let tree = write_tree(&repository, start.as_deref(), &changes).await?;
-    let author = {
+    let committer = {
         let state = call.hub.state();
         state
             .users
@@ -74,11 +75,23 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
             .map(|user| (user.name.clone(), user.email.clone()))
             .unwrap_or_default()
     };
-    let name = call.params.text("author_name").unwrap_or(author.0);
-    let email = call.params.text("author_email").unwrap_or(author.1);
+    let name = call
+        .params
+        .text("author_name")
+        .unwrap_or_else(|| committer.0.clone());
+    let email = call
+        .params
+        .text("author_email")
+        .unwrap_or_else(|| committer.1.clone());
     let parents: Vec<&str> = start.as_deref().into_iter().collect();
     let commit = repository
-        .commit_tree(&tree, &parents, &message, (&name, &email))
+        .commit_tree(
+            &tree,
+            &parents,
+            &message,
+            (&name, &email),
+            (&committer.0, &committer.1),
+        )
         .await?;
     repository
         .update_branch(&branch, &commit, head.as_deref())
@@ -164,8 +177,14 @@ async fn read_action(
     };
     if kind != "create" {
         if let (Some(expected), Some(start)) = (text("last_commit_id"), start) {
-            let log = repository.log(start, Some(old), 1, 0).await?;
-            if log.first().is_none_or(|commit| commit.id != expected) {
+            // Any commit will do that sees the same last change of the file; one that knows no such file is let through.
+            let last = repository.log(start, Some(old), 1, 0).await?;
+            let seen = match repository.commit_id(&expected).await {
+                Some(expected) => repository.log(&expected, Some(old), 1, 0).await?,
+                None => Vec::new(),
+            };
+            let ids = last.first().zip(seen.first());
+            if ids.is_some_and(|(last, seen)| last.id != seen.id) {
                 return Err(Refusal::bad_request(format!(
                     "The file has changed since you started editing it: {old}"
                 )));

@@ -74,7 +74,7 @@ pub(super) fn pipeline_basic(hub: &Hub, pipeline: &Pipeline) -> Value {
         "created_at": timestamp(pipeline.created_at),
         "updated_at": timestamp(pipeline.updated_at),
         "web_url": format!("{}/{path}/-/pipelines/{}", hub.url, pipeline.id),
-        "name": null,
+        "name": pipeline.name,
     })
 }
 
@@ -168,8 +168,6 @@ pub(super) fn job(hub: &Hub, job: &Job) -> Value {
         "pipeline": pipeline.map(|pipeline| pipeline_basic(hub, pipeline)),
         "web_url": format!("{}/{path}/-/jobs/{}", hub.url, job.id),
         "project": { "ci_job_token_scope_enabled": true },
-        "archived": false,
-        "source": pipeline.map(|pipeline| pipeline.source.as_str()),
     });
     if job.status == Status::Failed
         && let Some(shown) = shown.as_object_mut()
@@ -182,7 +180,10 @@ pub(super) fn job(hub: &Hub, job: &Job) -> Value {
         json!({
             "artifacts": artifacts,
             "artifacts_expire_at": null,
+            "archived": false,
+            "source": pipeline.map(|pipeline| pipeline.source.as_str()),
             "runner": job.started_at.map(|_| json!({ "id": 1, "description": "sandbox", "active": true })),
+            "runner_manager": null,
             "tag_list": job.spec.tags,
         })
     };

@@ -1,4 +1,8 @@
 //! Jobs: lists, logs, artifacts, and what a person does to one.
+//!
+//! Kept from GitLab: trigger jobs have a list of their own, under the name that the release has for it; a job token lists
+//! jobs and reads artifacts, and neither reads a log nor plays, retries or cancels; the list of a project's jobs has a
+//! limit of its own; a log is answered whole unless the release knows `byte_offset` and `byte_limit`, never by `Range`.
 
 use std::path::{Component, PathBuf};
 
@@ -10,26 +14,10 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::super::scheduler::{self, NotPossible};
 use super::super::settings::{CiVariable, Role};
-use super::super::state::{Job, Project, Status};
+use super::super::state::{Job, Project, Source, Status};
 use super::super::tokens::Caller;
 use super::call::{Call, JobTokens, Refusal};
 use super::{Answer, entities};
-
-const STATUSES: [&str; 13] = [
-    "created",
-    "waiting_for_resource",
-    "preparing",
-    "waiting_for_callback",
-    "pending",
-    "running",
-    "success",
-    "failed",
-    "canceling",
-    "canceled",
-    "skipped",
-    "manual",
-    "scheduled",
-];
 
 fn job_of(call: &Call, project: &Project, id: &str) -> Result<Job, Refusal> {
     let id: u64 = id.parse().map_err(|_| Refusal::parameter("job_id is invalid"))?;
@@ -45,7 +33,8 @@ fn shown(call: &Call, job: &Job, status: StatusCode) -> Response {
 /// Jobs in the statuses that `scope` names, newest first as GitLab lists them.
 fn page_of(call: &Call, wanted: impl Fn(&Job) -> bool) -> Answer {
     let scope = call.params.list("scope");
-    if scope.iter().any(|status| !STATUSES.contains(&status.as_str())) {
+    let known = |status: &String| Status::ALL.iter().any(|known| known.as_str() == status);
+    if !scope.iter().all(known) {
         return Err(Refusal::parameter("scope does not have a valid value"));
     }
     let in_scope = |job: &Job| scope.is_empty() || scope.iter().any(|status| status == job.status.as_str());
@@ -75,7 +64,7 @@ pub(super) async fn of_pipeline(Path((id, pipeline)): Path<(String, String)>, ca
 
 /// `GET /projects/:id/pipelines/:pipeline_id/bridges`.
 pub(super) async fn bridges(Path((id, pipeline)): Path<(String, String)>, call: Call) -> Answer {
-    let caller = call.caller(JobTokens::Ignored)?;
+    let caller = call.caller(call.pipelines_for_job_tokens())?;
     let project = call.project(&id, &caller, Role::Reporter)?;
     let pipeline = call.pipeline(&project, &pipeline)?.id;
     page_of(&call, |job| {
@@ -85,7 +74,7 @@ pub(super) async fn bridges(Path((id, pipeline)): Path<(String, String)>, call: 
 
 /// `GET /projects/:id/pipelines/:pipeline_id/trigger_jobs`, which took the place of `bridges` in 19.2.
 pub(super) async fn trigger_jobs(path: Path<(String, String)>, call: Call) -> Answer {
-    if !call.hub.settings.trigger_jobs_endpoint {
+    if !call.hub.settings.version.has_trigger_jobs() {
         return Err(Refusal::not_found(""));
     }
     bridges(path, call).await
@@ -93,7 +82,8 @@ pub(super) async fn trigger_jobs(path: Path<(String, String)>, call: Call) -> An
 
 /// `GET /projects/:id/jobs`.
 pub(super) async fn list(Path(id): Path<String>, call: Call) -> Answer {
-    let caller = call.caller(JobTokens::Ignored)?;
+    let caller = call.caller(JobTokens::Allowed)?;
+    call.count_job_list(&caller)?;
     let project = call.project(&id, &caller, Role::Reporter)?.id;
     page_of(&call, |job| job.project == project && !job.is_bridge())
 }
@@ -120,55 +110,29 @@ pub(super) async fn show(Path((id, job)): Path<(String, String)>, call: Call) ->
     Ok(shown(&call, &job_of(&call, &project, &job)?, StatusCode::OK))
 }
 
-/// `GET /projects/:id/jobs/:job_id/trace`: all of it, or the part that `byte_offset` and `byte_limit` or a `Range`
-/// name.
+/// `GET /projects/:id/jobs/:job_id/trace`: all of it, or the part that `byte_offset` and `byte_limit` name.
 pub(super) async fn trace(Path((id, job)): Path<(String, String)>, call: Call) -> Answer {
     let caller = call.caller(JobTokens::Ignored)?;
     let project = call.project(&id, &caller, Role::Reporter)?;
-    let log = job_of(&call, &project, &job)?.trace;
-    let total = log.len();
-    let bytes = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let asked = call.params.number("byte_offset").is_some() || call.params.number("byte_limit").is_some();
-    let from = bytes(call.params.number("byte_offset").unwrap_or(0)).min(total);
-    let limit = call.params.number("byte_limit").map_or(usize::MAX, bytes);
-    let range = call
-        .headers
-        .get(header::RANGE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(parse_range);
-    let plain = (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned());
-    if let (false, Some((from, to))) = (asked, range) {
-        if from >= total {
-            let range = (header::CONTENT_RANGE, format!("bytes */{total}"));
-            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [range]).into_response());
-        }
-        let end = to.map_or(total, |to| to.saturating_add(1).min(total));
-        let field = (
-            header::CONTENT_RANGE,
-            format!("bytes {from}-{}/{total}", end.saturating_sub(1)),
-        );
-        return Ok((
-            StatusCode::PARTIAL_CONTENT,
-            [plain, field],
-            log[from..end].to_vec(),
-        )
-            .into_response());
+    let job = job_of(&call, &project, &job)?;
+    if job.is_bridge() {
+        return Err(Refusal::not_found(""));
     }
-    let end = from.saturating_add(limit).min(total);
-    Ok(([plain], log[from..end].to_vec()).into_response())
-}
-
-/// `bytes=FROM-` or `bytes=FROM-TO`.
-fn parse_range(value: &str) -> Option<(usize, Option<usize>)> {
-    let (from, to) = value.strip_prefix("bytes=")?.split_once('-')?;
-    Some((
-        from.parse().ok()?,
-        if to.is_empty() {
-            None
-        } else {
-            Some(to.parse().ok()?)
-        },
-    ))
+    let bytes = |name: &str| {
+        let known = call.hub.settings.version.has_parts_of_logs();
+        let number = call.params.number(name).filter(|_| known)?;
+        Some(usize::try_from(number).unwrap_or(usize::MAX))
+    };
+    let from = bytes("byte_offset").unwrap_or(0).min(job.trace.len());
+    let end = from
+        .saturating_add(bytes("byte_limit").unwrap_or(usize::MAX))
+        .min(job.trace.len());
+    let plain = (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned());
+    let name = (
+        header::CONTENT_DISPOSITION,
+        format!("infile; filename=\"{}.log\"", job.id),
+    );
+    Ok(([plain, name], job.trace[from..end].to_vec()).into_response())
 }
 
 fn changing(call: &Call, id: &str, job: &str) -> Result<(Job, u64), Refusal> {
@@ -245,12 +209,41 @@ pub(super) async fn artifact(Path((id, job, path)): Path<(String, String, String
     let caller = call.caller(JobTokens::Allowed)?;
     let project = call.project(&id, &caller, Role::Reporter)?;
     let job = job_of(&call, &project, &job)?;
+    send_artifact(job, path).await
+}
+
+/// `GET /projects/:id/jobs/artifacts/:ref_name/raw/*artifact_path?job=name`: of the newest pipeline on the ref that
+/// succeeded.
+pub(super) async fn artifact_of_ref(
+    Path((id, ref_name, path)): Path<(String, String, String)>,
+    call: Call,
+) -> Answer {
+    let caller = call.caller(JobTokens::Allowed)?;
+    let project = call.project(&id, &caller, Role::Reporter)?;
+    let name = call.required("job")?;
+    let found = {
+        let state = call.hub.state();
+        let mut pipelines = state.pipelines.values().rev().filter(|pipeline| {
+            pipeline.project == project.id
+                && pipeline.ref_name == ref_name
+                && pipeline.status == Status::Success
+                && pipeline.source != Source::ParentPipeline
+        });
+        pipelines.find_map(|pipeline| {
+            let mut jobs = state.latest_jobs_of(pipeline.id);
+            let found = jobs.find(|job| job.spec.name == name && job.status == Status::Success);
+            found.cloned()
+        })
+    };
+    send_artifact(found.ok_or_else(|| Refusal::not_found(""))?, path).await
+}
+
+async fn send_artifact(job: Job, path: String) -> Answer {
     let path = PathBuf::from(path);
-    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
-    let folder = job
-        .artifacts
-        .filter(|_| inside)
-        .ok_or_else(|| Refusal::not_found(""))?;
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(Refusal::bad_request("400 Bad request"));
+    }
+    let folder = job.artifacts.ok_or_else(|| Refusal::not_found(""))?;
     let content = tokio::fs::read(folder.join(path))
         .await
         .map_err(|_| Refusal::not_found(""))?;

@@ -10,26 +10,30 @@ mod params;
 mod pipelines;
 mod repository;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post, put};
 use serde_json::{Value, json};
 
 use self::call::{Call, JobTokens, Refusal};
-use super::git_http;
 use super::hub::Shared;
 use super::settings::{Role, Scope};
 use super::tokens::Caller;
+use super::{git_http, trouble};
 
 /// What every handler returns.
 type Answer = Result<Response, Refusal>;
 
 /// Everything the instance answers.
 pub(super) fn router(hub: Shared) -> Router {
-    let of_project: [(&str, MethodRouter<Shared>); 39] = [
+    let of_project: [(&str, MethodRouter<Shared>); 41] = [
         ("", get(show_project)),
         ("/pipeline", post(pipelines::create)),
         ("/trigger/pipeline", post(pipelines::trigger)),
@@ -50,6 +54,8 @@ pub(super) fn router(hub: Shared) -> Router {
         ("/jobs/{job}/retry", post(jobs::retry)),
         ("/jobs/{job}/cancel", post(jobs::cancel)),
         ("/jobs/{job}/artifacts/{*path}", get(jobs::artifact)),
+        ("/repository/tree", get(repository::tree)),
+        ("/jobs/artifacts/{ref}/raw/{*path}", get(jobs::artifact_of_ref)),
         ("/repository/files/{path}", get(repository::file)),
         ("/repository/files/{path}/raw", get(repository::raw_file)),
         (
@@ -107,7 +113,13 @@ pub(super) fn router(hub: Shared) -> Router {
         .route("/oauth/discovery/keys", get(keys))
         .route("/.well-known/openid-configuration", get(discovery))
         .fallback(outside_api)
+        .layer(from_fn_with_state(Arc::clone(&hub), trouble::pass))
         .with_state(hub)
+}
+
+/// The answer of the limit of requests of a user.
+pub(super) fn throttled(limit: usize, wait: Duration) -> Response {
+    Refusal::throttled(limit, wait).into_response()
 }
 
 /// Git, or GitLab's page for an address that is not there.
@@ -131,7 +143,10 @@ async fn version(call: Call) -> Answer {
     if matches!(call.caller(JobTokens::Ignored)?, Caller::Anonymous) {
         return Err(Refusal::unauthorized());
     }
-    Ok(Json(json!({ "version": super::VERSION, "revision": "sandbox" })).into_response())
+    Ok(
+        Json(json!({ "version": call.hub.settings.version.to_string(), "revision": "sandbox" }))
+            .into_response(),
+    )
 }
 
 async fn current_user(call: Call) -> Answer {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::super::repository::Along;
 use super::super::settings::{Role, Scope};
 use super::super::state::Project;
 use super::call::{Call, JobTokens, Refusal};
@@ -118,8 +119,62 @@ pub(super) async fn commits(Path(id): Path<String>, call: Call) -> Answer {
         .await
         .ok_or_else(|| Refusal::not_found("Commit"))?;
     let path = call.params.text("path");
-    let found = repository.log(&at, path.as_deref(), MOST, 0).await?;
+    let along = if call.params.flag("first_parent") == Some(true) {
+        Along::FirstParents
+    } else {
+        Along::AllParents
+    };
+    let found = repository.log_along(along, &at, path.as_deref(), MOST, 0).await?;
     Ok(call.page(found, |hub, commit| entities::commit(hub, &project, commit)))
+}
+
+/// `GET /projects/:id/repository/tree`. With `pagination=keyset` the next page is named by `Link` alone.
+pub(super) async fn tree(Path(id): Path<String>, call: Call) -> Answer {
+    let project = reader(&call, &id, &API)?;
+    let reference = call
+        .params
+        .text("ref")
+        .unwrap_or_else(|| project.settings.default_branch.clone());
+    let repository = call.hub.repository(&project);
+    let missing = || Refusal::not_found("invalid revision or path");
+    let commit = repository.commit_id(&reference).await.ok_or_else(missing)?;
+    let path = call.params.text("path").unwrap_or_default();
+    let treeish = format!("{commit}:{}", path.trim_matches('/'));
+    let mut arguments = vec!["ls-tree", "-z"];
+    if call.params.flag("recursive") == Some(true) {
+        arguments.extend(["-r", "-t"]);
+    }
+    arguments.push(&treeish);
+    let listed = repository.git(&arguments).await.map_err(|_| missing())?;
+    let prefix = match path.trim_matches('/') {
+        "" => String::new(),
+        path => format!("{path}/"),
+    };
+    let mut entries: Vec<Value> = String::from_utf8_lossy(&listed)
+        .split_terminator('\0')
+        .filter_map(|line| {
+            let (meta, below) = line.split_once('\t')?;
+            let mut meta = meta.split(' ');
+            let (mode, kind, object) = (meta.next()?, meta.next()?, meta.next()?);
+            Some(json!({
+                "id": object,
+                "name": below.rsplit('/').next(),
+                "type": kind,
+                "path": format!("{prefix}{below}"),
+                "mode": mode,
+            }))
+        })
+        .collect();
+    if call.params.text("pagination").as_deref() != Some("keyset") {
+        return Ok(call.page(entries, |_, entry| entry.clone()));
+    }
+    if let Some(after) = call.params.text("page_token") {
+        let seen = entries.iter().position(|entry| entry["path"] == after.as_str());
+        entries.drain(..seen.map_or(0, |at| at + 1));
+    }
+    Ok(call.keyset_page(entries, |entry| {
+        entry["path"].as_str().unwrap_or_default().to_owned()
+    }))
 }
 
 /// `GET /projects/:id/repository/commits/:sha`.

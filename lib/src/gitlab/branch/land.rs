@@ -1,0 +1,243 @@
+//! Getting a change onto a branch that others change as well, over the Commits API.
+//!
+//! The API has no compare-and-swap of the branch: it builds on whatever the branch is at. What keeps a decision and its
+//! commit together is the lock on each file that is written, and afterwards a look at what the commit was built on.
+
+use super::write::{Made, Sent};
+use super::{Branch, Stored};
+use crate::failure::{Failure, Kind, Result};
+use crate::git::commit::{Change, NewCommit};
+use crate::git::landing::{ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pauses};
+
+/// How far back a commit is looked for whose answer was lost.
+const LOOKED_BACK: usize = 100;
+
+/// A commit whose answer was lost: how it would be known again.
+#[derive(Debug)]
+struct Adrift {
+    message: String,
+    path: String,
+    /// The last commit of that file before.
+    before: Option<String>,
+}
+
+impl Branch {
+    /// Decides on the tip and commits; when somebody else was faster, decides again on the new tip.
+    ///
+    /// # Errors
+    /// Whatever `decide` fails with; denied (exit 4) when GitLab turns the commit down; conflict (exit 6) when the race
+    /// was lost 60 times, or when what landed is not what was sent; unavailable (exit 7).
+    pub async fn land<T>(
+        &mut self,
+        mut decide: impl AsyncFnMut(&mut Branch) -> Result<Decision<T>>,
+    ) -> Result<Landed<T>> {
+        let mut pauses = pauses();
+        let (mut refusals, mut breakdowns) = (0, 0);
+        let mut adrift: Vec<Adrift> = Vec::new();
+        for attempts in 1..=ATTEMPTS {
+            let Decision { commit, outcome } = decide(self).await?;
+            let Some(commit) = commit else {
+                return Ok(Landed {
+                    commit: self.find(&adrift).await?,
+                    outcome,
+                    attempts,
+                });
+            };
+            let parent = self.tip.clone();
+            let effect = crate::cli::effect("commit", format!("{} {}", self.project, self.name));
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            match self.send(&commit).await? {
+                Sent::Made(made) => {
+                    if let Some(path) = self.overtaken(&made, &parent, &commit).await? {
+                        effect.done("overtaken");
+                        self.take_back(&made, &commit, &path).await?;
+                        self.refresh().await?;
+                        continue;
+                    }
+                    effect.done("done");
+                    return Ok(Landed {
+                        commit: Some(made.id),
+                        outcome,
+                        attempts,
+                    });
+                }
+                Sent::Refused(failure) => {
+                    breakdowns = 0;
+                    effect.done("refused");
+                    self.pause(pause).await;
+                    self.refresh().await?;
+                    // A branch that stands still was not raced for: there is a rule against this commit. GitLab is
+                    // asked once more all the same, since a competitor may be about to move the branch.
+                    refusals = if self.tip == parent { refusals + 1 } else { 0 };
+                    if refusals >= REFUSALS {
+                        return Err(self.refused(&failure));
+                    }
+                }
+                Sent::Unknown(failure) => {
+                    drop(effect);
+                    breakdowns += 1;
+                    adrift.extend(self.adrift(&commit));
+                    self.pause(pause).await;
+                    while let Err(unreachable) = self.refresh().await {
+                        breakdowns += 1;
+                        if unreachable.kind() != Kind::Unavailable || breakdowns >= BREAKDOWNS {
+                            return Err(unreachable);
+                        }
+                        self.pause(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                    }
+                    if let Some(id) = self.find(&adrift).await? {
+                        return Ok(Landed {
+                            commit: Some(id),
+                            outcome,
+                            attempts,
+                        });
+                    }
+                    if breakdowns >= BREAKDOWNS {
+                        return Err(Failure::unavailable(format!(
+                            "committing to {} failed {BREAKDOWNS} times in a row",
+                            self.project
+                        ))
+                        .because(failure)
+                        .hint("try again later: a rerun finds out what arrived"));
+                    }
+                }
+            }
+        }
+        Err(Failure::conflict(format!(
+            "{} {} moved before each of {ATTEMPTS} commits",
+            self.project, self.name
+        ))
+        .hint("try again; with this many jobs committing at once, put them into one resource_group"))
+    }
+
+    async fn pause(&self, pause: std::time::Duration) {
+        let left = self.client.http.deadline().remaining();
+        tokio::time::sleep(pause.min(left)).await;
+    }
+
+    fn adrift(&self, commit: &NewCommit) -> Option<Adrift> {
+        let path = commit.changes.first()?.path.clone();
+        let known = self.known();
+        let stored = known.get(&path).and_then(Option::as_ref);
+        Some(Adrift {
+            message: commit.message(),
+            before: stored.map(|stored| stored.last_commit.clone()),
+            path,
+        })
+    }
+
+    /// The first of the commits whose answer was lost that is on the branch all the same.
+    async fn find(&self, adrift: &[Adrift]) -> Result<Option<String>> {
+        for lost in adrift {
+            let since = self.commits_of(&lost.path, &self.tip, LOOKED_BACK).await?;
+            let found = since
+                .into_iter()
+                .take_while(|commit| lost.before.as_ref() != Some(&commit.id))
+                .find(|commit| commit.message.trim_end() == lost.message.trim_end());
+            if let Some(commit) = found {
+                return Ok(Some(commit.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks a commit that GitLab made against what was sent. Gives a file that the decision had read and that somebody
+    /// else changed in between, unnoticed by the locks, since they cover only what is written.
+    async fn overtaken(&self, made: &Made, parent: &str, commit: &NewCommit) -> Result<Option<String>> {
+        let changed = self.changed_by(&made.id).await?;
+        let mut sent: Vec<&str> = commit.changes.iter().map(|change| change.path.as_str()).collect();
+        sent.sort_unstable();
+        if changed != sent {
+            return Err(Failure::conflict(format!(
+                "commit {} on {} of {} changed {}, not {}",
+                made.id,
+                self.name,
+                self.project,
+                changed.join(", "),
+                sent.join(", ")
+            ))
+            .hint("look at that commit: something besides this tool changes what is committed there"));
+        }
+        let [built_on] = made.parent_ids.as_slice() else {
+            return Ok(None);
+        };
+        if built_on == parent {
+            return Ok(None);
+        }
+        let read: Vec<(String, Option<Stored>)> = {
+            let known = self.known();
+            let others = known.iter().filter(|(path, _)| !sent.contains(&path.as_str()));
+            others
+                .map(|(path, stored)| (path.clone(), stored.clone()))
+                .collect()
+        };
+        let paths: Vec<String> = read.iter().map(|(path, _)| path.clone()).collect();
+        let before = self.at(built_on).read(&paths).await?;
+        Ok(read
+            .into_iter()
+            .find(|(path, stored)| {
+                before.get(path) != stored.as_ref().map(|stored| stored.content.as_slice())
+            })
+            .map(|(path, _)| path))
+    }
+
+    /// Undoes a commit of ours, so that it can be decided anew on what it should have been built on.
+    async fn take_back(&mut self, made: &Made, commit: &NewCommit, overtaken_by: &str) -> Result<()> {
+        let [built_on] = made.parent_ids.as_slice() else {
+            return Ok(());
+        };
+        let paths: Vec<String> = commit.changes.iter().map(|change| change.path.clone()).collect();
+        let before = self.at(built_on).read(&paths).await?;
+        let changes = paths
+            .into_iter()
+            .map(|path| Change {
+                content: before.get(&path).map(<[u8]>::to_vec),
+                path,
+            })
+            .collect();
+        let undo = NewCommit {
+            identity: commit.identity.clone(),
+            subject: format!("Take back {}, which {overtaken_by} overtook", made.id),
+            body: String::new(),
+            trailers: vec![("Towpath-Action", "take-back".to_owned())],
+            changes,
+        };
+        let effect = crate::cli::effect("take back", format!("{} {}", self.project, made.id));
+        match self.at(&made.id).send(&undo).await? {
+            Sent::Made(_) => {
+                effect.done("done");
+                Ok(())
+            }
+            Sent::Refused(failure) | Sent::Unknown(failure) => Err(Failure::conflict(format!(
+                "commit {} on {} of {} landed beside a change of {overtaken_by}, and could not be taken back",
+                made.id, self.name, self.project
+            ))
+            .because(failure)
+            .hint("look at both commits, and decide which is to stand")),
+        }
+    }
+
+    /// The same branch as it was, or is, at another commit.
+    fn at(&self, commit: &str) -> Branch {
+        Branch {
+            client: self.client.clone(),
+            project: self.project.clone(),
+            about: self.about.clone(),
+            name: self.name.clone(),
+            tip: commit.to_owned(),
+            may_push: self.may_push,
+            read: std::sync::Mutex::default(),
+            contents: std::sync::Mutex::default(),
+            depth: self.depth,
+        }
+    }
+
+    fn refused(&self, failure: &Failure) -> Failure {
+        let hint = if self.may_push == Some(false) {
+            "the branch is protected; use a token that may push to it, or --merge-request"
+        } else {
+            "GitLab's own words say which rule is against it"
+        };
+        Failure::denied(failure.message()).hint(hint)
+    }
+}
