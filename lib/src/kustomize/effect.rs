@@ -108,10 +108,10 @@ impl Kustomization {
                 undone_by = Some(entry);
             }
         }
-        if index.is_none() {
-            if NamePattern::compile(&new.name).is_some_and(|name| name.matches(&reference.to_string())) {
-                reference.apply(new, None);
-            }
+        if index.is_none()
+            && NamePattern::compile(&new.name).is_some_and(|name| name.matches(&reference.to_string()))
+        {
+            reference.apply(new, None);
         }
         let Some(entry) = undone_by.filter(|_| !reference.is(new)) else {
             return Ok(());
