@@ -22,7 +22,7 @@ pub use self::change::Change;
 pub use self::folder::DockerFolder;
 pub use self::lock::Locked;
 
-use self::disk::{FILE_MODE, has_leftover, is_inside, read, resolve};
+use self::disk::{FILE_MODE, SIZE_LIMIT, has_leftover, is_inside, read, resolve};
 use self::entry::{Entry, Laid, Stripped};
 use self::receipt::{Added, Piece, Receipt, locate, without};
 use super::config::Profile;
@@ -149,6 +149,12 @@ impl PrivateFile {
             Receipt::new(before.is_none(), 0, mode)
         });
         let laid = self.lay(base.expose_secret(), &entries, earlier.created)?;
+        if laid.text.expose_secret().len() as u64 > SIZE_LIMIT {
+            return Err(
+                Failure::input(format!("{self} would have more than {SIZE_LIMIT} bytes"))
+                    .hint("nothing could be taken out of it again: choose another path"),
+            );
+        }
         // What was there as it is to be, by somebody else, is not ours.
         let receipt_after = (receipt_before.is_some() || !laid.pieces.is_empty())
             .then(|| earlier.of(laid.text.expose_secret(), laid.pieces));

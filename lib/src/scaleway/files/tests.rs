@@ -316,6 +316,45 @@ async fn links_lead_to_the_file_and_stay() {
 }
 
 #[tokio::test]
+async fn what_somebody_put_in_the_way_is_neither_believed_nor_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let file = PrivateFile::ScwConfig(path.clone());
+    let pipe = |path: &Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    fs::write(&path, "a: 1\n").unwrap();
+    for name in [".vault-scw-creds.lock", ".vault-scw-creds"] {
+        let trap = receipt::beside(&path, name);
+        pipe(&trap);
+        assert!(write(&file, &profile("ci")).await.is_err(), "{name}");
+        fs::remove_file(&trap).unwrap();
+    }
+    write(&file, &profile("ci")).await.unwrap();
+    // Only root can make a receipt somebody else's.
+    if std::os::unix::fs::chown(Receipt::path(&path), Some(4242), None).is_ok() {
+        for failure in [
+            write(&file, &profile("ci")).await.err(),
+            remove(&file, &[]).await.err(),
+        ] {
+            assert_eq!(failure.expect("not our receipt").kind(), Kind::Denied);
+        }
+        std::os::unix::fs::chown(Receipt::path(&path), Some(0), None).unwrap();
+    }
+    remove(&file, &[]).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a: 1\n");
+    // What could not be taken out again does not go in.
+    let full = "#".repeat(1024 * 1024 - 10);
+    fs::write(&path, &full).unwrap();
+    assert_eq!(
+        write(&file, &profile("ci")).await.expect_err("too large").kind(),
+        Kind::Input
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), full);
+}
+
+#[tokio::test]
 async fn what_is_no_text_is_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.yaml");
