@@ -203,6 +203,10 @@ impl PrivateFile {
         };
         let (text, receipt) = match (&before, &receipt) {
             (None, _) => return Ok(nothing(None)),
+            // Done already, as far as these go.
+            (Some(text), None) if names.is_some_and(|names| self.has_none_of(text, names)) => {
+                return Ok(nothing(None));
+            }
             (Some(_), None) => {
                 return Err(
                     Failure::denied(format!("{self} was not written by vault-scw-creds"))
@@ -238,6 +242,16 @@ impl PrivateFile {
             removed: Removed::Part,
             ..nothing(Some(receipt_after))
         })
+    }
+
+    /// Whether a file that others wrote surely has no entry with one of these names.
+    fn has_none_of(&self, text: &SecretString, names: &[String]) -> bool {
+        let there = match self {
+            PrivateFile::ScwConfig(_) => scw::names(text.expose_secret(), &self.to_string()),
+            PrivateFile::DockerConfig(_) => docker::names(text.expose_secret(), &self.to_string()),
+            PrivateFile::PullSecret(_) | PrivateFile::Dotenv(_) => return false,
+        };
+        there.is_ok_and(|there| names.iter().all(|name| !there.contains(name)))
     }
 
     /// The file without what was added to it.
