@@ -144,10 +144,12 @@ impl PrivateFile {
                 None => entries.push(entry),
             }
         }
-        let earlier = receipt_before.clone().unwrap_or_else(|| {
+        let mut earlier = receipt_before.clone().unwrap_or_else(|| {
             let mode = like.as_ref().map(|like| like.mode() & 0o7777);
             Receipt::new(before.is_none(), 0, mode)
         });
+        // Whoever removed the file wanted none.
+        earlier.created |= before.is_none();
         let laid = self.lay(base.expose_secret(), &entries, earlier.created)?;
         if laid.text.expose_secret().len() as u64 > SIZE_LIMIT {
             return Err(

@@ -248,6 +248,11 @@ async fn permissions_come_back_with_the_last_entry() {
     assert_eq!(mode(&path), 0o600);
     assert_eq!(remove(&file, &[]).await.unwrap(), Removed::Part);
     assert_eq!(mode(&path), 0o644);
+    // Somebody removed the file: what is written then is all ours.
+    write(&file, &profile("ci")).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    write(&file, &profile("ci")).await.unwrap();
+    assert_eq!(remove(&file, &[]).await.unwrap(), Removed::File);
 }
 
 #[tokio::test]
