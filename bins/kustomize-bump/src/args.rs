@@ -8,6 +8,7 @@ use towpath::failure::{Failure, Result};
 use towpath::kustomize::{ImageSpec, Pin};
 use towpath::oci::Digest;
 
+pub(crate) use crate::merge_request::MergeRequestArgs;
 pub(crate) use crate::place::PlaceArgs;
 
 const EXAMPLES: &str = "\
@@ -62,6 +63,8 @@ pub(crate) enum Command {
         wish: WishArgs,
         #[command(flatten)]
         write: WriteArgs,
+        #[command(flatten)]
+        merge_request: MergeRequestArgs,
     },
     /// Show what `set` would change, and change nothing
     Diff {

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod diff;
 mod handover;
+mod merge_request;
 mod message;
 mod place;
 mod plan;
@@ -23,9 +24,16 @@ fn main() -> ExitCode {
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let place = &args.place;
     let outcome = match &args.command {
-        Command::Set { wish, write } => {
-            run.interruptible("setting images", commands::set(place, wish, write, &run))
-                .await?
+        Command::Set {
+            wish,
+            write,
+            merge_request,
+        } => {
+            run.interruptible(
+                "setting images",
+                commands::set(place, wish, write, merge_request, &run),
+            )
+            .await?
         }
         Command::Diff { wish } => {
             run.interruptible("comparing images", commands::show(place, wish, &run))

@@ -10,6 +10,7 @@
 mod branch;
 mod client;
 mod job;
+mod merge_request;
 mod pipeline;
 mod project;
 mod reference;
@@ -19,6 +20,7 @@ mod status;
 pub use branch::Branch;
 pub use client::{Client, Token};
 pub use job::{Bridge, Downstream, Job, JobPipeline};
+pub use merge_request::{Accepted, HeadPipeline, MergeRequest, MergeState, NewMergeRequest};
 pub use pipeline::{NewPipeline, NotStarted, Pipeline, Variable};
 pub use project::Project;
 pub use reference::NamedRefs;

@@ -2,6 +2,7 @@
 
 mod get;
 mod history;
+mod propose;
 mod release;
 mod rollback;
 mod set;

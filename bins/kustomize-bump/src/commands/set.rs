@@ -5,8 +5,10 @@ use towpath::failure::Result;
 use towpath::git::Decision;
 use towpath::handoff::Handoff;
 
+use super::propose::propose;
 use super::{look, paths_from_root, place_of};
-use crate::args::{PlaceArgs, WishArgs, WriteArgs};
+use crate::args::{MergeRequestArgs, PlaceArgs, WishArgs, WriteArgs};
+use crate::merge_request::Purpose;
 use crate::message::Author;
 use crate::plan::{self, SetPlan, Wish};
 use crate::report::SetReport;
@@ -17,6 +19,7 @@ pub(crate) async fn set(
     place: &PlaceArgs,
     arguments: &WishArgs,
     write: &WriteArgs,
+    merge_request: &MergeRequestArgs,
     run: &Run,
 ) -> Result<Outcome> {
     let wish = wish(arguments)?;
@@ -40,27 +43,33 @@ pub(crate) async fn set(
         write,
         run,
     };
-    let written = source
-        .write(write.commit, async |tree| {
-            let mut plan = decide_set(&tree, &paths, &wish).await?;
-            let changes = std::mem::take(&mut plan.changes);
-            let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
-            Ok(Decision {
-                commit,
-                outcome: plan,
-            })
+    let decide = async |tree: Tree<'_>| {
+        let mut plan = decide_set(&tree, &paths, &wish).await?;
+        let changes = std::mem::take(&mut plan.changes);
+        let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
+        Ok(Decision {
+            commit,
+            outcome: plan,
         })
-        .await?;
-    if let Some((path, handoff)) = handoff {
+    };
+    let done = if merge_request.merge_request {
+        let purpose = Purpose::new(&paths, wish.specs.iter().map(|spec| spec.name.clone()));
+        propose(&mut source, merge_request, &purpose, run, decide).await?
+    } else {
+        source.write(write.commit, decide).await?.into()
+    };
+    // What is not on the branch yet is nothing that a later job may count on.
+    let is_there = done.merge_request.is_none() || done.commit.is_some();
+    if let Some((path, handoff)) = handoff.filter(|_| is_there) {
         handoff.write(path)?;
     }
-    Outcome::report(&set_report(
-        &source,
-        written.outcome,
-        false,
-        written.commit,
-        written.attempts,
-    ))
+    let mut report = set_report(&source, done.outcome, false, done.commit, done.attempts);
+    report.merge_request = done.merge_request;
+    let outcome = Outcome::report(&report)?;
+    Ok(match done.failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
+    })
 }
 
 pub(crate) async fn show(place: &PlaceArgs, arguments: &WishArgs, run: &Run) -> Result<Outcome> {
@@ -95,6 +104,7 @@ fn set_report(
         dry_run,
         place: place_of(source),
         commit,
+        merge_request: None,
         attempts,
         files: plan.files,
         diff,

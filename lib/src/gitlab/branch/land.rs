@@ -110,7 +110,7 @@ impl Branch {
         .hint("try again; with this many jobs committing at once, put them into one resource_group"))
     }
 
-    async fn pause(&self, pause: std::time::Duration) {
+    pub(super) async fn pause(&self, pause: std::time::Duration) {
         let left = self.client.http.deadline().remaining();
         tokio::time::sleep(pause.min(left)).await;
     }
@@ -218,7 +218,7 @@ impl Branch {
     }
 
     /// The same branch as it was, or is, at another commit.
-    fn at(&self, commit: &str) -> Branch {
+    pub(super) fn at(&self, commit: &str) -> Branch {
         Branch {
             client: self.client.clone(),
             project: self.project.clone(),
