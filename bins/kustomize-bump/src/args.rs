@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
+use towpath::git::{SignatureFormat, Signing};
 use towpath::kustomize::{ImageSpec, Pin};
 use towpath::oci::Digest;
 
@@ -250,6 +251,18 @@ pub(crate) struct WriteArgs {
         hide_env_values = true
     )]
     pub(crate) author_email: Option<String>,
+    /// Sign the commit with this: the file of an SSH key, or the id of a GPG key
+    #[arg(long, value_name = "KEY", env = "TOWPATH_SIGNING_KEY", hide_env_values = true)]
+    pub(crate) signing_key: Option<String>,
+    /// What the key is
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_SIGNING_FORMAT",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub(crate) signing_format: SigningFormat,
     /// The project that the image was built from, for the commit message
     #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", hide_env_values = true)]
     pub(crate) source_project: Option<String>,
@@ -286,5 +299,35 @@ impl From<PinChoice> for Pin {
             PinChoice::Tag => Pin::Tag,
             PinChoice::Both => Pin::Both,
         }
+    }
+}
+
+/// What commits are signed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SigningFormat {
+    // The words of git's `gpg.format`, which need no documentation of their own.
+    #[default]
+    Ssh,
+    Openpgp,
+}
+
+impl WriteArgs {
+    /// What commits are signed with.
+    ///
+    /// # Errors
+    /// Usage (exit 2) for a key that cannot be used.
+    pub(crate) fn signing(&self) -> Result<Option<Signing>> {
+        let Some(key) = &self.signing_key else {
+            return Ok(None);
+        };
+        let signing = Signing {
+            format: match self.signing_format {
+                SigningFormat::Ssh => SignatureFormat::Ssh,
+                SigningFormat::Openpgp => SignatureFormat::OpenPgp,
+            },
+            key: key.clone(),
+        };
+        signing.check()?;
+        Ok(Some(signing))
     }
 }

@@ -10,6 +10,7 @@
 #[path = "../../tests/world/mod.rs"]
 mod world;
 
+mod large;
 mod overlays;
 mod program;
 
@@ -39,8 +40,9 @@ async fn measure() {
     );
     let mut table = Table::new(heads);
     overlays::measure(peer.as_ref(), &mut table).await;
+    let large = large::measure().await;
     let mut out = std::io::stdout().lock();
-    write!(out, "\n{table}\n").unwrap();
+    write!(out, "\n{table}\n{large}\n").unwrap();
     if peer.is_none() {
         writeln!(out, "Not on PATH, so not measured: kustomize.").unwrap();
     }

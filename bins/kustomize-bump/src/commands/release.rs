@@ -23,6 +23,7 @@ pub(crate) async fn release(
     let path = source.path_from_root(&path);
     let author = Author {
         identity: source::committer(write, &source, run).await?,
+        signing: write.signing()?,
         write,
         run,
     };

@@ -41,6 +41,7 @@ pub(crate) async fn roll_back(
     let path = source.path_from_root(&path);
     let author = Author {
         identity: source::identity(write, &source, run).await?,
+        signing: write.signing()?,
         write,
         run,
     };

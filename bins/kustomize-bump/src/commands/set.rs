@@ -40,6 +40,7 @@ pub(crate) async fn set(
     }
     let author = Author {
         identity: source::committer(write, &source, run).await?,
+        signing: write.signing()?,
         write,
         run,
     };

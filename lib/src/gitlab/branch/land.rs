@@ -201,6 +201,7 @@ impl Branch {
             body: String::new(),
             trailers: vec![("Towpath-Action", "take-back".to_owned())],
             changes,
+            signing: None,
         };
         let effect = crate::cli::effect("take back", format!("{} {}", self.project, made.id));
         match self.at(&made.id).send(&undo).await? {

@@ -61,6 +61,14 @@ impl Branch {
     }
 
     pub(super) async fn post(&self, commit: &NewCommit, mut body: Value) -> Result<Sent> {
+        if commit.signing.is_some() {
+            return Err(
+                Failure::usage("GitLab's API takes no signature of ours").hint(
+                    "leave --signing-key (TOWPATH_SIGNING_KEY) away, since GitLab can sign such commits itself, or go \
+                     by git (--via git)",
+                ),
+            );
+        }
         body["commit_message"] = commit.message().into();
         body["author_name"] = commit.identity.name().into();
         body["author_email"] = commit.identity.email().into();
