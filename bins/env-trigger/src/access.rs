@@ -8,11 +8,11 @@ use towpath::failure::{Failure, Result};
 use towpath::gitlab::{Client, Project, Token};
 use towpath::secret::Secret;
 
-use crate::args::GitLabArgs;
+use crate::args::{GitLabArgs, Kind};
 
 /// How long stopping a pipeline may take after the run is over, within the minute that the frame leaves of the job's
 /// own timeout.
-const GRACE: Duration = Duration::from_secs(25);
+pub(crate) const GRACE: Duration = Duration::from_secs(25);
 
 /// The clients at hand, one per token that is used.
 pub(crate) struct Access {
@@ -40,6 +40,7 @@ impl Access {
             access,
             secret_variable("TOWPATH_TRIGGER_TOKEN")?,
             secret_variable("CI_JOB_TOKEN")?,
+            args.start_by,
         )?;
         let client = |token| Client::new(args.settings(), args.base()?, token, run.deadline);
         Ok(Access {
@@ -88,21 +89,28 @@ impl Access {
     }
 }
 
-/// Starter and reader out of what is there: the access token does everything; else the trigger token starts, else the
-/// job token does, and the job token reads.
+/// Starter and reader out of what is there. Unless one is chosen, the strongest token starts: the access token, else the
+/// trigger token, else the job token. The access token reads, else the job token does.
 fn choose(
     access: Option<Secret>,
     trigger: Option<Secret>,
     job: Option<Secret>,
+    start_by: Option<Kind>,
 ) -> Result<(Token, Option<Token>)> {
-    if let Some(token) = access {
-        return Ok((Token::Access(token.clone()), Some(Token::Access(token))));
-    }
-    let reader = job.clone().map(Token::Job);
-    let starter = trigger.map(Token::Trigger).or(job.map(Token::Job)).ok_or_else(|| {
-        Failure::usage("there is no token for GitLab").hint(
+    let access = access.map(Token::Access);
+    let trigger = trigger.map(Token::Trigger);
+    let job = job.map(Token::Job);
+    let reader = access.clone().or(job.clone());
+    let (starter, missing) = match start_by {
+        None => (access.or(trigger).or(job), "there is no token for GitLab"),
+        Some(Kind::Access) => (access, "there is no access token to start by"),
+        Some(Kind::Trigger) => (trigger, "there is no trigger token to start by"),
+        Some(Kind::Job) => (job, "there is no job token to start by"),
+    };
+    let starter = starter.ok_or_else(|| {
+        Failure::usage(missing).hint(
             "set TOWPATH_GITLAB_TOKEN (access token), TOWPATH_TRIGGER_TOKEN or, in a job, CI_JOB_TOKEN; or pass \
-             --token-file",
+             --token-file; compare --start-by (TOWPATH_START_BY)",
         )
     })?;
     Ok((starter, reader))
@@ -113,13 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_strongest_token_is_taken() {
+    fn the_strongest_token_is_taken_unless_another_is_chosen() {
         let some = |name: &str| Some(Secret::new(name));
-        let kinds = |access, trigger, job| {
-            choose(access, trigger, job)
+        let chosen = |access, trigger, job, start_by| {
+            choose(access, trigger, job, start_by)
                 .map(|(starter, reader)| (starter.kind(), reader.map(|token| token.kind())))
                 .ok()
         };
+        let kinds = |access, trigger, job| chosen(access, trigger, job, None);
         assert_eq!(
             kinds(some("a"), some("t"), some("j")),
             Some(("access token", Some("access token")))
@@ -134,5 +143,14 @@ mod tests {
         );
         assert_eq!(kinds(None, some("t"), None), Some(("trigger token", None)));
         assert_eq!(kinds(None, None, None), None);
+        assert_eq!(
+            chosen(some("a"), some("t"), some("j"), Some(Kind::Job)),
+            Some(("job token", Some("access token")))
+        );
+        assert_eq!(
+            chosen(some("a"), some("t"), None, Some(Kind::Trigger)),
+            Some(("trigger token", Some("access token")))
+        );
+        assert_eq!(chosen(some("a"), None, None, Some(Kind::Job)), None);
     }
 }

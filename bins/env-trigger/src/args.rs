@@ -9,7 +9,9 @@ use towpath::failure::{Failure, Result};
 use towpath::gitlab::Project;
 use towpath::http::{self, PlainHttp, Settings, Url};
 
+use crate::manual::Rules;
 use crate::request::Given;
+use crate::result::Source;
 
 const EXAMPLES: &str = "\
 Inputs:
@@ -17,14 +19,21 @@ Inputs:
   the variable NAME (in capitals) of the handoff file; `traceparent` falls back to the trace of this run. The variables
   TOWPATH_INPUTS and TOWPATH_VARIABLES hold one of them a line.
 
+Manual jobs:
+  --on-manual ACTION is about all of them, --on-manual JOB=ACTION about one, or about all that `parallel:` makes of one.
+  play starts what holds the pipeline up, and an optional job only where JOB=play names it; it takes an access token.
+
 Tokens:
   TOWPATH_GITLAB_TOKEN (or --token-file) starts, reads and cancels. Without it, TOWPATH_TRIGGER_TOKEN or else
-  CI_JOB_TOKEN starts, and CI_JOB_TOKEN follows by the jobs alone: it sees no logs and cannot cancel.
+  CI_JOB_TOKEN starts, and CI_JOB_TOKEN follows by the jobs alone: it sees no logs and cannot cancel. --start-by job lets
+  the job token start, and the access token do the rest.
 
 Examples:
   env-trigger --project group/env --ref main --input image_digest=sha256:...
   env-trigger --project group/env --ref main --handoff handoff.env --input image_ref --input dry:=false
   env-trigger --project group/env --ref main --detach
+  env-trigger --project group/env --on-manual approve=wait --on-manual deploy=play
+  env-trigger --project group/env --handoff handoff.env --result bump:handoff.env --expect IMAGE_DIGEST
   env-trigger --project group/env wait 4711
   env-trigger --project group/env cancel 4711";
 
@@ -38,6 +47,8 @@ pub(crate) struct Args {
     pub(crate) start: StartArgs,
     #[command(flatten)]
     pub(crate) gitlab: GitLabArgs,
+    #[command(flatten)]
+    pub(crate) follow: FollowArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
@@ -125,8 +136,62 @@ pub(crate) struct StartArgs {
     pub(crate) source_project: Option<String>,
     #[arg(long, env = "CI_COMMIT_SHA", hide = true, hide_env_values = true)]
     pub(crate) source_commit: Option<String>,
+    #[arg(long, env = "CI_COMMIT_TAG", hide = true, hide_env_values = true)]
+    pub(crate) source_tag: Option<String>,
     #[arg(long, env = "IMAGE_DIGEST", hide = true, hide_env_values = true)]
     pub(crate) digest: Option<String>,
+}
+
+/// What is made of what happens.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Follow")]
+pub(crate) struct FollowArgs {
+    /// What is done about a job that waits for a person and holds the pipeline up: fail (exit 9), wait, ignore or play,
+    /// which starts it; JOB=ACTION says it of one job. Repeat it, or give one a line in the variable [default: fail]
+    #[arg(
+        long,
+        value_name = "[JOB=]ACTION",
+        env = "TOWPATH_ON_MANUAL",
+        value_parser = crate::manual::parse_rules,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) on_manual: Vec<Rules>,
+    /// Which of the pipelines that it starts in turn count: those it waits for itself, or all
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_DOWNSTREAM",
+        default_value_t,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) downstream: Downstream,
+    /// Cancel a pipeline that was found too, not only one that this run started, when interrupted
+    #[arg(long, env = "TOWPATH_CANCEL_FOUND", global = true, hide_env_values = true)]
+    pub(crate) cancel_found: bool,
+    /// The dotenv file among a job's artifacts that says what came of it
+    #[arg(
+        long,
+        value_name = "JOB:PATH",
+        env = "TOWPATH_RESULT",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) result: Option<Source>,
+    /// What that file has to say (exit 6 otherwise); NAME alone means what the handoff file says. Repeat it, or give one a
+    /// line in the variable [default with --result: IMAGE_DIGEST, where there is one]
+    #[arg(
+        long = "expect",
+        value_name = "NAME[=VALUE]",
+        env = "TOWPATH_EXPECT",
+        value_parser = crate::request::parse_variables,
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) expect: Vec<Given>,
+    #[arg(long, env = "GITLAB_CI", hide = true, global = true, hide_env_values = true)]
+    pub(crate) gitlab_ci: bool,
 }
 
 /// Where it is, and what may be done there.
@@ -155,6 +220,17 @@ pub(crate) struct GitLabArgs {
         hide_env_values = true
     )]
     pub(crate) token_file: Option<PathBuf>,
+    /// Which token starts pipelines [default: the access token, else the trigger token, else the job token]. One that a
+    /// job token starts is shown below the job's own in GitLab
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_enum,
+        env = "TOWPATH_START_BY",
+        global = true,
+        hide_env_values = true
+    )]
+    pub(crate) start_by: Option<Kind>,
     /// A PEM file with certificates to trust besides the system's
     #[arg(
         long,
@@ -167,16 +243,6 @@ pub(crate) struct GitLabArgs {
     /// Allow plain http beyond this machine
     #[arg(long, env = "TOWPATH_PLAIN_HTTP", global = true, hide_env_values = true)]
     pub(crate) plain_http: bool,
-    /// What a manual job that holds the pipeline up means: fail (exit 9), wait for a person, or ignore it
-    #[arg(
-        long,
-        value_enum,
-        env = "TOWPATH_ON_MANUAL",
-        default_value_t,
-        global = true,
-        hide_env_values = true
-    )]
-    pub(crate) on_manual: OnManual,
     /// Say what would be done, and do nothing
     #[arg(long, env = "TOWPATH_DRY_RUN", global = true, hide_env_values = true)]
     pub(crate) dry_run: bool,
@@ -215,28 +281,47 @@ impl GitLabArgs {
     }
 }
 
-/// What to do about a manual job that the pipeline cannot go on without.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum OnManual {
-    /// End with exit code 9, naming it.
-    #[default]
-    Fail,
-    /// Wait until somebody starts it.
-    Wait,
-    /// Judge the pipeline by what ran so far.
-    Ignore,
+/// A kind of token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Access,
+    Trigger,
+    Job,
 }
 
-impl ValueEnum for OnManual {
+impl ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
-        &[OnManual::Fail, OnManual::Wait, OnManual::Ignore]
+        &[Kind::Access, Kind::Trigger, Kind::Job]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(match self {
-            OnManual::Fail => "fail",
-            OnManual::Wait => "wait",
-            OnManual::Ignore => "ignore",
+            Kind::Access => "access",
+            Kind::Trigger => "trigger",
+            Kind::Job => "job",
+        }))
+    }
+}
+
+/// Which of the pipelines that a pipeline starts count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Downstream {
+    /// Those that it waits for itself (`strategy: depend` or `mirror`).
+    #[default]
+    Depended,
+    /// All of them.
+    All,
+}
+
+impl ValueEnum for Downstream {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Downstream::Depended, Downstream::All]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Downstream::Depended => "depended",
+            Downstream::All => "all",
         }))
     }
 }

@@ -1,69 +1,86 @@
 //! Following a pipeline to its end, with its changes in the log as they happen.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
+use towpath::cli::effect;
 use towpath::failure::{Failure, Kind, Result};
-use towpath::gitlab::{Client, Job, Project, Status};
+use towpath::gitlab::{Client, Project, Status};
 
-use crate::args::OnManual;
-use crate::pace::Pace;
-use crate::plan::{self, Decision, Seen, Verdict, compose, decide};
+use crate::look::look;
+use crate::pace::{Expected, Pace};
+use crate::plan::{Decision, Policy, Verdict, decide, phase};
+use crate::tell::{tell_changes, with_path};
+use crate::tree::Tree;
 
 /// How long a pipeline that was just started may be unknown to the part of GitLab that answers.
 const SETTLING: Duration = Duration::from_secs(10);
-/// How soon a failure is looked at again: a job that GitLab retries by itself counts as failed for a moment.
+/// How soon a failure or a block is looked at again: a job that GitLab retries by itself counts as failed for a moment,
+/// and jobs that follow others are taken up a moment after these ended.
 const CONFIRMATION: Duration = Duration::from_secs(1);
 /// How long a pipeline may seem to have no jobs to a token that sees nothing but jobs.
 const BLIND: Duration = Duration::from_secs(30);
-/// Of how many failed jobs the log is shown, how many lines of it, out of how many bytes.
-const TAILS: usize = 5;
-const TAIL_LINES: usize = 25;
-const TAIL_BYTES: usize = 64 * 1024;
+/// How many looks in a row may be answered with something else than GitLab's answer.
+const STRANGE_ANSWERS: u32 = 3;
 
 /// Follows one pipeline.
 pub(crate) struct Follower<'a> {
     client: &'a Client,
-    project: &'a Project,
-    id: u64,
-    on_manual: OnManual,
+    policy: &'a Policy,
     /// Whether it was started a moment ago.
     fresh: bool,
     started: Instant,
-    seen: Seen,
+    tree: Tree,
+    /// How long the project's jobs took before, in seconds.
+    durations: BTreeMap<String, f64>,
+    /// When each running job was first seen running.
+    running_since: BTreeMap<u64, Duration>,
+    /// The jobs that we started.
+    played: BTreeMap<u64, String>,
     last_trouble: Option<String>,
 }
 
 impl<'a> Follower<'a> {
     pub(crate) fn new(
         client: &'a Client,
-        project: &'a Project,
+        project: &Project,
         id: u64,
-        on_manual: OnManual,
+        policy: &'a Policy,
         fresh: bool,
     ) -> Self {
         Follower {
             client,
-            project,
-            id,
-            on_manual,
+            policy,
             fresh,
             started: Instant::now(),
-            seen: Seen::default(),
+            tree: Tree::new(project, id),
+            durations: BTreeMap::new(),
+            running_since: BTreeMap::new(),
+            played: BTreeMap::new(),
             last_trouble: None,
         }
     }
 
     /// What the last look showed.
-    pub(crate) fn seen(&self) -> &Seen {
-        &self.seen
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The same, for what is added to it once it is over.
+    pub(crate) fn tree_mut(&mut self) -> &mut Tree {
+        &mut self.tree
     }
 
     /// Why the last look showed nothing, when it did.
     pub(crate) fn last_trouble(&self) -> Option<&str> {
         self.last_trouble.as_deref()
+    }
+
+    /// The names of the manual jobs that we started.
+    pub(crate) fn played(&self) -> impl Iterator<Item = &String> {
+        self.played.values()
     }
 
     /// Looks until the pipeline has ended. Times when GitLab does not answer are sat out; the caller bounds them.
@@ -72,41 +89,62 @@ impl<'a> Follower<'a> {
     /// Denied, not found or input, as GitLab answers.
     pub(crate) async fn until_ended(&mut self) -> Result<Verdict> {
         let mut pace = Pace::new();
+        let mut counted = self.client.requests_sent();
         let mut troubles = 0;
-        let mut failed_before = false;
+        let mut strange = 0;
+        let mut confirming = None;
+        self.read_durations().await;
         loop {
-            let before = self.client.requests_sent();
-            let looked = self.look().await;
+            let looked = look(self.client, &self.tree).await;
+            let looked = match looked {
+                Ok(tree) => {
+                    let changed = tell_changes(&self.tree, &tree);
+                    self.take(tree);
+                    self.start_manual_jobs().await.map(|started| changed || started)
+                }
+                Err(failure) => Err(failure),
+            };
             let now = self.started.elapsed();
-            pace.spent(now, self.client.requests_sent() - before);
+            let sent = self.client.requests_sent();
+            pace.spent(now, sent - counted);
+            counted = sent;
             let pause = match looked {
-                Ok(seen) => {
+                Ok(changed) => {
                     troubles = 0;
+                    strange = 0;
                     self.last_trouble = None;
-                    if self.tell_changes(&seen) {
+                    if changed {
                         pace.moved(now);
                     }
-                    self.seen = seen;
-                    match decide(&self.seen, self.on_manual) {
-                        Decision::Ended(Verdict::Failed) if !failed_before => {
-                            failed_before = true;
-                            CONFIRMATION
+                    pace.expects(self.tree.followed(), self.tree.requests_a_look());
+                    match self.decide() {
+                        Decision::Ended(verdict)
+                            if matches!(verdict, Verdict::Failed | Verdict::Blocked)
+                                && confirming != Some(verdict) =>
+                        {
+                            confirming = Some(verdict);
+                            pace.at_least(now, CONFIRMATION)
                         }
                         Decision::Ended(verdict) => return Ok(verdict),
                         Decision::Wait(phase) => {
-                            failed_before = false;
+                            confirming = None;
                             self.refuse_blindness(now)?;
-                            pace.pause(now, phase, chance())
+                            pace.pause(now, phase, self.expected(now), chance())
                         }
                     }
                 }
-                Err(failure) if self.may_pass(&failure) => {
+                Err(failure) if self.may_pass(&failure, &mut strange) => {
                     troubles += 1;
-                    tracing::warn!(action = "look", object = self.id, outcome = "failed", "{failure}");
+                    tracing::warn!(
+                        action = "look",
+                        object = self.tree.id,
+                        outcome = "failed",
+                        "{failure}"
+                    );
                     if failure.kind() == Kind::Unavailable {
                         self.last_trouble = Some(failure.to_string());
                     }
-                    Pace::pause_after_trouble(troubles, chance())
+                    pace.at_least(now, Pace::pause_after_trouble(troubles, chance()))
                 }
                 Err(failure) => return Err(failure),
             };
@@ -114,173 +152,126 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Reads the ends of failed jobs' logs, and logs them, where the token may.
-    pub(crate) async fn collect_tails(&mut self) {
+    fn take(&mut self, tree: Tree) {
+        self.tree = tree;
+        let now = self.started.elapsed();
+        let running: BTreeSet<u64> = self
+            .tree
+            .all_jobs()
+            .filter(|job| job.status == Status::Running)
+            .map(|job| job.id)
+            .collect();
+        self.running_since.retain(|id, _| running.contains(id));
+        for id in running {
+            self.running_since.entry(id).or_insert(now);
+        }
+    }
+
+    /// What follows from the last look, given that jobs that we started count from then on.
+    fn decide(&self) -> Decision {
+        let unfinished = self
+            .tree
+            .all_jobs()
+            .any(|job| self.played.contains_key(&job.id) && !job.status.has_ended());
+        match decide(&self.tree, self.policy) {
+            Decision::Ended(_) if unfinished => Decision::Wait(phase(&self.tree)),
+            decision => decision,
+        }
+    }
+
+    /// Asks how long jobs took before. Whatever comes of it, it can be done without.
+    async fn read_durations(&mut self) {
         if !self.client.token().is_access() {
             return;
         }
-        // Trigger jobs have no log.
-        let failed = self
-            .seen
-            .jobs
-            .iter()
-            .filter(|job| job.status == Status::Failed && !job.allow_failure);
-        let failed: Vec<(u64, String)> = failed.take(TAILS).map(|job| (job.id, job.name.clone())).collect();
-        for (id, name) in failed {
-            let read = self.client.trace_tail(self.project, id, TAIL_LINES, TAIL_BYTES);
-            match tokio::time::timeout(Duration::from_secs(20), read).await {
-                Ok(Ok(lines)) => {
-                    for line in &lines {
-                        tracing::info!(action = "log", object = name, "{line}");
-                    }
-                    self.seen.tails.insert(id, lines);
-                }
-                Ok(Err(failure)) => {
-                    tracing::warn!(
-                        action = "log",
-                        object = name,
-                        outcome = "not readable",
-                        "{failure}"
-                    );
-                }
-                Err(_elapsed) => tracing::warn!(action = "log", object = name, outcome = "too slow"),
+        match self.client.durations(&self.tree.project).await {
+            Ok(durations) => self.durations = durations,
+            Err(failure) => {
+                tracing::debug!(action = "look", object = %self.tree.project, outcome = "failed", "{failure}");
             }
         }
     }
 
-    async fn look(&self) -> Result<Seen> {
-        let jobs = self.client.jobs(self.project, self.id, false).await?;
-        let own = jobs.iter().find_map(|job| job.pipeline.as_ref());
-        let mut seen = Seen {
-            status: own.map(|pipeline| pipeline.status.clone()),
-            url: own.and_then(|pipeline| pipeline.web_url.clone()),
-            jobs: plan::latest(jobs, |job| job),
-            ..Seen::default()
-        };
-        if !self.client.token().is_access() {
-            return Ok(seen);
+    /// When the last of the jobs that run is expected to end; none when one of them never ran before.
+    fn expected(&self, now: Duration) -> Option<Expected> {
+        let running = self
+            .tree
+            .root
+            .jobs
+            .iter()
+            .filter(|job| job.status == Status::Running);
+        let mut last: Option<Expected> = None;
+        for job in running {
+            let duration = *self.durations.get(&job.name)?;
+            let since = self
+                .running_since
+                .get(&job.id)
+                .map(|since| now.saturating_sub(*since));
+            let ran = job
+                .duration
+                .or(since.map(|since| since.as_secs_f64()))
+                .unwrap_or_default();
+            let seconds = duration - ran;
+            if last.is_none_or(|last| last.seconds < seconds) {
+                last = Some(Expected { seconds, duration });
+            }
         }
-        if seen.status.as_ref().is_none_or(|status| !status.is_known()) {
-            let pipeline = self.client.pipeline(self.project, self.id).await?;
-            seen.status = Some(pipeline.status);
-            seen.url = pipeline.web_url;
+        last
+    }
+
+    /// Starts the manual jobs that are to be started and can be. Says whether there were any.
+    async fn start_manual_jobs(&mut self) -> Result<bool> {
+        if !self.policy.on_manual.starts_any() {
+            return Ok(false);
         }
-        // All trigger jobs of a pipeline are there from the start, so none at first means none ever. They are worth a
-        // request a look only where there are some.
-        let first = self.seen.status.is_none();
-        if first || !self.seen.bridges.is_empty() {
-            let bridges = self.client.bridges(self.project, self.id).await?;
-            seen.bridges = plan::latest(bridges, |bridge| &bridge.job);
+        let mut to_start: Vec<(Project, u64, String)> = Vec::new();
+        for (project, _, path, seen) in self.tree.pipelines() {
+            let manual = seen
+                .all_jobs()
+                .filter(|job| job.status == Status::Manual && self.policy.on_manual.starts(job));
+            to_start.extend(
+                manual
+                    .filter(|job| !self.played.contains_key(&job.id))
+                    .map(|job| (project.clone(), job.id, with_path(path, &job.name))),
+            );
         }
-        Ok(seen)
+        let mut started = false;
+        for (project, id, name) in to_start {
+            let effect = effect("play", format!("job {name} of {project}"));
+            self.client.play(&project, id).await?;
+            effect.done("started");
+            self.played.insert(id, name);
+            started = true;
+        }
+        Ok(started)
     }
 
     /// Whether a failure to look may be gone at the next look.
-    fn may_pass(&self, failure: &Failure) -> bool {
+    fn may_pass(&self, failure: &Failure, strange: &mut u32) -> bool {
         match failure.kind() {
             // Whoever follows ends at the deadline by itself, and says more than a single look can.
             Kind::Unavailable | Kind::Deadline => true,
             Kind::NotFound | Kind::Denied => self.fresh && self.started.elapsed() < SETTLING,
+            // A proxy that shows a page for a moment; but not where GitLab never answered.
+            Kind::Input if self.tree.root.is_known() => {
+                *strange += 1;
+                *strange <= STRANGE_ANSWERS
+            }
             _ => false,
         }
     }
 
     fn refuse_blindness(&self, now: Duration) -> Result<()> {
-        let blind = self.seen.jobs.is_empty() && !self.client.token().is_access();
+        let blind = self.tree.root.jobs.is_empty() && !self.client.token().is_access();
         if blind && now > BLIND {
             return Err(Failure::denied(format!(
                 "pipeline {} of {} shows no jobs to a job token: it has trigger jobs only",
-                self.id, self.project
+                self.tree.id, self.tree.project
             ))
             .hint("set TOWPATH_GITLAB_TOKEN to an access token, which sees trigger jobs too"));
         }
         Ok(())
     }
-
-    /// Logs what changed since the last look: the pipeline, its stages, its jobs. Says whether anything did.
-    fn tell_changes(&self, seen: &Seen) -> bool {
-        let mut changed = false;
-        let (before, now) = (self.seen.effective_status(), seen.effective_status());
-        if before != now || self.seen.jobs.is_empty() != seen.jobs.is_empty() {
-            changed = true;
-            tracing::info!(
-                action = "pipeline",
-                object = format!("{} of {}", self.id, self.project),
-                outcome = now.as_str(),
-                url = seen.url.as_deref().unwrap_or_default(),
-            );
-        }
-        let stages_before = stages(&self.seen);
-        for (stage, status) in stages(seen) {
-            let is_news = stages_before.get(&stage) != Some(&status);
-            if is_news && !matches!(status, Status::Created | Status::Skipped) {
-                tracing::info!(action = "stage", object = stage, outcome = status.as_str());
-            }
-        }
-        let before: BTreeMap<u64, &Status> = self.seen.all_jobs().map(|job| (job.id, &job.status)).collect();
-        for job in seen.all_jobs() {
-            let earlier = before.get(&job.id);
-            if earlier == Some(&&job.status) {
-                continue;
-            }
-            changed = true;
-            // What has not begun is no news the first time it is seen.
-            if earlier.is_some() || !matches!(job.status, Status::Created | Status::Skipped) {
-                tell(job);
-            }
-        }
-        for bridge in &seen.bridges {
-            let Some(downstream) = &bridge.downstream_pipeline else {
-                continue;
-            };
-            let known = self.seen.bridges.iter().any(|earlier| {
-                earlier
-                    .downstream_pipeline
-                    .as_ref()
-                    .is_some_and(|earlier| earlier.id == downstream.id && earlier.status == downstream.status)
-            });
-            if !known {
-                changed = true;
-                tracing::info!(
-                    action = "downstream",
-                    object = format!("pipeline {} of {}", downstream.id, bridge.job.name),
-                    outcome = downstream.status.as_str(),
-                    url = downstream.web_url.as_deref().unwrap_or_default(),
-                );
-            }
-        }
-        changed
-    }
-}
-
-fn tell(job: &Job) {
-    let note = match (&job.status, job.allow_failure) {
-        (Status::Failed, true) => "the pipeline may go on without it",
-        (Status::Manual, false) => "waits for a person, and the pipeline with it",
-        (Status::Manual, true) => "optional: starts only when a person starts it",
-        (Status::Scheduled, _) => "waits for its delay",
-        (Status::WaitingForResource, _) => "another pipeline holds its resource group",
-        _ => "",
-    };
-    tracing::info!(
-        action = "job",
-        object = job.name,
-        outcome = job.status.as_str(),
-        seconds = job.duration.map(crate::report::rounded),
-        reason = job.failure_reason.as_deref(),
-        url = job.web_url.as_deref().unwrap_or_default(),
-        "{note}"
-    );
-}
-
-fn stages(seen: &Seen) -> BTreeMap<String, Status> {
-    let mut jobs: BTreeMap<String, Vec<&Job>> = BTreeMap::new();
-    for job in seen.all_jobs().filter(|job| !job.stage.is_empty()) {
-        jobs.entry(job.stage.clone()).or_default().push(job);
-    }
-    jobs.into_iter()
-        .map(|(stage, jobs)| (stage, compose(jobs.into_iter())))
-        .collect()
 }
 
 /// A random number from 0 to 1, out of the keys that the standard library draws for its hash maps.

@@ -1,16 +1,22 @@
-//! How often GitLab is asked. A budget bounds the requests a minute whatever happens; within it the pace follows what
-//! is known of the end: a job that has just begun may be short, one that has run for long will run a while longer,
-//! and nothing ends while jobs wait behind others.
+//! How often GitLab is asked.
+//!
+//! In any minute there are at most fifteen requests for a pipeline, whatever happens. Within that, the pace follows
+//! what is known of the end. Where the jobs that are left ran before, their last durations say when to look closely;
+//! elsewhere a job that has just begun may be short, and one that has run for long will run a while longer. While jobs
+//! wait behind others, or for a person, nothing ends, and what is not asked then can be asked later.
 //!
 //! Time is handed in, so that a test can simulate hours. The budget counts all requests of a look, so that a pipeline
-//! whose jobs fill many pages is looked at less often.
+//! whose look takes several is looked at less often.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Requests a second in the long run: fifteen a minute.
-const RATE: f64 = 15.0 / 60.0;
-/// How many requests can be saved up, for the moments when much happens.
-const SAVINGS: f64 = 10.0;
+/// Requests in any minute, for each pipeline.
+const LIMIT: usize = 15;
+/// The most of them, however many pipelines there are.
+const MOST: usize = 60;
+/// The minute.
+const WINDOW: f64 = 60.0;
 /// Part of a pause that is random, so that many runs do not ask all at once.
 const JITTER: f64 = 0.2;
 
@@ -25,24 +31,39 @@ pub(crate) enum Phase {
     Idle,
 }
 
-/// The budget and what moved last. All times are counted from the same start.
+/// When the end is expected, by what the same jobs took before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Expected {
+    /// Seconds from now; below zero when it is overdue.
+    pub(crate) seconds: f64,
+    /// How long the job that ends last took before, in seconds: the longer, the less exact.
+    pub(crate) duration: f64,
+}
+
+/// The requests of the last minute and what moved last. All times are counted from the same start.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
-    savings: f64,
-    settled: Duration,
+    limit: usize,
+    asked: VecDeque<f64>,
     moved: Duration,
-    last_cost: f64,
+    next_cost: usize,
 }
 
 impl Pace {
     /// A full budget at time zero.
     pub(crate) fn new() -> Self {
         Pace {
-            savings: SAVINGS,
-            settled: Duration::ZERO,
+            limit: LIMIT,
+            asked: VecDeque::new(),
             moved: Duration::ZERO,
-            last_cost: 1.0,
+            next_cost: 1,
         }
+    }
+
+    /// So many pipelines are followed at once, and the next look will take so many requests.
+    pub(crate) fn expects(&mut self, pipelines: usize, requests: u64) {
+        self.limit = LIMIT.saturating_mul(pipelines.max(1)).min(MOST);
+        self.next_cost = count(requests);
     }
 
     /// Something changed.
@@ -52,31 +73,96 @@ impl Pace {
 
     /// A look took this many requests.
     pub(crate) fn spent(&mut self, now: Duration, requests: u64) {
-        let earned = now.saturating_sub(self.settled).as_secs_f64() * RATE;
-        self.settled = now;
-        // A look has a handful of requests, rarely some dozens.
-        self.last_cost = f64::from(u32::try_from(requests).unwrap_or(u32::MAX)).max(1.0);
-        self.savings = (self.savings + earned).min(SAVINGS) - self.last_cost;
+        let now = now.as_secs_f64();
+        self.asked.extend(std::iter::repeat_n(now, count(requests)));
+        while self.asked.front().is_some_and(|&asked| asked <= now - WINDOW) {
+            self.asked.pop_front();
+        }
     }
 
     /// How long to wait before the next look; `chance` is random, from 0 to 1.
-    pub(crate) fn pause(&self, now: Duration, phase: Phase, chance: f64) -> Duration {
+    pub(crate) fn pause(
+        &self,
+        now: Duration,
+        phase: Phase,
+        expected: Option<Expected>,
+        chance: f64,
+    ) -> Duration {
         let quiet = now.saturating_sub(self.moved).as_secs_f64();
-        let wanted = match phase {
-            // Long jobs get the whole budget: their end is what everyone waits for.
-            Phase::Ending => (quiet / 12.0).clamp(1.0, 1.0 / RATE),
-            Phase::Busy => (quiet / 10.0).clamp(1.5, 6.0),
-            Phase::Idle => (quiet / 8.0).clamp(2.0, 15.0),
+        let wanted = match (phase, expected) {
+            (Phase::Ending, Some(expected)) => near(expected),
+            (Phase::Ending, None) => (quiet / 16.0).clamp(1.75, 4.0),
+            (Phase::Busy, _) => (quiet / 10.0).clamp(2.5, 6.0),
+            (Phase::Idle, _) => (quiet / 8.0).clamp(2.0, 15.0),
         };
-        let affordable = (self.last_cost - self.savings) / RATE;
-        let pause = wanted * (1.0 - JITTER / 2.0 + JITTER * chance);
-        Duration::from_secs_f64(pause.max(affordable))
+        let jittered = wanted * (1.0 - JITTER / 2.0 + JITTER * chance);
+        Duration::from_secs_f64(jittered.max(self.affordable(now.as_secs_f64())))
     }
 
     /// How long to wait after `failures` looks in a row that got no answer.
     pub(crate) fn pause_after_trouble(failures: u32, chance: f64) -> Duration {
         let wanted = f64::from(2_u32.saturating_pow(failures.min(5))).min(30.0);
         Duration::from_secs_f64(wanted * (1.0 - JITTER / 2.0 + JITTER * chance))
+    }
+
+    /// The same pause, unless another look has to wait longer than that to fit into the minute.
+    pub(crate) fn at_least(&self, now: Duration, pause: Duration) -> Duration {
+        pause.max(Duration::from_secs_f64(self.soonest(now.as_secs_f64())))
+    }
+
+    /// How soon another look fits into the minute, in seconds.
+    fn soonest(&self, now: f64) -> f64 {
+        let used = self.recent(now).count();
+        let cost = self.next_cost.min(self.limit);
+        // As many have to be a minute old as are too many.
+        let Some(too_many) = (used + cost).checked_sub(self.limit + 1) else {
+            return 0.0;
+        };
+        let last_of_them = self.recent(now).nth(too_many);
+        last_of_them.map_or(0.0, |asked| asked + WINDOW - now)
+    }
+
+    /// How long to wait for another look so that the budget lasts for the minute, in seconds.
+    fn affordable(&self, now: f64) -> f64 {
+        let used = self.recent(now).count();
+        let Some(left) = self
+            .limit
+            .checked_sub(used)
+            .filter(|&left| left >= self.next_cost)
+        else {
+            return self.soonest(now);
+        };
+        let Some(oldest) = self.recent(now).next() else {
+            return 0.0;
+        };
+        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        let looks = number(left) / number(self.next_cost);
+        // The less is left of the budget, the more evenly it is spread over what is left of the minute.
+        (oldest + WINDOW - now) / looks * number(used) / number(self.limit)
+    }
+
+    fn recent(&self, now: f64) -> impl Iterator<Item = f64> {
+        self.asked
+            .iter()
+            .copied()
+            .filter(move |&asked| asked > now - WINDOW)
+    }
+}
+
+/// A number of requests that is neither none nor absurd.
+fn count(requests: u64) -> usize {
+    usize::try_from(requests).unwrap_or(usize::MAX).clamp(1, 1000)
+}
+
+/// The pause that fits an expected end: long before it, close around it, and less close again once it is overdue.
+fn near(expected: Expected) -> f64 {
+    let margin = (0.15 * expected.duration).clamp(1.5, 20.0);
+    if expected.seconds > margin {
+        ((expected.seconds - margin) * 0.6).clamp(1.0, 8.0)
+    } else if expected.seconds > -margin {
+        (margin / 4.0).max(1.0)
+    } else {
+        ((-expected.seconds - margin) / 4.0).clamp(1.0, 4.0)
     }
 }
 
@@ -97,9 +183,10 @@ mod tests {
         }
     }
 
-    /// Follows a pipeline whose stages take these times, one request a look that takes `trip`. Gives back the delay
-    /// between its end and our noticing it, and when each request went out.
-    fn simulate(stages: &[f64], trip: f64, chance: &mut Chance) -> (f64, Vec<f64>) {
+    /// Follows a pipeline whose stages take these times, one request a look that takes `trip`; `before` is how long the
+    /// stages took the last time. Gives back the delay between its end and our noticing it, and when each request went
+    /// out.
+    fn simulate(stages: &[f64], before: Option<&[f64]>, trip: f64, chance: &mut Chance) -> (f64, Vec<f64>) {
         let mut ends = Vec::new();
         let mut total = 0.0;
         for stage in stages {
@@ -110,6 +197,11 @@ mod tests {
         let mut now: f64 = 0.0;
         let mut asked = Vec::new();
         let mut stage_seen = 0;
+        if before.is_some() {
+            // Whoever may ask for durations asks for trigger jobs too, once.
+            pace.spent(Duration::ZERO, 2);
+            asked.extend([0.0, 0.0]);
+        }
         loop {
             asked.push(now);
             // What the server says is what holds half way through the trip.
@@ -129,60 +221,82 @@ mod tests {
             } else {
                 Phase::Busy
             };
-            now += pace.pause(at, phase, chance.next()).as_secs_f64();
+            let began = if stage == 0 { 0.0 } else { ends[stage - 1] };
+            let expected = before.map(|before| Expected {
+                seconds: before[stage] - (now - began),
+                duration: before[stage],
+            });
+            now += pace.pause(at, phase, expected, chance.next()).as_secs_f64();
         }
     }
 
-    #[test]
-    fn the_end_is_noticed_within_two_seconds_at_the_median_on_a_bounded_budget() {
+    /// Simulates 2,000 pipelines; `noise` is by what part a stage's last duration may have been off, where it is known.
+    fn delays(noise: Option<f64>) -> Vec<f64> {
         let mut chance = Chance(7);
         let mut delays = Vec::new();
         for _ in 0..2000 {
             // Up to five stages of three seconds to ten minutes each, short ones more often than long ones.
             let count = 1 + (chance.next() * 4.99) as usize;
             let stages: Vec<f64> = (0..count).map(|_| 3.0 * 200_f64.powf(chance.next())).collect();
-            let (delay, asked) = simulate(&stages, 0.1, &mut chance);
+            let before: Option<Vec<f64>> = noise.map(|noise| {
+                let off = |stage: &f64| stage * (1.0 - noise + 2.0 * noise * chance.next());
+                stages.iter().map(off).collect()
+            });
+            let (delay, asked) = simulate(&stages, before.as_deref(), 0.1, &mut chance);
             delays.push(delay);
             for (index, &from) in asked.iter().enumerate() {
-                let minute = asked[index..].iter().take_while(|&&at| at < from + 60.0).count();
-                assert!(
-                    minute <= 15 + 10 + 1,
-                    "{minute} requests in a minute for {stages:?}"
-                );
+                let minute = asked[index..]
+                    .iter()
+                    .take_while(|&&at| at < from + WINDOW)
+                    .count();
+                assert!(minute <= LIMIT, "{minute} requests in a minute for {stages:?}");
             }
         }
         delays.sort_by(f64::total_cmp);
-        let median = delays[delays.len() / 2];
-        assert!(median <= 2.0, "the median delay is {median} s");
-        assert!(delays[delays.len() * 95 / 100] <= 6.0);
+        delays
     }
 
     #[test]
-    fn a_long_job_costs_at_most_fifteen_requests_a_minute() {
-        let mut chance = Chance(11);
-        let (_, asked) = simulate(&[1800.0], 0.1, &mut chance);
-        for minute in 2..30 {
-            let from = f64::from(minute) * 60.0;
-            let count = asked
-                .iter()
-                .filter(|&&at| (from..from + 60.0).contains(&at))
-                .count();
-            assert!(count <= 15, "{count} requests in minute {minute}");
+    fn the_end_is_noticed_within_two_seconds_at_the_median_on_fifteen_requests_in_any_minute() {
+        for (noise, median, high) in [(None, 2.0, 6.0), (Some(0.1), 1.7, 6.0), (Some(0.5), 2.0, 7.0)] {
+            let delays = delays(noise);
+            let half = delays[delays.len() / 2];
+            let most = delays[delays.len() * 95 / 100];
+            assert!(half <= median, "the median delay is {half} s with {noise:?}");
+            assert!(most <= high, "the 95th percentile is {most} s with {noise:?}");
         }
     }
 
     #[test]
-    fn many_pages_and_quiet_times_slow_it_down() {
+    fn several_requests_a_look_and_quiet_times_slow_it_down() {
         let mut pace = Pace::new();
         let now = Duration::from_secs(600);
-        pace.spent(now, 20);
-        // Twenty requests a look at fifteen a minute are a look in eighty seconds, once the savings are gone.
-        pace.spent(now + Duration::from_secs(80), 20);
-        assert!(pace.pause(now + Duration::from_secs(80), Phase::Ending, 0.5) >= Duration::from_secs(80));
+        pace.spent(now, 15);
+        // The budget of a minute is gone.
+        assert!(pace.pause(now, Phase::Ending, None, 0.5) >= Duration::from_secs(60));
+        // With four pipelines it is not.
+        pace.expects(4, 1);
+        assert!(pace.pause(now, Phase::Ending, None, 0.5) < Duration::from_secs(30));
+        let mut dear = Pace::new();
+        // More than the budget at once is let through, and then paid for.
+        dear.spent(now, 40);
+        let pause = dear.pause(now, Phase::Ending, None, 0.5);
+        assert!(
+            pause >= Duration::from_secs(60) && pause <= Duration::from_secs(61),
+            "{pause:?}"
+        );
         let quiet = Pace::new();
-        let pause = |phase, at| quiet.pause(Duration::from_secs(at), phase, 0.5).as_secs_f64();
+        let pause = |phase, at| {
+            quiet
+                .pause(Duration::from_secs(at), phase, None, 0.5)
+                .as_secs_f64()
+        };
         assert!(pause(Phase::Idle, 10) < pause(Phase::Idle, 60));
         assert!(pause(Phase::Idle, 3600) <= 15.0);
+        // What has to be looked at again soon waits for the budget too.
+        let soon = Duration::from_secs(1);
+        assert_eq!(quiet.at_least(now, soon), soon);
+        assert!(dear.at_least(now, soon) >= Duration::from_secs(60));
         assert!(Pace::pause_after_trouble(9, 1.0) <= Duration::from_secs(33));
     }
 }

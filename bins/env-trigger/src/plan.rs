@@ -1,55 +1,20 @@
 //! What a pipeline's state means: whether it has ended, how, and what may happen next. No input or output here.
 
-use std::collections::BTreeMap;
-
 use towpath::failure::Failure;
-use towpath::gitlab::{Bridge, Job, Project, Status};
+use towpath::gitlab::{Job, Status};
 
-use crate::args::OnManual;
+use crate::args::Downstream;
+use crate::manual::{Action, OnManual};
 use crate::pace::Phase;
+use crate::tree::{Leaf, Seen, Tree};
 
-/// What was seen of a pipeline at one look.
+/// What the caller wants to be told of, and what not.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    /// How the pipeline itself stands; none when the token sees only jobs and these did not say.
-    pub(crate) status: Option<Status>,
-    /// Its page.
-    pub(crate) url: Option<String>,
-    /// The latest attempt of each job, oldest first.
-    pub(crate) jobs: Vec<Job>,
-    /// The latest attempt of each trigger job, oldest first; empty where the token may not read them.
-    pub(crate) bridges: Vec<Bridge>,
-    /// The last lines of failed jobs' logs, by the job's number.
-    pub(crate) tails: BTreeMap<u64, Vec<String>>,
-}
-
-impl Seen {
-    /// Jobs and trigger jobs.
-    pub(crate) fn all_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.jobs
-            .iter()
-            .chain(self.bridges.iter().map(|bridge| &bridge.job))
-    }
-
-    /// The jobs whose failure the pipeline does not put up with.
-    pub(crate) fn failed_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.all_jobs()
-            .filter(|job| job.status == Status::Failed && !job.allow_failure)
-    }
-
-    /// The jobs that wait for a person and hold the pipeline up.
-    pub(crate) fn manual_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.all_jobs()
-            .filter(|job| job.status == Status::Manual && !job.allow_failure)
-    }
-
-    /// The pipeline's status: its own where it is known, else what its jobs amount to.
-    pub(crate) fn effective_status(&self) -> Status {
-        match &self.status {
-            Some(status) if status.is_known() => status.clone(),
-            _ => compose(self.all_jobs()),
-        }
-    }
+pub(crate) struct Policy {
+    /// What is done about jobs that wait for a person.
+    pub(crate) on_manual: OnManual,
+    /// Which of the pipelines that it starts count.
+    pub(crate) downstream: Downstream,
 }
 
 /// How a pipeline ended.
@@ -86,28 +51,27 @@ pub(crate) enum Decision {
 }
 
 /// Judges a pipeline by what was seen of it.
-pub(crate) fn decide(seen: &Seen, on_manual: OnManual) -> Decision {
-    let status = seen.effective_status();
+pub(crate) fn decide(tree: &Tree, policy: &Policy) -> Decision {
+    let status = tree.root.effective_status();
     match of_pipeline(&status) {
         // Optional manual jobs and nothing else make a pipeline that GitLab calls skipped.
-        Some(Decision::Ended(Verdict::Skipped))
-            if seen.all_jobs().any(|job| job.status == Status::Manual) =>
-        {
-            for_a_person(seen, on_manual)
+        Some(Verdict::Skipped) if tree.root.all_jobs().any(|job| job.status == Status::Manual) => {
+            for_a_person(tree, policy)
         }
-        Some(decision) => decision,
-        None if status == Status::Manual => for_a_person(seen, on_manual),
-        None => Decision::Wait(phase(seen)),
+        Some(verdict) if policy.downstream == Downstream::All => with_all_below(verdict, tree, policy),
+        Some(verdict) => Decision::Ended(verdict),
+        None if tree.is_stuck() => for_a_person(tree, policy),
+        None => Decision::Wait(phase(tree)),
     }
 }
 
 /// What a pipeline's status alone says; none when it goes on or waits for a person.
-fn of_pipeline(status: &Status) -> Option<Decision> {
-    let verdict = match status {
-        Status::Success => Verdict::Success,
-        Status::Failed => Verdict::Failed,
-        Status::Canceled => Verdict::Canceled,
-        Status::Skipped => Verdict::Skipped,
+fn of_pipeline(status: &Status) -> Option<Verdict> {
+    match status {
+        Status::Success => Some(Verdict::Success),
+        Status::Failed => Some(Verdict::Failed),
+        Status::Canceled => Some(Verdict::Canceled),
+        Status::Skipped => Some(Verdict::Skipped),
         Status::Created
         | Status::WaitingForResource
         | Status::Preparing
@@ -117,114 +81,114 @@ fn of_pipeline(status: &Status) -> Option<Decision> {
         | Status::Canceling
         | Status::Manual
         | Status::Scheduled
-        | Status::Unknown(_) => return None,
-    };
-    Some(Decision::Ended(verdict))
-}
-
-fn for_a_person(seen: &Seen, on_manual: OnManual) -> Decision {
-    match on_manual {
-        OnManual::Fail => Decision::Ended(Verdict::Blocked),
-        OnManual::Wait => Decision::Wait(Phase::Idle),
-        OnManual::Ignore if seen.failed_jobs().next().is_some() => Decision::Ended(Verdict::Failed),
-        OnManual::Ignore => Decision::Ended(Verdict::Success),
+        | Status::Unknown(_) => None,
     }
 }
 
-/// What a set of jobs amounts to, as GitLab composes the status of a stage or pipeline: failures that are allowed
-/// count as success, manual jobs that are optional as skipped. A status we do not know counts as still running.
-pub(crate) fn compose<'a>(jobs: impl Iterator<Item = &'a Job>) -> Status {
-    let statuses: Vec<Status> = jobs
-        .map(|job| match (&job.status, job.allow_failure) {
-            (Status::Failed | Status::Canceled, true) => Status::Success,
-            (Status::Manual, true) => Status::Skipped,
-            (Status::Unknown(_), _) => Status::Running,
-            (status, _) => status.clone(),
-        })
-        .collect();
-    let any = |wanted: &Status| statuses.contains(wanted);
-    let only = |wanted: &[Status]| statuses.iter().all(|status| wanted.contains(status));
-    if only(&[Status::Created]) {
-        return Status::Created;
+/// The pipeline has ended, and those that it started without waiting for them count too.
+fn with_all_below(verdict: Verdict, tree: &Tree, policy: &Policy) -> Decision {
+    let mut worst = verdict;
+    let mut waits = false;
+    for below in tree.below.values() {
+        let status = below.seen.effective_status();
+        match of_pipeline(&status) {
+            Some(Verdict::Success | Verdict::Skipped) => {}
+            Some(other) if worst == Verdict::Success => worst = other,
+            Some(_) => {}
+            None if status == Status::Manual => {
+                let action = strictest(below.seen.manual_jobs(), policy);
+                if action == Action::Fail && worst == Verdict::Success {
+                    worst = Verdict::Blocked;
+                }
+                waits |= matches!(action, Action::Wait | Action::Play);
+            }
+            None => waits = true,
+        }
     }
-    if only(&[Status::Skipped]) {
-        return Status::Skipped;
+    if waits {
+        Decision::Wait(phase(tree))
+    } else {
+        Decision::Ended(worst)
     }
-    if only(&[Status::Success, Status::Skipped]) {
-        return Status::Success;
+}
+
+fn for_a_person(tree: &Tree, policy: &Policy) -> Decision {
+    let waiting = tree.waiting_for_a_person();
+    match strictest(waiting.iter().map(|leaf| leaf.job), policy) {
+        Action::Fail => Decision::Ended(Verdict::Blocked),
+        Action::Wait | Action::Play => Decision::Wait(Phase::Idle),
+        Action::Ignore if tree.root.failed_jobs().next().is_some() => Decision::Ended(Verdict::Failed),
+        Action::Ignore => Decision::Ended(Verdict::Success),
     }
-    if only(&[Status::Canceled, Status::Success, Status::Skipped]) {
-        return Status::Canceled;
+}
+
+/// What is done when these jobs are all that is waited for. Jobs that the token does not see follow the rule for all,
+/// but nobody can start them.
+fn strictest<'a>(jobs: impl Iterator<Item = &'a Job>, policy: &Policy) -> Action {
+    let actions: Vec<Action> = jobs.map(|job| policy.on_manual.of(job)).collect();
+    if actions.is_empty() {
+        return match policy.on_manual.of_others() {
+            Action::Play => Action::Fail,
+            other => other,
+        };
     }
-    if only(&[Status::Pending, Status::Created, Status::Skipped]) && any(&Status::Pending) {
-        return Status::Pending;
-    }
-    // The first of these that any job is in; a job that waits behind others keeps the pipeline running.
-    let telling = [
-        (Status::Canceling, Status::Canceling),
-        (Status::Running, Status::Running),
-        (Status::Pending, Status::Running),
-        (Status::WaitingForResource, Status::WaitingForResource),
-        (Status::WaitingForCallback, Status::WaitingForCallback),
-        (Status::Manual, Status::Manual),
-        (Status::Scheduled, Status::Scheduled),
-        (Status::Preparing, Status::Preparing),
-        (Status::Created, Status::Running),
-    ];
-    telling
+    [Action::Fail, Action::Play, Action::Wait]
         .into_iter()
-        .find_map(|(found, composed)| any(&found).then_some(composed))
-        .unwrap_or(Status::Failed)
+        .find(|action| actions.contains(action))
+        .unwrap_or(Action::Ignore)
 }
 
 /// How near the end may be.
-fn phase(seen: &Seen) -> Phase {
-    let mut runs = false;
-    let mut waits = false;
-    let mut rests = false;
-    for job in seen.all_jobs() {
-        match job.status {
-            Status::Running | Status::Canceling | Status::Unknown(_) => runs = true,
-            Status::Created | Status::Pending | Status::Preparing => waits = true,
-            Status::WaitingForResource | Status::WaitingForCallback | Status::Scheduled => rests = true,
-            Status::Manual => rests |= !job.allow_failure,
-            Status::Success | Status::Failed | Status::Canceled | Status::Skipped => {}
-        }
-    }
-    match (runs, waits, rests) {
-        (false, _, true) => Phase::Idle,
-        (_, true, _) | (true, _, true) => Phase::Busy,
-        (_, false, false) => Phase::Ending,
+pub(crate) fn phase(tree: &Tree) -> Phase {
+    let mut all = Activity::default();
+    all.add(tree, &tree.root, 0);
+    match all {
+        Activity {
+            runs: false,
+            rests: true,
+            ..
+        } => Phase::Idle,
+        Activity { waits: true, .. } | Activity { rests: true, .. } => Phase::Busy,
+        Activity { .. } => Phase::Ending,
     }
 }
 
-/// Of each job the latest attempt, oldest first: a retry has the same name and a greater number.
-pub(crate) fn latest<T>(attempts: Vec<T>, job: impl Fn(&T) -> &Job) -> Vec<T> {
-    let mut by_name: BTreeMap<(String, u64), T> = BTreeMap::new();
-    for attempt in attempts {
-        let Job { id, name, .. } = job(&attempt);
-        // Without a name there is nothing that two attempts would have in common.
-        let key = (name.clone(), if name.is_empty() { *id } else { 0 });
-        match by_name.get(&key) {
-            Some(earlier) if job(earlier).id >= *id => {}
-            _ => {
-                by_name.insert(key, attempt);
+/// What goes on in a pipeline.
+#[derive(Clone, Copy, Default)]
+struct Activity {
+    runs: bool,
+    waits: bool,
+    rests: bool,
+}
+
+impl Activity {
+    fn add(&mut self, tree: &Tree, seen: &Seen, depth: usize) {
+        let mut add = |job: &Job| match job.status {
+            Status::Running | Status::Canceling | Status::Unknown(_) => self.runs = true,
+            Status::Created | Status::Pending | Status::Preparing => self.waits = true,
+            Status::WaitingForResource | Status::WaitingForCallback | Status::Scheduled => self.rests = true,
+            Status::Manual => self.rests |= !job.allow_failure,
+            Status::Success | Status::Failed | Status::Canceled | Status::Skipped => {}
+        };
+        seen.jobs.iter().for_each(&mut add);
+        // What a running trigger job does shows in the pipeline that it waits for.
+        let (followed, others): (Vec<_>, Vec<_>) = seen.bridges.iter().partition(|bridge| {
+            tree.started_by(bridge).is_some_and(|below| {
+                !below.seen.jobs.is_empty() && !below.seen.effective_status().has_ended()
+            })
+        });
+        others.iter().for_each(|bridge| add(&bridge.job));
+        for bridge in followed {
+            if let Some(below) = tree.started_by(bridge).filter(|_| depth < crate::tree::DEPTH) {
+                self.add(tree, &below.seen, depth + 1);
             }
         }
     }
-    let mut latest: Vec<T> = by_name.into_values().collect();
-    latest.sort_by_key(|attempt| job(attempt).id);
-    latest
 }
 
 /// The failure that goes with a verdict; none with success.
-pub(crate) fn failure_of(
-    verdict: Verdict,
-    seen: &Seen,
-    id: u64,
-    project: &Project,
-    created: bool,
-) -> Option<Failure> {
+pub(crate) fn failure_of(verdict: Verdict, tree: &Tree, policy: &Policy, created: bool) -> Option<Failure> {
+    let (id, project) = (tree.id, &tree.project);
     let again = if created {
         String::new()
     } else {
@@ -232,40 +196,47 @@ pub(crate) fn failure_of(
     };
     let failure = match verdict {
         Verdict::Success => return None,
-        Verdict::Failed => Failure::unsuccessful(format!(
-            "pipeline {id} of {project} failed: {}",
-            named(seen.failed_jobs(), "no job of it that this token sees")
-        ))
-        .hint(format!(
-            "mend it in {project}, retry its failed jobs there, then run this again{again}"
-        )),
+        Verdict::Failed => {
+            let failures = tree.failures();
+            let place = failures.first().map_or(project, |leaf| leaf.project).clone();
+            Failure::unsuccessful(format!(
+                "pipeline {id} of {project} failed: {}",
+                named(&failures, "no job of it that this token sees")
+            ))
+            .hint(format!(
+                "mend it in {place}, retry its failed jobs there, then run this again{again}"
+            ))
+        }
         Verdict::Canceled => Failure::unsuccessful(format!("pipeline {id} of {project} was canceled"))
             .hint("run this again to start another one"),
-        Verdict::Skipped => {
-            Failure::unsuccessful(format!("pipeline {id} of {project} was skipped: none of its jobs ran"))
-                .hint(format!("check the rules of the jobs in {project}{again}"))
-        }
-        Verdict::Blocked => Failure::deadline(format!(
-            "pipeline {id} of {project} waits for a person: {}",
-            if seen.manual_jobs().next().is_some() {
-                named(seen.manual_jobs(), "")
-            } else {
-                let optional = seen.all_jobs().filter(|job| job.status == Status::Manual);
-                named(optional, "a manual job that this token does not see")
-            }
+        Verdict::Skipped => Failure::unsuccessful(format!(
+            "pipeline {id} of {project} was skipped: none of its jobs ran"
         ))
-        .hint("start the manual job, then run this again; or set --on-manual wait or ignore (TOWPATH_ON_MANUAL)"),
+        .hint(format!("check the rules of the jobs in {project}{again}")),
+        Verdict::Blocked => {
+            let mut waiting = tree.waiting_for_a_person();
+            waiting.retain(|leaf| policy.on_manual.of(leaf.job) == Action::Fail);
+            Failure::deadline(format!(
+                "pipeline {id} of {project} waits for a person: {}",
+                named(&waiting, "a manual job that this token does not see")
+            ))
+            .hint(
+                "start the manual job, then run this again; or say what is to be done about it: --on-manual \
+                 JOB=wait, JOB=ignore or JOB=play (TOWPATH_ON_MANUAL)",
+            )
+        }
     };
     Some(failure)
 }
 
 /// Names of jobs for a message, the first few of many.
-fn named<'a>(jobs: impl Iterator<Item = &'a Job>, none: &str) -> String {
+fn named(leaves: &[Leaf<'_>], none: &str) -> String {
     const SHOWN: usize = 5;
-    let names: Vec<String> = jobs
-        .map(|job| match &job.failure_reason {
-            Some(reason) => format!("{} ({reason})", job.name),
-            None => job.name.clone(),
+    let names: Vec<String> = leaves
+        .iter()
+        .map(|leaf| match &leaf.job.failure_reason {
+            Some(reason) => format!("{} ({reason})", leaf.name()),
+            None => leaf.name(),
         })
         .collect();
     match names.len() {
@@ -277,25 +248,20 @@ fn named<'a>(jobs: impl Iterator<Item = &'a Job>, none: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::compose::tests::{job, jobs};
+    use crate::tree::Below;
     use towpath::failure::Kind;
+    use towpath::gitlab::{Bridge, Project};
 
-    fn job(id: u64, status: &str, allow_failure: bool) -> Job {
-        Job {
-            id,
-            name: format!("job-{id}"),
-            status: Status::from_word(status),
-            allow_failure,
-            ..Job::default()
+    fn policy(rule: &str) -> Policy {
+        let rules = crate::manual::parse_rules(rule).unwrap();
+        Policy {
+            on_manual: OnManual::new(&[rules]).unwrap(),
+            ..Policy::default()
         }
-    }
-
-    fn jobs(statuses: &[&str]) -> Vec<Job> {
-        // A question mark stands for `allow_failure`.
-        let numbered = (1..).zip(statuses);
-        numbered
-            .map(|(id, status)| job(id, status.trim_end_matches('?'), status.ends_with('?')))
-            .collect()
     }
 
     fn seen(status: Option<&str>, statuses: &[&str]) -> Seen {
@@ -303,6 +269,39 @@ mod tests {
             status: status.map(Status::from_word),
             jobs: jobs(statuses),
             ..Seen::default()
+        }
+    }
+
+    fn tree(status: Option<&str>, statuses: &[&str]) -> Tree {
+        Tree {
+            root: Arc::new(seen(status, statuses)),
+            ..Tree::new(&"group/env".parse().unwrap(), 7)
+        }
+    }
+
+    /// A pipeline with one trigger job, and what that started.
+    fn with_below(status: &str, bridge: &str, below: Seen) -> Tree {
+        let started = Bridge {
+            job: Job {
+                name: "infra".to_owned(),
+                ..job(100, bridge)
+            },
+            downstream_pipeline: Some(serde_json::from_value(serde_json::json!({"id": 30})).unwrap()),
+        };
+        let root = Seen {
+            bridges: vec![started],
+            ..seen(Some(status), &["success"])
+        };
+        let below = Below {
+            project: Project::Id(9),
+            path: "infra".to_owned(),
+            seen: Arc::new(below),
+            unreadable: None,
+        };
+        Tree {
+            root: Arc::new(root),
+            below: [(30, below)].into(),
+            ..tree(None, &[])
         }
     }
 
@@ -326,7 +325,7 @@ mod tests {
             ("snoozed", None),
         ] {
             // The pipeline's own word decides, whatever its jobs seem to say.
-            let decision = decide(&seen(Some(status), &["running"]), OnManual::Fail);
+            let decision = decide(&tree(Some(status), &["running"]), &policy("fail"));
             match expected {
                 Some(expected) => assert_eq!(decision, expected, "{status}"),
                 None => assert!(matches!(decision, Decision::Wait(_)), "{status}: {decision:?}"),
@@ -336,96 +335,46 @@ mod tests {
     }
 
     #[test]
-    fn jobs_alone_compose_the_status() {
-        for (statuses, expected) in [
-            (&[][..], "created"),
-            (&["created", "created"], "created"),
-            (&["success", "success"], "success"),
-            (&["success", "skipped"], "success"),
-            (&["success", "failed?"], "success"),
-            (&["success", "canceled?"], "success"),
-            (&["success", "manual?"], "success"),
-            (&["skipped", "skipped"], "skipped"),
-            (&["skipped", "manual?"], "skipped"),
-            (&["success", "failed"], "failed"),
-            (&["failed", "skipped"], "failed"),
-            (&["failed", "canceled"], "failed"),
-            (&["success", "canceled"], "canceled"),
-            (&["canceled", "skipped"], "canceled"),
-            (&["failed", "created"], "running"),
-            (&["success", "created"], "running"),
-            (&["success", "running"], "running"),
-            (&["failed", "running"], "running"),
-            (&["success", "pending"], "running"),
-            (&["pending", "created"], "pending"),
-            (&["success", "manual", "created"], "manual"),
-            (&["success", "manual", "running"], "running"),
-            (&["success", "scheduled", "created"], "scheduled"),
-            (&["success", "waiting_for_resource"], "waiting_for_resource"),
-            (&["success", "waiting_for_callback"], "waiting_for_callback"),
-            (&["success", "preparing"], "preparing"),
-            (&["canceling", "running"], "canceling"),
-            (&["success", "snoozed"], "running"),
-            (&["success", ""], "running"),
-        ] {
-            let composed = compose(jobs(statuses).iter());
-            assert_eq!(composed, Status::from_word(expected), "{statuses:?}");
-        }
-    }
-
-    #[test]
     fn an_unknown_or_missing_status_of_the_pipeline_leaves_it_to_the_jobs() {
         for status in [None, Some(""), Some("snoozed")] {
-            let decision = decide(&seen(status, &["success", "success"]), OnManual::Fail);
+            let decision = decide(&tree(status, &["success", "success"]), &policy("fail"));
             assert_eq!(decision, Decision::Ended(Verdict::Success), "{status:?}");
         }
         assert!(matches!(
-            decide(&seen(None, &[]), OnManual::Fail),
+            decide(&tree(None, &[]), &policy("fail")),
             Decision::Wait(_)
         ));
     }
 
     #[test]
     fn manual_jobs_follow_the_policy() {
-        for (statuses, policy, expected) in [
+        for (statuses, rule, expected) in [
             (
                 &["success", "manual"][..],
-                OnManual::Fail,
+                "fail",
                 Decision::Ended(Verdict::Blocked),
             ),
+            (&["success", "manual"], "wait", Decision::Wait(Phase::Idle)),
             (
                 &["success", "manual"],
-                OnManual::Wait,
-                Decision::Wait(Phase::Idle),
-            ),
-            (
-                &["success", "manual"],
-                OnManual::Ignore,
+                "ignore",
                 Decision::Ended(Verdict::Success),
             ),
-            (
-                &["failed", "manual"],
-                OnManual::Ignore,
-                Decision::Ended(Verdict::Failed),
-            ),
+            (&["failed", "manual"], "ignore", Decision::Ended(Verdict::Failed)),
             (
                 &["failed?", "manual"],
-                OnManual::Ignore,
+                "ignore",
                 Decision::Ended(Verdict::Success),
             ),
             // An optional one holds nothing up, unless there is nothing else.
-            (
-                &["success", "manual?"],
-                OnManual::Fail,
-                Decision::Ended(Verdict::Success),
-            ),
-            (&["manual?"], OnManual::Fail, Decision::Ended(Verdict::Blocked)),
-            (&["manual?"], OnManual::Ignore, Decision::Ended(Verdict::Success)),
+            (&["success", "manual?"], "fail", Decision::Ended(Verdict::Success)),
+            (&["manual?"], "fail", Decision::Ended(Verdict::Blocked)),
+            (&["manual?"], "ignore", Decision::Ended(Verdict::Success)),
         ] {
             assert_eq!(
-                decide(&seen(None, statuses), policy),
+                decide(&tree(None, statuses), &policy(rule)),
                 expected,
-                "{statuses:?} {policy:?}"
+                "{statuses:?} {rule}"
             );
         }
     }
@@ -443,47 +392,112 @@ mod tests {
             // Every job is done and the pipeline does not know yet.
             (&["success", "success"], Phase::Ending),
         ] {
-            let decision = decide(&seen(Some("running"), statuses), OnManual::Wait);
+            let decision = decide(&tree(Some("running"), statuses), &policy("wait"));
             assert_eq!(decision, Decision::Wait(expected), "{statuses:?}");
         }
     }
 
     #[test]
-    fn a_retried_job_counts_once_by_its_latest_attempt() {
-        let named = |id, name: &str, status: &str| Job {
-            name: name.to_owned(),
-            ..job(id, status, false)
-        };
-        let attempts = vec![
-            named(3, "deploy", "success"),
-            named(1, "deploy", "failed"),
-            named(2, "test", "success"),
-            named(4, "", "success"),
-            named(5, "", "success"),
-        ];
-        let latest = latest(attempts, |job| job);
-        assert_eq!(latest.iter().map(|job| job.id).collect::<Vec<_>>(), [2, 3, 4, 5]);
-        assert_eq!(compose(latest.iter()), Status::Success);
-    }
-
-    #[test]
     fn each_verdict_has_its_exit_code_and_names_the_jobs() {
-        let project: Project = "group/env".parse().unwrap();
-        let seen = seen(None, &["failed", "failed?", "manual"]);
-        assert!(failure_of(Verdict::Success, &seen, 7, &project, true).is_none());
+        let tree = tree(None, &["failed", "failed?", "manual"]);
+        let policy = policy("fail");
+        assert!(failure_of(Verdict::Success, &tree, &policy, true).is_none());
         for (verdict, kind, part) in [
             (Verdict::Failed, Kind::Unsuccessful, "job-1"),
             (Verdict::Canceled, Kind::Unsuccessful, "canceled"),
             (Verdict::Skipped, Kind::Unsuccessful, "skipped"),
             (Verdict::Blocked, Kind::Deadline, "job-3"),
         ] {
-            let failure = failure_of(verdict, &seen, 7, &project, true).unwrap();
+            let failure = failure_of(verdict, &tree, &policy, true).unwrap();
             assert_eq!(failure.kind(), kind);
             assert!(failure.message().contains(part), "{failure}");
             assert!(
                 !failure.message().contains("job-2"),
                 "an allowed failure is not to blame: {failure}"
             );
+        }
+    }
+
+    #[test]
+    fn each_manual_job_follows_its_own_rule() {
+        let both = tree(None, &["success", "manual", "manual"]);
+        let is = |rules: &str| decide(&both, &policy(rules));
+        assert_eq!(is("job-2=ignore,job-3=fail"), Decision::Ended(Verdict::Blocked));
+        assert_eq!(is("job-2=ignore,job-3=wait"), Decision::Wait(Phase::Idle));
+        assert_eq!(is("job-2=play,job-3=ignore"), Decision::Wait(Phase::Idle));
+        assert_eq!(is("job-2=ignore,job-3=ignore"), Decision::Ended(Verdict::Success));
+        let failure = failure_of(Verdict::Blocked, &both, &policy("job-2=ignore"), true).unwrap();
+        assert!(
+            failure.message().ends_with("waits for a person: job-3"),
+            "{failure}"
+        );
+        // A job token does not see which job it is, and so nobody can start it.
+        assert_eq!(
+            decide(&tree(Some("manual"), &["success"]), &policy("play")),
+            Decision::Ended(Verdict::Blocked)
+        );
+    }
+
+    #[test]
+    fn what_blocks_a_pipeline_below_blocks_the_one_that_waits_for_it() {
+        let blocked = with_below("running", "running", seen(Some("manual"), &["success", "manual"]));
+        assert_eq!(
+            decide(&blocked, &policy("fail")),
+            Decision::Ended(Verdict::Blocked)
+        );
+        let failure = failure_of(Verdict::Blocked, &blocked, &policy("fail"), true).unwrap();
+        assert!(failure.message().contains("infra > job-2"), "{failure}");
+        assert_eq!(decide(&blocked, &policy("wait")), Decision::Wait(Phase::Idle));
+        let running = with_below(
+            "running",
+            "running",
+            seen(Some("running"), &["running", "manual?"]),
+        );
+        assert_eq!(decide(&running, &policy("fail")), Decision::Wait(Phase::Ending));
+        let busy = with_below(
+            "running",
+            "running",
+            seen(Some("running"), &["running", "created"]),
+        );
+        assert_eq!(decide(&busy, &policy("fail")), Decision::Wait(Phase::Busy));
+    }
+
+    #[test]
+    fn a_failure_below_is_named_down_to_its_job() {
+        let failed = with_below(
+            "failed",
+            "failed",
+            seen(Some("failed"), &["success", "failed", "failed?"]),
+        );
+        assert_eq!(decide(&failed, &policy("fail")), Decision::Ended(Verdict::Failed));
+        let failure = failure_of(Verdict::Failed, &failed, &policy("fail"), true).unwrap();
+        assert!(failure.message().ends_with("failed: infra > job-2"), "{failure}");
+        assert!(failure.next_action().unwrap().contains("project 9"));
+        let unseen = with_below("failed", "failed", Seen::default());
+        let failure = failure_of(Verdict::Failed, &unseen, &policy("fail"), true).unwrap();
+        assert!(failure.message().ends_with("failed: infra"), "{failure}");
+    }
+
+    #[test]
+    fn pipelines_that_nobody_waits_for_count_only_when_they_are_to() {
+        let all = Policy {
+            downstream: Downstream::All,
+            ..policy("fail")
+        };
+        for (below, expected) in [
+            ("running", Decision::Wait(Phase::Ending)),
+            ("failed", Decision::Ended(Verdict::Failed)),
+            ("canceled", Decision::Ended(Verdict::Canceled)),
+            ("manual", Decision::Ended(Verdict::Blocked)),
+            ("success", Decision::Ended(Verdict::Success)),
+        ] {
+            let tree = with_below("success", "success", seen(Some(below), &[below]));
+            assert_eq!(
+                decide(&tree, &policy("fail")),
+                Decision::Ended(Verdict::Success),
+                "{below}"
+            );
+            assert_eq!(decide(&tree, &all), expected, "{below}");
         }
     }
 }

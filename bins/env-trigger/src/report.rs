@@ -2,15 +2,20 @@
 
 use std::fmt::Write as _;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use towpath::cli::Report;
-use towpath::gitlab::{Job, Pipeline, Project};
+use towpath::gitlab::{Job, Pipeline, Project, Status};
 
-use crate::args::OnManual;
-use crate::plan::{self, Decision, Seen};
+use crate::plan::Verdict;
 use crate::request::Request;
 use crate::start::{Looked, Once, Started};
 use crate::stop::Stopped;
+use crate::tree::{DEPTH, Seen, Tree};
+
+/// How many jobs of a pipeline are listed. Those that failed or go on come first.
+const JOBS: usize = 100;
 
 /// What was started or followed, and how it ended.
 #[derive(Debug, Serialize)]
@@ -26,6 +31,18 @@ pub(crate) struct Triggered {
     /// `success`, `failed`, `canceled`, `skipped`, `blocked`; none while it runs or was only looked at.
     verdict: Option<&'static str>,
     jobs: Vec<JobReport>,
+    /// Whether the pipeline has more jobs than are listed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more_jobs: bool,
+    /// The manual jobs that this run started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    played: Vec<String>,
+    /// What the pipeline says came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result: Option<BTreeMap<String, String>>,
+    /// Our own pipeline, which was cancelled for one that another run started at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    twin: Option<PipelineReport>,
     /// What a dry run would do: `start` or `follow`.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<&'static str>,
@@ -43,6 +60,24 @@ struct PipelineReport {
     status: Option<String>,
 }
 
+/// The pipeline that a trigger job started.
+#[derive(Debug, Serialize)]
+struct DownstreamReport {
+    id: u64,
+    /// Its project's path or number; a child pipeline runs in the same project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<String>,
+    url: Option<String>,
+    status: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    jobs: Vec<JobReport>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more_jobs: bool,
+    /// Why its jobs could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct JobReport {
     name: String,
@@ -58,16 +93,13 @@ struct JobReport {
     tail: Vec<String>,
     /// The pipeline that this trigger job started.
     #[serde(skip_serializing_if = "Option::is_none")]
-    downstream: Option<PipelineReport>,
+    downstream: Option<DownstreamReport>,
 }
 
 impl Triggered {
     pub(crate) fn new(project: &Project) -> Self {
         Triggered {
-            project: match project {
-                Project::Id(id) => id.to_string(),
-                Project::Path(path) => path.clone(),
-            },
+            project: plain(project),
             reference: None,
             pipeline: None,
             created: false,
@@ -75,6 +107,10 @@ impl Triggered {
             key: None,
             verdict: None,
             jobs: Vec::new(),
+            more_jobs: false,
+            played: Vec::new(),
+            result: None,
+            twin: None,
             plan: None,
             left_running: Vec::new(),
             seconds: 0.0,
@@ -128,46 +164,99 @@ impl Triggered {
         });
     }
 
+    /// Takes over that our pipeline gave way to one that another run started at the same time.
+    pub(crate) fn gave_way(&mut self, twin: &Pipeline) {
+        self.twin = self.pipeline.take();
+        self.status_of(twin);
+        self.once = Some(Once::Twin);
+        self.created = false;
+    }
+
     /// Takes over the last look.
-    pub(crate) fn seen(&mut self, seen: &Seen, on_manual: OnManual) {
-        if seen.status.is_none() && seen.jobs.is_empty() {
+    pub(crate) fn seen(&mut self, tree: &Tree) {
+        if !tree.root.is_known() {
             return;
         }
         if let Some(pipeline) = &mut self.pipeline {
-            pipeline.status = Some(seen.effective_status().to_string());
-            if seen.url.is_some() {
-                pipeline.url.clone_from(&seen.url);
+            pipeline.status = Some(tree.root.effective_status().to_string());
+            if tree.root.url.is_some() {
+                pipeline.url.clone_from(&tree.root.url);
             }
         }
-        self.verdict = match plan::decide(seen, on_manual) {
-            Decision::Ended(verdict) => Some(verdict.as_str()),
-            Decision::Wait(_) => None,
-        };
-        let plain = seen.jobs.iter().map(|job| JobReport::new(job, seen));
-        let bridges = seen.bridges.iter().map(|bridge| JobReport {
-            downstream: bridge
-                .downstream_pipeline
-                .as_ref()
-                .map(|downstream| PipelineReport {
-                    id: downstream.id,
-                    url: downstream.web_url.clone(),
-                    status: Some(downstream.status.to_string()),
-                }),
-            ..JobReport::new(&bridge.job, seen)
-        });
-        self.jobs = plain.chain(bridges).collect();
+        let mut visited = BTreeSet::from([tree.id]);
+        (self.jobs, self.more_jobs) = listed(tree, &tree.root, 0, &mut visited);
+    }
+
+    /// Takes over how it ended.
+    pub(crate) fn verdict(&mut self, verdict: Verdict) {
+        self.verdict = Some(verdict.as_str());
+    }
+
+    /// Takes over which manual jobs were started.
+    pub(crate) fn played<'a>(&mut self, names: impl Iterator<Item = &'a String>) {
+        self.played = names.cloned().collect();
+        self.changed |= !self.played.is_empty();
     }
 
     /// Takes over how the stopping went.
     pub(crate) fn stopped(&mut self, stopped: &Stopped) {
-        if let Stopped::Left(left) = stopped {
-            self.left_running.clone_from(left);
+        match stopped {
+            Stopped::Left(left) => {
+                self.left_running.clone_from(left);
+                self.changed = true;
+            }
+            Stopped::All { cancelled } => self.changed |= cancelled,
         }
     }
 }
 
+fn plain(project: &Project) -> String {
+    match project {
+        Project::Id(id) => id.to_string(),
+        Project::Path(path) => path.clone(),
+    }
+}
+
+/// The jobs of a pipeline and of those it started, and whether there are more of its own.
+fn listed(tree: &Tree, seen: &Seen, depth: usize, visited: &mut BTreeSet<u64>) -> (Vec<JobReport>, bool) {
+    let settled = |job: &&Job| matches!(job.status, Status::Success | Status::Skipped | Status::Created);
+    let count = seen.jobs.len();
+    let jobs: Vec<&Job> = if count <= JOBS {
+        seen.jobs.iter().collect()
+    } else {
+        let (settled, others): (Vec<&Job>, Vec<&Job>) = seen.jobs.iter().partition(settled);
+        others.into_iter().chain(settled).take(JOBS).collect()
+    };
+    let mut reports: Vec<JobReport> = jobs.into_iter().map(|job| JobReport::new(job, tree)).collect();
+    for bridge in seen.bridges.iter().take(JOBS) {
+        let mut report = JobReport::new(&bridge.job, tree);
+        report.downstream = bridge.downstream_pipeline.as_ref().map(|downstream| {
+            let below = tree.started_by(bridge);
+            let (jobs, more_jobs) = match below.filter(|_| depth < DEPTH && visited.insert(downstream.id)) {
+                Some(below) => listed(tree, &below.seen, depth + 1, visited),
+                None => (Vec::new(), false),
+            };
+            let status = below.filter(|below| below.seen.is_known()).map_or_else(
+                || downstream.status.clone(),
+                |below| below.seen.effective_status(),
+            );
+            DownstreamReport {
+                id: downstream.id,
+                project: below.map(|below| plain(&below.project)),
+                url: downstream.web_url.clone(),
+                status: Some(status.to_string()),
+                jobs,
+                more_jobs,
+                unreadable: below.and_then(|below| below.unreadable.clone()),
+            }
+        });
+        reports.push(report);
+    }
+    (reports, seen.partial || count > JOBS)
+}
+
 impl JobReport {
-    fn new(job: &Job, seen: &Seen) -> Self {
+    fn new(job: &Job, tree: &Tree) -> Self {
         JobReport {
             name: job.name.clone(),
             stage: job.stage.clone(),
@@ -176,7 +265,7 @@ impl JobReport {
             url: job.web_url.clone(),
             allow_failure: job.allow_failure,
             failure_reason: job.failure_reason.clone(),
-            tail: seen.tails.get(&job.id).cloned().unwrap_or_default(),
+            tail: tree.tails.get(&job.id).cloned().unwrap_or_default(),
             downstream: None,
         }
     }
@@ -198,6 +287,7 @@ impl Report for Triggered {
                 let status = self.verdict.or(pipeline.status.as_deref()).unwrap_or("unknown");
                 let how = match self.once {
                     Some(_) if self.created => ", started by this run",
+                    Some(Once::Twin) => ", started by another run at the same time",
                     Some(_) => ", found by its key",
                     None => "",
                 };
@@ -207,17 +297,38 @@ impl Report for Triggered {
                 }
             }
         }
-        for job in &self.jobs {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\n  {:10} {} ({})", job.status, job.name, job.stage);
-            if let Some(seconds) = job.seconds {
-                let _ = write!(text, " {seconds} s");
-            }
+        write_jobs(&mut text, &self.jobs, self.more_jobs, 1);
+        if let Some(twin) = &self.twin {
+            text.push_str(&format!("\n  cancelled for it: pipeline {}", twin.id));
+        }
+        for (name, value) in self.result.iter().flatten() {
+            text.push_str(&format!("\n  {name}={value}"));
         }
         for left in &self.left_running {
             text.push_str(&format!("\n  still running: {left}"));
         }
         text
+    }
+}
+
+fn write_jobs(text: &mut String, jobs: &[JobReport], more: bool, level: usize) {
+    let indent = "  ".repeat(level);
+    for job in jobs {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n{indent}{:10} {} ({})", job.status, job.name, job.stage);
+        if let Some(seconds) = job.seconds {
+            let _ = write!(text, " {seconds} s");
+        }
+        if let Some(downstream) = &job.downstream {
+            let _ = write!(text, " -> pipeline {}", downstream.id);
+            if let Some(project) = &downstream.project {
+                let _ = write!(text, " of {project}");
+            }
+            write_jobs(text, &downstream.jobs, downstream.more_jobs, level + 1);
+        }
+    }
+    if more {
+        let _ = write!(text, "\n{indent}and more, that went well or did not begin");
     }
 }
 

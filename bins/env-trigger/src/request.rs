@@ -15,6 +15,11 @@ use crate::args::StartArgs;
 pub(crate) const KEY_VARIABLE: &str = "TOWPATH_TRIGGER_KEY";
 /// GitLab's limit on inputs of one pipeline (GitLab documentation, "CI/CD inputs").
 const INPUT_LIMIT: usize = 20;
+/// The most one value may have, in bytes: what GitLab lets an interpolated value have (GitLab documentation, "CI/CD
+/// inputs").
+const VALUE_LIMIT: usize = 1024 * 1024;
+/// The most a name may have, in characters.
+const NAME_LIMIT: usize = 255;
 /// How many hexadecimal digits of the digest make a key: enough to never meet by chance, short enough for a name.
 const KEY_DIGITS: usize = 32;
 
@@ -76,10 +81,12 @@ impl Request {
             variables,
         };
         let digest = args.digest.as_deref().or(handoff.get(handoff::IMAGE_DIGEST));
+        // A tag may be moved, and the commit it was on when this was built may be known alone.
         let commit = args
             .source_commit
             .as_deref()
-            .or(handoff.get(handoff::SOURCE_COMMIT));
+            .or(handoff.get(handoff::SOURCE_COMMIT))
+            .or(args.source_tag.as_deref());
         let source = args
             .source_project
             .as_deref()
@@ -173,6 +180,18 @@ fn parse_line(line: &str, in_name: fn(char) -> bool) -> Result<(String, Content)
     if name.is_empty() {
         return Err(format!("expected NAME=VALUE, got {line:?}"));
     }
+    if name.len() > NAME_LIMIT {
+        return Err(format!(
+            "a name has {} characters; GitLab takes {NAME_LIMIT}",
+            name.len()
+        ));
+    }
+    if rest.len() > VALUE_LIMIT {
+        return Err(format!(
+            "the value of {name} has {} bytes; GitLab takes {VALUE_LIMIT}",
+            rest.len()
+        ));
+    }
     let content = if let Some(value) = rest.strip_prefix('=') {
         Content::Value(value.into())
     } else if let Some(json) = rest.strip_prefix(":=") {
@@ -190,6 +209,41 @@ fn parse_line(line: &str, in_name: fn(char) -> bool) -> Result<(String, Content)
         return Err(format!("{line:?} does not start with a name and `=` or `:=`"));
     };
     Ok((name.to_owned(), content))
+}
+
+/// What is expected of the result: what was given, by name out of the handoff file where it has no value, and the digest
+/// that is delivered where nothing was given.
+///
+/// # Errors
+/// Usage (exit 2) for a name given twice or a value that is nowhere; not found (exit 5) or input (exit 3) when the handoff
+/// file is missing or malformed.
+pub(crate) fn expected(
+    given: &[Given],
+    start: &StartArgs,
+    trace: &TraceParent,
+) -> Result<BTreeMap<String, String>> {
+    let mut handoff = match &start.handoff {
+        Some(path) => Handoff::read(path)?,
+        None => Handoff::new(),
+    };
+    if let (None, Some(digest)) = (handoff.get(handoff::IMAGE_DIGEST), &start.digest) {
+        handoff.set(handoff::IMAGE_DIGEST, digest)?;
+    }
+    if given.is_empty() {
+        let digest = handoff.get(handoff::IMAGE_DIGEST);
+        return Ok(digest
+            .map(|digest| (handoff::IMAGE_DIGEST.to_owned(), digest.to_owned()))
+            .into_iter()
+            .collect());
+    }
+    let expected = resolve(given, "--expect", &handoff, trace)?;
+    Ok(expected
+        .into_iter()
+        .map(|(name, value)| match value {
+            Value::String(text) => (name, text),
+            other => (name, other.to_string()),
+        })
+        .collect())
 }
 
 fn resolve(
@@ -291,6 +345,8 @@ mod tests {
             assert!(parse_inputs(wrong).is_err(), "{wrong:?} was accepted");
         }
         assert!(parse_variables("a-b=1").is_err());
+        assert!(parse_inputs(&format!("a={}", "x".repeat(VALUE_LIMIT))).is_err());
+        assert!(parse_inputs(&format!("{}=1", "n".repeat(NAME_LIMIT + 1))).is_err());
         for wrong in ["", "short", "with space in it", "with\nnewline"] {
             assert!(parse_key(wrong).is_err(), "{wrong:?} was accepted");
         }

@@ -8,18 +8,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 use towpath::cli::{Run, effect};
-use towpath::failure::{Failure, Kind, Result};
-use towpath::gitlab::{Client, NotStarted, Pipeline, Project, Status};
+use towpath::failure::{Failure, Result};
+use towpath::gitlab::{NotStarted, Pipeline};
 
 use crate::access::Access;
 use crate::follow::chance;
 use crate::pace::Pace;
-use crate::request::{KEY_VARIABLE, Request};
+use crate::request::Request;
+use crate::search::{Found, Search};
 
-/// How many of the newest pipelines on the ref are looked at.
-const NAMES_READ: u8 = 100;
-/// Of how many of them the variables are read, which takes a request each.
-const VARIABLES_READ: usize = 25;
 /// When to look after an answer was lost: GitLab may still be at it.
 const SECOND_LOOKS: [Duration; 4] = [
     Duration::from_millis(500),
@@ -34,6 +31,9 @@ pub(crate) enum Once {
     /// There was one with the key, and it is followed.
     #[serde(rename = "found")]
     Found,
+    /// Another run started one at the same time, and before ours, which was cancelled: that one is followed.
+    #[serde(rename = "twin")]
+    Twin,
     /// There was none with the key.
     #[serde(rename = "checked")]
     Checked,
@@ -60,6 +60,14 @@ impl Looked {
         baseline: false,
     };
 
+    fn new(found: &Found) -> Self {
+        Looked {
+            found: found.best().cloned(),
+            complete: found.complete,
+            baseline: true,
+        }
+    }
+
     pub(crate) fn once(&self) -> Once {
         match (&self.found, self.complete) {
             (Some(_), _) => Once::Found,
@@ -83,71 +91,19 @@ pub(crate) struct Started {
 /// # Errors
 /// Whatever GitLab refuses; a project that is not there ends the run here.
 pub(crate) async fn look_first(access: &Access, request: &Request, again: bool) -> Result<Looked> {
-    let reason = match (access.full_reader(), &request.key) {
+    let reason = match (search(access, request), &request.key) {
         _ if again => "--again was given",
-        (_, None) => "nothing says what is delivered: no commit, no digest, no --key",
+        (Some(search), _) => return Ok(Looked::new(&search.look().await?)),
+        (None, None) => "nothing says what is delivered: no commit, no digest, no --key",
         (None, Some(_)) => "only an access token may list pipelines (TOWPATH_GITLAB_TOKEN)",
-        (Some(reader), Some(key)) => return look(reader, access.project(), request, key).await,
     };
     tracing::info!(action = "look", object = %access.project(), outcome = "not checked", reason);
     Ok(Looked::NOT)
 }
 
-async fn look(reader: &Client, project: &Project, request: &Request, key: &str) -> Result<Looked> {
-    let effect = effect("look", format!("{project} for a pipeline with key {key}"));
-    let newest = reader
-        .newest_pipelines(project, &request.new.reference, NAMES_READ)
-        .await?;
-    let mut complete = true;
-    let mut read = 0;
-    // A push or a schedule starts pipelines too, and none of them carries a key.
-    let by_request = |pipeline: &&Pipeline| {
-        let source = pipeline.source.as_deref();
-        source.is_none_or(|source| matches!(source, "api" | "trigger" | "pipeline"))
-    };
-    for pipeline in newest.iter().filter(by_request) {
-        let named = pipeline.name.as_ref().is_some_and(|name| name.contains(key));
-        let carries = if named {
-            true
-        } else if request.key_input.is_some() || read == VARIABLES_READ {
-            false
-        } else {
-            read += 1;
-            match reader.pipeline_variables(project, pipeline.id).await {
-                Ok(variables) => variables
-                    .iter()
-                    .any(|variable| variable.key == KEY_VARIABLE && variable.value.as_deref() == Some(key)),
-                // Somebody else's pipeline; it is not one that this token started.
-                Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
-                    tracing::debug!(
-                        action = "look",
-                        object = pipeline.id,
-                        outcome = "not readable",
-                        "{failure}"
-                    );
-                    complete = false;
-                    false
-                }
-                Err(failure) => return Err(failure),
-            }
-        };
-        if carries {
-            // We cancel what we are interrupted in, and the next attempt has to start afresh.
-            let gone = matches!(pipeline.status, Status::Canceled | Status::Canceling);
-            effect.done(if gone { "found, but canceled" } else { "found" });
-            return Ok(Looked {
-                found: (!gone).then(|| pipeline.clone()),
-                complete,
-                baseline: true,
-            });
-        }
-    }
-    effect.done("none");
-    Ok(Looked {
-        found: None,
-        complete,
-        baseline: true,
-    })
+/// A search for the key, where there is a key and a token that may look.
+pub(crate) fn search<'a>(access: &'a Access, request: &'a Request) -> Option<Search<'a>> {
+    Search::new(access.full_reader()?, access.project(), request)
 }
 
 /// Follows what was found, or starts a pipeline. An interruption waits for GitLab's answer, so that there is no
@@ -226,28 +182,27 @@ async fn after_a_lost_answer(
     lost: Failure,
 ) -> Result<Started> {
     let project = access.project();
-    if let (Some(reader), Some(key), true) = (access.full_reader(), &request.key, baseline) {
+    if let (Some(search), true) = (search(access, request), baseline) {
         for pause in SECOND_LOOKS {
             tokio::time::sleep(pause).await;
-            match look(reader, project, request, key).await {
-                Ok(Looked {
-                    found: Some(pipeline),
-                    ..
-                }) => {
-                    return Ok(Started {
-                        pipeline,
-                        once: Once::Found,
-                        // There was none before we asked.
-                        created: true,
-                    });
+            match search.look().await {
+                Ok(found) => {
+                    if let Some(pipeline) = found.best() {
+                        return Ok(Started {
+                            pipeline: pipeline.clone(),
+                            once: Once::Found,
+                            // There was none before we asked.
+                            created: true,
+                        });
+                    }
                 }
-                Ok(_) => {}
                 Err(failure) => tracing::warn!(action = "look", outcome = "failed", "{failure}"),
             }
         }
         return Err(Failure::unavailable(format!(
-            "the answer to the start of a pipeline of {project} was lost, and none with the key {key} is to be seen; \
-             one may still appear"
+            "the answer to the start of a pipeline of {project} was lost, and none with the key {} is to be seen; one \
+             may still appear",
+            request.key.as_deref().unwrap_or_default()
         ))
         .because(lost)
         .hint("run it again in a minute: it looks for the key first"));
@@ -299,8 +254,8 @@ async fn explain(access: &Access, request: &Request, refused: Failure) -> Failur
                 ))
         }
         Some(_) if knows_more => refused.hint(format!(
-            "compare --input with `spec:inputs` in {project}, and check its CI configuration; where variables are \
-             refused, carry the key with --key-input"
+            "compare --input with `spec:inputs` in {project} (NAME:=VALUE gives a number, a boolean or an array), and \
+             check its CI configuration; where variables are refused, carry the key with --key-input"
         )),
         _ => Failure::denied(format!("no pipeline on {name} of {project} for this token"))
             .because(refused)

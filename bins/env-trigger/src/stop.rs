@@ -1,29 +1,29 @@
 //! Stopping a pipeline and what it started, and looking whether it has stopped.
 //!
 //! GitLab answers a cancel with success whatever comes of it, and cancels no pipeline in another project along with
-//! the one that started it. So everything is cancelled by itself and read again.
+//! the one that started it. So everything is cancelled by itself and read again, and so is what a trigger job started
+//! in the meantime.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use towpath::cli::effect;
-use towpath::failure::{Kind, Result};
-use towpath::gitlab::{Client, Project};
+use towpath::deadline::Deadline;
+use towpath::gitlab::{Client, Project, Status};
 
-use crate::access::Access;
+use crate::access::{Access, GRACE};
+use crate::tree::{DEPTH, PIPELINES};
 
-/// How deep pipelines may start pipelines, of which all are cancelled. GitLab allows three levels within a project.
-const DEPTH: usize = 8;
-/// How often a cancelled pipeline is read until it has stopped.
-const LOOKS: usize = 12;
-/// The pause between two of these looks.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1500);
+/// The pause between two looks at what was cancelled; it grows, since an after_script may run for minutes.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1000);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// What came of stopping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stopped {
-    /// Nothing of it runs any more.
-    All,
+    /// Nothing of it runs any more. Whether anything had to be cancelled for that.
+    All { cancelled: bool },
     /// These pipelines run on, each with the reason.
     Left(Vec<String>),
 }
@@ -31,86 +31,141 @@ pub(crate) enum Stopped {
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stopped::All => f.write_str("it was cancelled"),
+            Stopped::All { cancelled: true } => f.write_str("it was cancelled"),
+            Stopped::All { cancelled: false } => f.write_str("nothing of it ran any more"),
             Stopped::Left(left) => write!(f, "still running: {}", left.join("; ")),
         }
     }
+}
+
+/// One pipeline on the way to its end.
+#[derive(Debug)]
+struct Target {
+    project: Project,
+    depth: usize,
+    asked: bool,
+    ended: bool,
+    /// How it stood, or why that is not known.
+    state: String,
 }
 
 /// Cancels a pipeline and every pipeline it started, and waits a while for them to stop.
 pub(crate) async fn stop(access: &Access, id: u64) -> Stopped {
     let client = match access.canceller() {
         Ok(client) => client,
-        Err(failure) => return Stopped::Left(vec![format!("pipeline {id} ({failure})")]),
+        Err(failure) => {
+            return Stopped::Left(vec![format!("pipeline {id} of {} ({failure})", access.project())]);
+        }
     };
-    let mut left = Vec::new();
-    let mut cancelled = Vec::new();
-    let mut next = vec![(access.project().clone(), id, 0)];
-    while let Some((project, id, depth)) = next.pop() {
-        let effect = effect("cancel", format!("pipeline {id} of {project}"));
-        match client.cancel_pipeline(&project, id).await {
-            Ok(()) => effect.done("asked for"),
-            Err(failure) => {
-                left.push(format!("pipeline {id} of {project} ({failure})"));
-                continue;
-            }
+    let deadline = Deadline::after(GRACE.saturating_sub(LONGEST_PAUSE));
+    let root = Target::new(access.project().clone(), 0);
+    let mut targets = BTreeMap::from([(id, root)]);
+    let mut pause = BETWEEN_LOOKS;
+    loop {
+        round(&client, id, &mut targets).await;
+        if targets.values().all(|target| target.ended) || deadline.remaining() < pause {
+            break;
         }
-        if depth < DEPTH {
-            match started_by(&client, &project, id).await {
-                Ok(more) => next.extend(more.into_iter().map(|(project, id)| (project, id, depth + 1))),
-                Err(failure) => left.push(format!("what pipeline {id} of {project} started ({failure})")),
-            }
-        }
-        cancelled.push((project, id));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
     }
-    for (project, id) in cancelled {
-        if let Err(state) = until_ended(&client, &project, id).await {
-            left.push(format!("pipeline {id} of {project} ({state})"));
-        }
-    }
+    let left: Vec<String> = targets
+        .iter()
+        .filter(|(_, target)| !target.ended)
+        .map(|(id, target)| format!("pipeline {id} of {} ({})", target.project, target.state))
+        .collect();
     if left.is_empty() {
-        Stopped::All
+        let cancelled = targets.values().any(|target| target.asked);
+        Stopped::All { cancelled }
     } else {
         Stopped::Left(left)
     }
 }
 
-/// The pipelines that a pipeline started and that have not ended.
-async fn started_by(client: &Client, project: &Project, id: u64) -> Result<Vec<(Project, u64)>> {
-    let bridges = client.bridges(project, id).await?;
-    let running = bridges
-        .into_iter()
-        .filter_map(|bridge| bridge.downstream_pipeline)
-        .filter(|downstream| !downstream.status.has_ended());
-    Ok(running
-        .map(|downstream| {
-            // A child pipeline runs in the same project.
-            let target = downstream.project_id.map_or_else(|| project.clone(), Project::Id);
-            (target, downstream.id)
-        })
-        .collect())
-}
-
-/// Reads a pipeline until it has ended; else gives back how it stands.
-async fn until_ended(client: &Client, project: &Project, id: u64) -> Result<(), String> {
-    let mut state = "not looked at again in time".to_owned();
-    for look in 0..LOOKS {
-        if look > 0 {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+/// Cancels what has not been cancelled yet, reads it, and looks for what it started.
+async fn round(client: &Client, root: u64, targets: &mut BTreeMap<u64, Target>) {
+    let mut next: VecDeque<u64> = VecDeque::from([root]);
+    let mut visited = BTreeSet::new();
+    while let Some(id) = next.pop_front() {
+        if !visited.insert(id) {
+            continue;
         }
-        match client.pipeline(project, id).await {
-            Ok(pipeline) if pipeline.status.has_ended() => {
-                tracing::info!(
-                    action = "cancel",
-                    object = format!("pipeline {id} of {project}"),
-                    outcome = pipeline.status.as_str()
-                );
-                return Ok(());
+        let Some(target) = targets.get_mut(&id) else {
+            continue;
+        };
+        if !target.ended {
+            target.advance(client, id).await;
+        }
+        let (project, depth) = (target.project.clone(), target.depth);
+        if depth >= DEPTH {
+            continue;
+        }
+        match client.bridges(&project, id).await {
+            Ok(bridges) => {
+                for downstream in bridges
+                    .into_iter()
+                    .filter_map(|bridge| bridge.downstream_pipeline)
+                {
+                    let known = targets.contains_key(&downstream.id);
+                    if !known && (downstream.status.has_ended() || targets.len() >= PIPELINES) {
+                        continue;
+                    }
+                    // A child pipeline runs in the same project.
+                    let place = downstream.project_id.map_or_else(|| project.clone(), Project::Id);
+                    targets
+                        .entry(downstream.id)
+                        .or_insert_with(|| Target::new(place, depth + 1));
+                    next.push_back(downstream.id);
+                }
             }
-            Ok(pipeline) => state = pipeline.status.to_string(),
-            Err(failure) if failure.kind() == Kind::Deadline => break,
-            Err(failure) => state = failure.to_string(),
+            Err(failure) => {
+                if let Some(target) = targets.get_mut(&id).filter(|target| target.ended) {
+                    target.ended = false;
+                    target.state = format!("what it started is not known: {failure}");
+                }
+            }
         }
     }
-    Err(state)
+}
+
+impl Target {
+    fn new(project: Project, depth: usize) -> Self {
+        Target {
+            project,
+            depth,
+            asked: false,
+            ended: false,
+            state: "not looked at in time".to_owned(),
+        }
+    }
+
+    /// Reads it, and has it cancelled unless it has ended or that was asked for already.
+    async fn advance(&mut self, client: &Client, id: u64) {
+        let object = format!("pipeline {id} of {}", self.project);
+        let may_run = match client.pipeline(&self.project, id).await {
+            Ok(pipeline) if pipeline.status.has_ended() => {
+                self.ended = true;
+                tracing::info!(action = "cancel", object, outcome = pipeline.status.as_str());
+                return;
+            }
+            Ok(pipeline) => match pipeline.status {
+                Status::Canceling => "canceling: an after_script may still run".to_owned(),
+                other => other.to_string(),
+            },
+            Err(failure) => failure.message().to_owned(),
+        };
+        if self.asked {
+            self.state = may_run;
+            return;
+        }
+        let effect = effect("cancel", object);
+        match client.cancel_pipeline(&self.project, id).await {
+            Ok(()) => {
+                effect.done("asked for");
+                self.asked = true;
+                self.state = may_run;
+            }
+            Err(failure) => self.state = failure.message().to_owned(),
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod back;
+mod order;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -9,6 +12,8 @@ use towpath::git::{SignatureFormat, Signing};
 use towpath::kustomize::{ImageSpec, Pin};
 use towpath::oci::Digest;
 
+pub(crate) use self::back::{CheckArgs, HoldArgs, ImagesArgs, OneImageArgs, RollbackArgs};
+pub(crate) use self::order::{OrderArgs, OrderChoice};
 pub(crate) use crate::merge_request::MergeRequestArgs;
 pub(crate) use crate::place::PlaceArgs;
 
@@ -33,6 +38,8 @@ Examples:
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
+  kustomize-bump rollback --path overlays/prod,overlays/eu --image app,worker --to 2 --offline
+  kustomize-bump hold --path overlays/prod --image app --reason 'sale until Monday'
   kustomize-bump release --path overlays/prod --image app";
 
 /// Sets images in kustomizations of an environment repository, takes them back, and holds them there
@@ -63,6 +70,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         wish: WishArgs,
         #[command(flatten)]
+        order: OrderArgs,
+        #[command(flatten)]
         write: WriteArgs,
         #[command(flatten)]
         merge_request: MergeRequestArgs,
@@ -78,17 +87,24 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
         image: Option<String>,
     },
-    /// Take an image back to what ran before, and hold it there
+    /// Take images back to what ran before, and hold them there
     Rollback {
         #[command(flatten)]
         rollback: RollbackArgs,
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Release the hold on an image
+    /// Hold images where they are: later changes are refused until `release`
+    Hold {
+        #[command(flatten)]
+        hold: HoldArgs,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Release the hold on images
     Release {
         #[command(flatten)]
-        image: OneImageArgs,
+        images: ImagesArgs,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -100,14 +116,6 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
         limit: u16,
     },
-}
-
-/// Which image, for commands that act on one.
-#[derive(clap::Args, Debug)]
-pub(crate) struct OneImageArgs {
-    /// The image: the `name` or `newName` of its entry
-    #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
-    pub(crate) image: String,
 }
 
 /// Which images, and what they are to be.
@@ -200,36 +208,6 @@ impl WishArgs {
     }
 }
 
-/// How far to take an image back, and why.
-#[derive(clap::Args, Debug)]
-pub(crate) struct RollbackArgs {
-    #[command(flatten)]
-    pub(crate) image: OneImageArgs,
-    /// Where to: a digest, a commit from `history`, or how many deployments before the one that fails
-    #[arg(
-        long,
-        value_name = "DIGEST|COMMIT|N",
-        env = "TOWPATH_ROLLBACK_TO",
-        default_value = "1",
-        hide_env_values = true
-    )]
-    pub(crate) to: String,
-    /// Why, for those who find the hold
-    #[arg(
-        long,
-        env = "TOWPATH_REASON",
-        default_value = "no reason given",
-        hide_env_values = true
-    )]
-    pub(crate) reason: String,
-    /// Act without asking; a job acts without it
-    #[arg(long, short, env = "TOWPATH_YES", hide_env_values = true)]
-    pub(crate) yes: bool,
-    /// Whether this is a job, as GitLab says
-    #[arg(long, env = "CI", hide = true, hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) ci: bool,
-}
-
 /// How a change is committed.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Commit")]
@@ -272,6 +250,9 @@ pub(crate) struct WriteArgs {
     /// The pipeline that does this, for the commit message
     #[arg(long, value_name = "URL", env = "CI_PIPELINE_URL", hide_env_values = true)]
     pub(crate) pipeline: Option<String>,
+    /// The job that does this, by which GitLab's deployments are known again
+    #[arg(long, env = "CI_JOB_URL", hide = true, hide_env_values = true)]
+    pub(crate) job: Option<String>,
     /// Who started the job, as GitLab says
     #[arg(long, env = "GITLAB_USER_NAME", hide = true, hide_env_values = true)]
     pub(crate) gitlab_user_name: Option<String>,

@@ -6,6 +6,7 @@ mod diff;
 mod handover;
 mod merge_request;
 mod message;
+mod order;
 mod place;
 mod plan;
 mod report;
@@ -26,12 +27,13 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let outcome = match &args.command {
         Command::Set {
             wish,
+            order,
             write,
             merge_request,
         } => {
             run.interruptible(
                 "setting images",
-                commands::set(place, wish, write, merge_request, &run),
+                commands::set(place, wish, order, write, merge_request, &run),
             )
             .await?
         }
@@ -47,8 +49,12 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
             run.interruptible("rolling back", commands::roll_back(place, rollback, write, &run))
                 .await?
         }
-        Command::Release { image, write } => {
-            run.interruptible("releasing the hold", commands::release(place, image, write, &run))
+        Command::Hold { hold, write } => {
+            run.interruptible("holding images", commands::hold(place, hold, write, &run))
+                .await?
+        }
+        Command::Release { images, write } => {
+            run.interruptible("releasing holds", commands::release(place, images, write, &run))
                 .await?
         }
         Command::History { image, limit } => {

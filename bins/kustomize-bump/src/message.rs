@@ -5,9 +5,9 @@ use towpath::git::{Change, Identity, NewCommit, Signing};
 use towpath::kustomize::ImageState;
 
 use crate::args::WriteArgs;
-use crate::report::FileChange;
+use crate::report::{FileChange, HeldImage, HoldAction, RolledBack};
 
-/// What was done: `set`, `rollback` or `release`.
+/// What was done: `set`, `rollback`, `hold` or `release`.
 pub(crate) const ACTION: &str = "Towpath-Action";
 /// The `name` of an entry that changed; one line for each.
 pub(crate) const IMAGE: &str = "Towpath-Image";
@@ -20,6 +20,11 @@ pub(crate) const SOURCE_COMMIT: &str = "Towpath-Source-Commit";
 /// The pipeline that made the commit.
 pub(crate) const PIPELINE: &str = "Towpath-Pipeline";
 
+/// The job that made the commit, by which a deployment of GitLab is known again.
+pub(crate) const JOB: &str = "Towpath-Job";
+
+/// The action of `set`.
+pub(crate) const SET: &str = "set";
 /// The action of a rollback.
 pub(crate) const ROLLBACK: &str = "rollback";
 
@@ -57,7 +62,7 @@ impl Author<'_> {
                 format!("{}: {old} -> {}", file.file, file.new)
             })
             .collect();
-        let mut trailers = vec![(ACTION, "set".to_owned())];
+        let mut trailers = vec![(ACTION, SET.to_owned())];
         let mut images: Vec<(&str, Option<&str>)> = changed
             .iter()
             .map(|file| (file.image.as_str(), file.new.digest.as_deref()))
@@ -70,35 +75,61 @@ impl Author<'_> {
         self.commit(subject, body.join("\n"), trailers, changes)
     }
 
-    /// The commit of `rollback`.
-    pub(crate) fn rollback(
-        &self,
-        path: &str,
-        from: &ImageState,
-        to: &ImageState,
-        reason: &str,
-        changes: Vec<Change>,
-    ) -> NewCommit {
-        let mut trailers = vec![
-            (ACTION, ROLLBACK.to_owned()),
-            (IMAGE, to.name.clone()),
-            ("Towpath-From", from.to_string()),
-            ("Towpath-Reason", reason.to_owned()),
-        ];
-        trailers.extend(to.digest.clone().map(|digest| (DIGEST, digest)));
-        let subject = format!("Roll {} back to {} in {path}, and hold it", to.name, short(to));
-        self.commit(subject, format!("{from} -> {to}"), trailers, changes)
+    /// The commit of `rollback`. It does not say what the image was built from: that is said by the commit that set it.
+    pub(crate) fn rollback(&self, images: &[RolledBack], reason: &str, changes: Vec<Change>) -> NewCommit {
+        let subject = match images {
+            [one] => format!(
+                "Roll {} back to {} in {}, and hold it",
+                one.image,
+                short(&one.to),
+                one.path
+            ),
+            _ => format!("Roll {} images back, and hold them", images.len()),
+        };
+        let body: Vec<String> = images
+            .iter()
+            .map(|one| match images.len() {
+                1 => format!("{} -> {}", one.from, one.to),
+                _ => format!("{}: {} -> {}", one.file, one.from, one.to),
+            })
+            .collect();
+        let mut trailers = vec![(ACTION, ROLLBACK.to_owned())];
+        for one in images {
+            trailers.push((IMAGE, one.image.clone()));
+            trailers.push(("Towpath-From", one.from.to_string()));
+            trailers.extend(one.to.digest.clone().map(|digest| (DIGEST, digest)));
+        }
+        trailers.push(("Towpath-Reason", reason.to_owned()));
+        self.finish(subject, body.join("\n"), trailers, changes)
     }
 
-    /// The commit of `release`.
-    pub(crate) fn release(&self, path: &str, image: &str, changes: Vec<Change>) -> NewCommit {
-        let trailers = vec![(ACTION, "release".to_owned()), (IMAGE, image.to_owned())];
-        self.commit(
-            format!("Release the hold on {image} in {path}"),
-            String::new(),
-            trailers,
-            changes,
-        )
+    /// The commit of `hold` and of `release`.
+    pub(crate) fn holds(&self, action: HoldAction, images: &[HeldImage], changes: Vec<Change>) -> NewCommit {
+        let images: Vec<&HeldImage> = images.iter().filter(|image| image.changed).collect();
+        let (verb, name) = match action {
+            HoldAction::Hold => ("Hold", "hold"),
+            HoldAction::Release => ("Release the hold on", "release"),
+        };
+        let (subject, body) = match images[..] {
+            [one] => (format!("{verb} {} in {}", one.image, one.path), String::new()),
+            _ => {
+                let lines: Vec<String> = images
+                    .iter()
+                    .map(|one| format!("{} in {}", one.image, one.path))
+                    .collect();
+                (format!("{verb} {} images", images.len()), lines.join("\n"))
+            }
+        };
+        let mut trailers = vec![(ACTION, name.to_owned())];
+        trailers.extend(images.iter().map(|one| (IMAGE, one.image.clone())));
+        if matches!(action, HoldAction::Hold) {
+            let reason = images
+                .iter()
+                .find_map(|one| one.hold.as_ref())
+                .map(|hold| &hold.reason);
+            trailers.extend(reason.map(|reason| ("Towpath-Reason", reason.clone())));
+        }
+        self.finish(subject, body, trailers, changes)
     }
 
     fn commit(
@@ -111,8 +142,20 @@ impl Author<'_> {
         for (key, value) in [
             (SOURCE_PROJECT, &self.write.source_project),
             (SOURCE_COMMIT, &self.write.source_commit),
-            (PIPELINE, &self.write.pipeline),
         ] {
+            trailers.extend(value.clone().map(|value| (key, value)));
+        }
+        self.finish(subject, body, trailers, changes)
+    }
+
+    fn finish(
+        &self,
+        subject: String,
+        body: String,
+        mut trailers: Vec<(&'static str, String)>,
+        changes: Vec<Change>,
+    ) -> NewCommit {
+        for (key, value) in [(PIPELINE, &self.write.pipeline), (JOB, &self.write.job)] {
             trailers.extend(value.clone().map(|value| (key, value)));
         }
         trailers.push(("Towpath-Trace", self.run.trace.trace_id().to_owned()));

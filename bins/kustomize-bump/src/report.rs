@@ -1,9 +1,13 @@
 //! The reports.
 
+mod back;
+
 use serde::Serialize;
 use towpath::cli::Report;
 use towpath::gitlab::MergeState;
 use towpath::kustomize::{Hold, ImageState};
+
+pub(crate) use self::back::{HeldImage, HoldAction, HoldsReport, RollbackReport, RolledBack};
 
 /// One image in one file.
 #[derive(Clone, Debug, Serialize)]
@@ -164,99 +168,6 @@ impl Report for GetReport {
     }
 }
 
-/// What `rollback` did.
-#[derive(Debug, Serialize)]
-pub(crate) struct RollbackReport {
-    /// Whether anything changed.
-    pub(crate) changed: bool,
-    /// Whether it was only shown.
-    pub(crate) dry_run: bool,
-    #[serde(flatten)]
-    pub(crate) place: Place,
-    /// The commit that was made.
-    pub(crate) commit: Option<String>,
-    /// The folder of the kustomization.
-    pub(crate) path: String,
-    /// The file.
-    pub(crate) file: String,
-    /// The `name` of the entry.
-    pub(crate) image: String,
-    /// What it was.
-    pub(crate) from: ImageState,
-    /// What it is now.
-    pub(crate) to: ImageState,
-    /// The commit that made it so before; null for a digest that history does not know.
-    pub(crate) taken_from_commit: Option<String>,
-    /// The hold that stands now.
-    pub(crate) hold: Hold,
-    /// How long it took.
-    pub(crate) seconds: f64,
-    /// The change as a unified diff, without the hold.
-    pub(crate) diff: String,
-}
-
-impl Report for RollbackReport {
-    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
-
-    fn text(&self) -> String {
-        let mut lines = vec![format!("{}: {} -> {}", self.file, self.from, self.to)];
-        if let Some(commit) = &self.taken_from_commit {
-            lines.push(format!("as it was after {commit}"));
-        }
-        if self.dry_run {
-            lines.push("nothing was changed".to_owned());
-            return lines.join("\n");
-        }
-        if self.changed {
-            lines.extend(commit_line(self.commit.as_deref(), &self.place));
-        } else {
-            lines.push("it is so already".to_owned());
-        }
-        lines.push(format!(
-            "held until: kustomize-bump release --path {} --image {}",
-            self.path, self.image
-        ));
-        lines.push(format!("took {:.1} s", self.seconds));
-        lines.join("\n")
-    }
-}
-
-/// What `release` did.
-#[derive(Debug, Serialize)]
-pub(crate) struct ReleaseReport {
-    /// Whether there was a hold.
-    pub(crate) changed: bool,
-    /// Whether it was only shown.
-    pub(crate) dry_run: bool,
-    #[serde(flatten)]
-    pub(crate) place: Place,
-    /// The commit that was made.
-    pub(crate) commit: Option<String>,
-    /// The folder of the kustomization.
-    pub(crate) path: String,
-    /// The `name` of the entry.
-    pub(crate) image: String,
-    /// The hold that was released.
-    pub(crate) hold: Option<Hold>,
-}
-
-impl Report for ReleaseReport {
-    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
-
-    fn text(&self) -> String {
-        let Some(hold) = &self.hold else {
-            return format!("image {} in {} is not held", self.image, self.path);
-        };
-        let verb = if self.dry_run { "would release" } else { "released" };
-        let mut lines = vec![format!(
-            "{verb} the hold on {} in {} by {} since {}: {}",
-            self.image, self.path, hold.by, hold.since, hold.reason
-        )];
-        lines.extend(commit_line(self.commit.as_deref(), &self.place));
-        lines.join("\n")
-    }
-}
-
 /// What `history` found.
 #[derive(Debug, Serialize)]
 pub(crate) struct HistoryReport {
@@ -270,6 +181,8 @@ pub(crate) struct HistoryReport {
     pub(crate) image: String,
     /// What it was, newest first.
     pub(crate) steps: Vec<HistoryStep>,
+    /// Whether there is or may be more than is shown.
+    pub(crate) more: bool,
 }
 
 /// What an image was from one commit on.
@@ -318,15 +231,15 @@ impl Report for HistoryReport {
                 line
             })
             .collect();
-        if lines.is_empty() {
-            format!("no history of {}", self.image)
-        } else {
-            lines.join("\n")
+        match (lines.is_empty(), self.more) {
+            (true, _) => format!("no history of {}", self.image),
+            (false, false) => lines.join("\n"),
+            (false, true) => format!("{}\nolder ones: --limit", lines.join("\n")),
         }
     }
 }
 
-fn commit_line(commit: Option<&str>, place: &Place) -> Option<String> {
+pub(crate) fn commit_line(commit: Option<&str>, place: &Place) -> Option<String> {
     let commit = commit?;
     Some(match &place.branch {
         Some(branch) => format!("commit {commit} on {branch} of {}", place.repository),

@@ -16,7 +16,7 @@ use crate::place::{Held, Way};
 /// How long GitLab may go on turning requests away by its rate limit.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 /// The user name that GitLab wants with a job token.
-const JOB_TOKEN_USER: &str = "gitlab-ci-token";
+pub(crate) const JOB_TOKEN_USER: &str = "gitlab-ci-token";
 
 /// Where to read and write.
 #[derive(Debug)]
@@ -272,6 +272,26 @@ impl Tree<'_> {
         }
     }
 
+    /// The commits whose names begin like this, as far as they are here.
+    pub(crate) async fn commits(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut commits = match self {
+            Tree::Snapshot(snapshot) => snapshot.commits().await?,
+            Tree::Api(branch) => return Ok(branch.commit(prefix).await?.into_iter().collect()),
+            Tree::Checkout(checkout) => checkout.commits().await?,
+        };
+        commits.retain(|commit| commit.starts_with(prefix));
+        Ok(commits)
+    }
+
+    /// What a file held after a commit that is here; none where it was not there.
+    pub(crate) async fn content_at(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        match self {
+            Tree::Snapshot(snapshot) => snapshot.content_at(commit, path).await,
+            Tree::Api(branch) => branch.content_at(commit, path).await,
+            Tree::Checkout(checkout) => checkout.content_at(commit, path).await,
+        }
+    }
+
     /// Fetches more history; false when there is no more to be had.
     pub(crate) async fn deepen(&mut self) -> Result<bool> {
         match self {
@@ -283,7 +303,7 @@ impl Tree<'_> {
 }
 
 /// The access token that was given.
-fn access_token(place: &PlaceArgs) -> Result<Option<Secret>> {
+pub(crate) fn access_token(place: &PlaceArgs) -> Result<Option<Secret>> {
     if let Some(path) = &place.token_file {
         return Secret::from_file(path, "git token").map(Some);
     }
@@ -344,10 +364,15 @@ pub(crate) async fn identity(write: &WriteArgs, source: &Source, run: &Run) -> R
     }
 }
 
+/// Who it is when nothing is committed.
+pub(crate) fn nobody() -> Result<Identity> {
+    Identity::new("nobody", "nobody@localhost")
+}
+
 /// Who commits, where we do. Files that are edited in a checkout for somebody else to commit need no name.
 pub(crate) async fn committer(write: &WriteArgs, source: &Source, run: &Run) -> Result<Identity> {
     match source {
-        Source::Checkout(_) if !write.commit => Identity::new("nobody", "nobody@localhost"),
+        Source::Checkout(_) if !write.commit => nobody(),
         _ => identity(write, source, run).await,
     }
 }

@@ -190,7 +190,7 @@ async fn a_rollback_works_on_a_checkout_from_any_folder_in_it() {
     let rollback = ["rollback", "--image", "app", "--path", ".", "--yes"];
     let report = bump(&below, &rollback).await.report();
     assert_eq!(
-        (&report["path"], &report["to"]["digest"]),
+        (&report["images"][0]["path"], &report["images"][0]["to"]["digest"]),
         (&"prod".into(), &A.into())
     );
     assert!(folder.path().join(".towpath/holds/prod/app.json").is_file());

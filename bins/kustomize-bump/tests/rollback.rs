@@ -37,10 +37,14 @@ async fn a_rollback_holds_until_it_is_released() {
         .report();
     assert_eq!(report["changed"], true);
     assert_eq!(
-        (&report["from"]["digest"], &report["to"]["digest"]),
+        (
+            &report["images"][0]["from"]["digest"],
+            &report["images"][0]["to"]["digest"]
+        ),
         (&B.into(), &A.into())
     );
-    assert_eq!(report["taken_from_commit"], good);
+    assert_eq!(report["images"][0]["taken_from_commit"], good);
+    assert_eq!(report["images"][0]["known_by"], "history");
     assert!(report["seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(world.file(PROD).await, prod(A));
     let hold: Value = serde_json::from_str(&world.file(HOLD).await).unwrap();
@@ -79,7 +83,7 @@ async fn a_rollback_holds_until_it_is_released() {
 
     let released = world.bump(&["release", "--image", "app"]).await.report();
     assert_eq!(
-        (&released["changed"], &released["hold"]["digest"]),
+        (&released["changed"], &released["images"][0]["hold"]["digest"]),
         (&true.into(), &A.into())
     );
     assert_eq!(
@@ -101,11 +105,14 @@ async fn a_rollback_holds_until_it_is_released() {
 async fn the_same_rollback_twice_goes_back_once() {
     let world = world_with(&[A, B, C]).await;
     let rollback = ["rollback", "--image", "app", "--yes"];
-    assert_eq!(world.bump(&rollback).await.report()["to"]["digest"], B);
+    assert_eq!(
+        world.bump(&rollback).await.report()["images"][0]["to"]["digest"],
+        B
+    );
     let commits = world.commits().await;
     let again = world.bump(&rollback).await.report();
     assert_eq!(
-        (&again["changed"], &again["to"]["digest"]),
+        (&again["changed"], &again["images"][0]["to"]["digest"]),
         (&false.into(), &B.into())
     );
     assert_eq!(world.commits().await, commits);
@@ -115,10 +122,18 @@ async fn the_same_rollback_twice_goes_back_once() {
         .await
         .report();
     assert_eq!(
-        (&further["from"]["digest"], &further["to"]["digest"]),
+        (
+            &further["images"][0]["from"]["digest"],
+            &further["images"][0]["to"]["digest"]
+        ),
         (&B.into(), &A.into())
     );
-    assert!(further["hold"]["taken_from"].as_str().unwrap().ends_with(C));
+    assert!(
+        further["images"][0]["hold"]["taken_from"]
+            .as_str()
+            .unwrap()
+            .ends_with(C)
+    );
     // After the release, what was rolled back from is still not gone back to.
     world.bump(&["release", "--image", "app"]).await.report();
     world
@@ -136,15 +151,18 @@ async fn a_rollback_goes_where_it_is_told() {
             .bump(&["rollback", "--image", "app", "--dry-run", "--to", target])
             .await
     };
-    assert_eq!(to("2").await.report()["to"]["digest"], A);
-    assert_eq!(to(&first[..10]).await.report()["to"]["digest"], A);
-    assert_eq!(to(A).await.report()["taken_from_commit"], first);
+    assert_eq!(to("2").await.report()["images"][0]["to"]["digest"], A);
+    assert_eq!(to(&first[..10]).await.report()["images"][0]["to"]["digest"], A);
+    assert_eq!(to(A).await.report()["images"][0]["taken_from_commit"], first);
     let unknown = format!("sha256:{}", "9".repeat(64));
-    assert_eq!(to(&unknown).await.report()["taken_from_commit"], Value::Null);
+    assert_eq!(
+        to(&unknown).await.report()["images"][0]["taken_from_commit"],
+        Value::Null
+    );
     to("3").await.refused(5, "no 3 deployments");
     to("0123456789")
         .await
-        .refused(5, "no commit 0123456789 set image app");
+        .refused(5, "no commit 0123456789 in the history");
     to("yesterday").await.refused(2, "malformed --to");
     assert_eq!(world.commits().await, 4, "nothing was changed");
 }
@@ -155,7 +173,7 @@ async fn without_a_yes_nothing_happens_unless_a_job_asks() {
     let ended = world.bump(&["rollback", "--image", "app"]).await;
     ended.refused(9, "is not confirmed");
     assert_eq!(
-        ended.document()["to"]["digest"],
+        ended.document()["images"][0]["to"]["digest"],
         A,
         "the preview is shown all the same"
     );
@@ -177,7 +195,7 @@ async fn history_older_than_the_first_fetch_is_found() {
         .bump(&["rollback", "--image", "app", "--yes"])
         .await
         .report();
-    assert_eq!(report["to"]["digest"], A);
+    assert_eq!(report["images"][0]["to"]["digest"], A);
     let history = world.bump(&["history", "--image", "app"]).await.report();
     let steps = history["steps"].as_array().unwrap();
     let shown: Vec<(&str, &str)> = steps

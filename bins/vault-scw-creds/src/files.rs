@@ -1,9 +1,12 @@
 //! `write` and `revoke`: credentials in files, and out of them again.
 
+use std::collections::BTreeSet;
+
 use towpath::cli::{Outcome, Run, effect};
 use towpath::failure::{Failure, Result};
 use towpath::scaleway::{
-    Content, PrivateFile, Profile, Removed, Written, is_object_name, is_profile_name, pull_secret,
+    Change, Content, Locked, PrivateFile, Profile, Removed, Written, is_object_name, is_profile_name,
+    pull_secret,
 };
 use towpath::secret::Secret;
 
@@ -12,7 +15,8 @@ use crate::args::{Format, RevokeArgs, WriteArgs};
 use crate::plan::{self, Environment};
 use crate::report::{self, FileOutcome, SecretVersion, token_word};
 
-/// Gets credentials and writes the files. What can be refused is refused before anything is asked of the server.
+/// Gets credentials and writes the files: all of them, or none. What can be refused is refused before anything is asked of
+/// the server.
 pub(crate) async fn write(args: &WriteArgs, run: &Run) -> anyhow::Result<Outcome> {
     let files = plan::files(&args.files);
     check(args, &files)?;
@@ -21,27 +25,113 @@ pub(crate) async fn write(args: &WriteArgs, run: &Run) -> anyhow::Result<Outcome
     let mut report = report::Outcome::of("write", args.dry_run);
     report.secret = Some(SecretVersion::got(&args.source, &access.reading));
     report.token = Some(token_word(access.token));
-    for file in files {
-        let content = content(&file, args, &access)?;
-        let outcome = if args.dry_run {
-            "write"
-        } else {
-            let effect = effect("write", file.to_string());
-            let outcome = match file.write(&content)? {
-                Written::Created => "written",
-                Written::Changed => "changed",
-                Written::Unchanged => "unchanged",
-            };
-            effect.done(outcome);
-            outcome
-        };
-        report.changed |= matches!(outcome, "written" | "changed");
-        report.files.push(FileOutcome {
-            path: file.to_string(),
-            outcome,
-        });
+    let contents = files
+        .iter()
+        .map(|file| content(file, args, &access))
+        .collect::<Result<Vec<Content>>>()?;
+    let decide = || {
+        let pairs = files.iter().zip(&contents);
+        pairs
+            .map(|(file, content)| file.plan_write(content))
+            .collect::<Result<Vec<Change>>>()
+    };
+    if args.dry_run {
+        decide()?;
+        report.files = files.iter().map(|file| told(file, "write")).collect();
+        return Ok(Outcome::report(&report)?);
     }
-    Ok(Outcome::report(&report)?)
+    let mut locks = tokio::select! {
+        locks = lock(&files, run) => locks?,
+        signal = signals.ending() => {
+            return Err(run.ended_by(signal, "waiting for another run to be done with a file").into());
+        }
+    };
+    let changes = decide()?;
+    let mut failure = None;
+    for ((file, lock), change) in files.iter().zip(&mut locks).zip(&changes) {
+        if failure.is_some() {
+            report.files.push(told(file, "skipped"));
+            continue;
+        }
+        let effect = effect("write", file.to_string());
+        match lock.apply(change) {
+            Ok(()) => {
+                let outcome = word(change.written());
+                effect.done(outcome);
+                report.files.push(told(file, outcome));
+            }
+            Err(why) => {
+                drop(effect);
+                report.files.push(told(file, "failed"));
+                failure = Some(why);
+            }
+        }
+    }
+    if failure.is_some() {
+        take_back(&files, &mut locks, &changes, &mut report);
+    }
+    report.changed = report.files.iter().any(FileOutcome::is_change);
+    let outcome = Outcome::report(&report)?;
+    Ok(match failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
+    })
+}
+
+/// Locks all files, in one order for all runs: two that wait for each other would wait for ever.
+async fn lock(files: &[PrivateFile], run: &Run) -> Result<Vec<Locked>> {
+    let mut order = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        order.push((file.place()?, index));
+    }
+    order.sort();
+    let mut locks = Vec::new();
+    for (_, index) in order {
+        locks.push((index, files[index].lock(run.deadline).await?));
+    }
+    locks.sort_by_key(|(index, _)| *index);
+    Ok(locks.into_iter().map(|(_, lock)| lock).collect())
+}
+
+/// Takes back what was written before something else could not be.
+fn take_back(files: &[PrivateFile], locks: &mut [Locked], changes: &[Change], report: &mut report::Outcome) {
+    let written = report.files.iter_mut().zip(files).zip(locks).zip(changes);
+    for (((told, file), lock), change) in written {
+        if !told.is_change() {
+            continue;
+        }
+        let effect = effect("take back", file.to_string());
+        match lock.undo(change) {
+            Ok(()) => {
+                effect.done("done");
+                told.outcome = "taken back";
+            }
+            Err(why) => {
+                drop(effect);
+                tracing::error!(
+                    action = "take back",
+                    object = %file,
+                    hint = "run `revoke` for it",
+                    "{file} holds what was written: {why}"
+                );
+            }
+        }
+    }
+}
+
+fn told(file: &PrivateFile, outcome: &'static str) -> FileOutcome {
+    FileOutcome {
+        path: file.to_string(),
+        outcome,
+    }
+}
+
+fn word(written: Written) -> &'static str {
+    match written {
+        Written::Created => "written",
+        Written::Changed => "changed",
+        Written::Unchanged => "unchanged",
+    }
 }
 
 fn check(args: &WriteArgs, files: &[PrivateFile]) -> Result<()> {
@@ -62,6 +152,14 @@ fn check(args: &WriteArgs, files: &[PrivateFile]) -> Result<()> {
             args.pull_secret_name
         ))
         .hint("use small letters, digits, `-` and `.` in --pull-secret-name (TOWPATH_PULL_SECRET_NAME)"));
+    }
+    let mut places = BTreeSet::new();
+    for file in files {
+        if !places.insert(file.place()?) {
+            return Err(
+                Failure::usage(format!("{file} is named by two flags")).hint("give each its own file")
+            );
+        }
     }
     if let Some(project) = args.project_dir.as_deref().filter(|_| !args.force) {
         for file in files {
@@ -100,23 +198,20 @@ pub(crate) async fn revoke(args: &RevokeArgs, run: &Run) -> anyhow::Result<Outco
     let mut report = report::Outcome::of("revoke", args.dry_run);
     let mut first_failure = None;
     for file in plan::files(&args.files) {
-        match remove(&file, args.dry_run) {
-            Ok(outcome) => {
-                report.changed |= matches!(outcome, "removed" | "taken out");
-                report.files.push(FileOutcome {
-                    path: file.to_string(),
-                    outcome,
-                });
-            }
-            Err(failure) => {
-                report.files.push(FileOutcome {
-                    path: file.to_string(),
-                    outcome: "failed",
-                });
-                first_failure.get_or_insert(failure);
-            }
+        let outcome = run
+            .interruptible(
+                "waiting for another run to be done with a file",
+                remove(&file, args, run),
+            )
+            .await;
+        report
+            .files
+            .push(told(&file, outcome.as_ref().unwrap_or(&"failed")));
+        if let Err(failure) = outcome {
+            first_failure.get_or_insert(failure);
         }
     }
+    report.changed = report.files.iter().any(FileOutcome::is_change);
     match run
         .interruptible("revoking the token", revoke_token(args, run))
         .await
@@ -137,22 +232,40 @@ pub(crate) async fn revoke(args: &RevokeArgs, run: &Run) -> anyhow::Result<Outco
     })
 }
 
-fn remove(file: &PrivateFile, dry_run: bool) -> Result<&'static str> {
-    if dry_run {
-        return Ok(match file.removal()? {
+async fn remove(file: &PrivateFile, args: &RevokeArgs, run: &Run) -> Result<&'static str> {
+    let names = names(file, args);
+    if args.dry_run {
+        return Ok(match file.plan_removal(names.as_deref())?.removed() {
             Removed::File => "remove",
             Removed::Part => "take out",
             Removed::Nothing => "absent",
         });
     }
+    if !file.is_there() {
+        return Ok("absent");
+    }
     let effect = effect("remove", file.to_string());
-    let outcome = match file.remove()? {
+    let mut lock = file.lock(run.deadline).await?;
+    let change = file.plan_removal(names.as_deref())?;
+    lock.apply(&change)?;
+    let outcome = match change.removed() {
         Removed::File => "removed",
         Removed::Part => "taken out",
         Removed::Nothing => "absent",
     };
     effect.done(outcome);
     Ok(outcome)
+}
+
+/// What is to be taken out of a file, if not all.
+fn names(file: &PrivateFile, args: &RevokeArgs) -> Option<Vec<String>> {
+    match file {
+        PrivateFile::ScwConfig(_) => args.scw_profile.clone().map(|name| vec![name]),
+        PrivateFile::DockerConfig(_) if !args.registry_login.is_empty() => {
+            Some(args.registry_login.iter().map(ToString::to_string).collect())
+        }
+        _ => None,
+    }
 }
 
 async fn revoke_token(args: &RevokeArgs, run: &Run) -> Result<Option<&'static str>> {

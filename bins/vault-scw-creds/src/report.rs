@@ -56,9 +56,16 @@ pub(crate) struct SecretVersion {
 pub(crate) struct FileOutcome {
     /// Where it is.
     pub(crate) path: String,
-    /// `written`, `changed`, `unchanged`, `removed`, `taken out`, `absent` or `failed`; `write`, `remove` or `take out`
-    /// in a dry run.
+    /// `written`, `changed`, `unchanged`, `removed`, `taken out`, `absent`, `failed`, and of others then `taken back` or
+    /// `skipped`; `write`, `remove` or `take out` in a dry run.
     pub(crate) outcome: &'static str,
+}
+
+impl FileOutcome {
+    /// Whether the file is different from before.
+    pub(crate) fn is_change(&self) -> bool {
+        matches!(self.outcome, "written" | "changed" | "removed" | "taken out")
+    }
 }
 
 /// One check of `doctor`.

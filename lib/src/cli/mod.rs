@@ -9,12 +9,14 @@ mod arguments;
 mod logs;
 mod progress;
 mod report;
+mod sections;
 mod subcommands;
 
 pub use arguments::{Arguments, LogFormat, LogTarget, Output, RunArgs, parse_duration};
 pub use logs::{Effect, effect, note};
 pub use progress::{Progress, size};
 pub use report::{Outcome, Report};
+pub use sections::{Section, section};
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -269,6 +269,29 @@ impl Checkout {
         Ok(history)
     }
 
+    /// The commits of the branch that is checked out, newest first, as far as they are here.
+    ///
+    /// # Errors
+    /// Usage (exit 2) where there is no repository.
+    pub async fn commits(&self) -> Result<Vec<String>> {
+        self.needs_repository()?;
+        history::commits(&self.runner, "HEAD").await
+    }
+
+    /// What `path` held after a commit that is here; none where it was not there.
+    ///
+    /// # Errors
+    /// Internal (exit 1) when git fails.
+    pub async fn content_at(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(object) = history::object_at(&self.runner, commit, path).await? else {
+            return Ok(None);
+        };
+        let contents = history::contents(&self.runner, std::slice::from_ref(&object)).await?;
+        contents
+            .map(|mut contents| contents.remove(&object))
+            .map_err(|tail| Failure::internal(format!("git cannot read {path} at {commit}: {tail}")))
+    }
+
     fn needs_repository(&self) -> Result<()> {
         if self.has_repository {
             return Ok(());

@@ -15,6 +15,7 @@
 //!
 //! Deliberately absent: forced pushes, merges and rebases. A lost race is answered by deciding anew on the new tip.
 
+mod ancestry;
 mod checkout;
 mod command;
 pub(crate) mod commit;
@@ -28,6 +29,7 @@ pub(crate) mod revision;
 mod sign;
 mod snapshot;
 
+pub use ancestry::{Ancestry, Lineage};
 pub use checkout::Checkout;
 pub use commit::{Change, Identity, NewCommit, SignatureFormat, Signing};
 pub use files::{Files, check_path};

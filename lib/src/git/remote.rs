@@ -76,6 +76,28 @@ impl Location {
         }
         Err(Failure::usage(format!("{flag} is not the address of a git repository")).hint(hint))
     }
+
+    /// Another project on the same GitLab, reached the same way; none for a path on this machine.
+    #[must_use]
+    pub fn beside(&self, project: &str) -> Option<Self> {
+        let address = match self {
+            Location::Http(url) => {
+                let mut url = url.clone();
+                url.set_query(None);
+                url.set_path(&format!("{project}.git"));
+                url.to_string()
+            }
+            Location::Ssh(address) => match Url::parse(address) {
+                Ok(mut url) => {
+                    url.set_path(&format!("{project}.git"));
+                    url.to_string()
+                }
+                Err(_) => format!("{}:{project}.git", address.split_once(':')?.0),
+            },
+            Location::Local(_) => return None,
+        };
+        Self::parse("the source project", &address).ok()
+    }
 }
 
 impl fmt::Display for Location {
@@ -238,6 +260,16 @@ impl Remote {
         }
     }
 
+    /// Whether the repository can be listed.
+    pub(super) async fn answers(&self, runner: &Runner) -> bool {
+        let list = runner
+            .git("ls-remote")
+            .args(["--", &self.location.to_string(), "HEAD"])
+            .capture(runner.network_deadline())
+            .await;
+        list.is_ok_and(|ended| ended.success())
+    }
+
     /// Asks an HTTP server the first question that git asks it, and reads the status. None when it answers well.
     pub(super) async fn diagnose_http(
         &self,
@@ -323,6 +355,28 @@ mod tests {
             Location::parse("--repo", "file:///srv/shop.git").unwrap(),
             Location::Local("/srv/shop.git".into())
         );
+    }
+
+    #[test]
+    fn another_project_is_found_beside_a_repository() {
+        let beside = |address: &str| {
+            let location = Location::parse("--repo", address).unwrap();
+            location.beside("team/app").map(|location| location.to_string())
+        };
+        let some = |address: &str| Some(address.to_owned());
+        assert_eq!(
+            beside("https://git.example.com/env/shop.git"),
+            some("https://git.example.com/team/app.git")
+        );
+        assert_eq!(
+            beside("git@git.example.com:env/shop.git"),
+            some("git@git.example.com:team/app.git")
+        );
+        assert_eq!(
+            beside("ssh://git@git.example.com:2222/env/shop.git"),
+            some("ssh://git@git.example.com:2222/team/app.git")
+        );
+        assert_eq!(beside("/srv/shop.git"), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::process::Command;
 
 /// The depths to which history is fetched, one after the other, when more of it is needed.
-const DEPTHS: [u32; 4] = [1, 50, 500, i32::MAX as u32];
+const DEPTHS: [u32; 5] = [1, 50, 500, 5000, i32::MAX as u32];
 
 /// Leaves the contents of files with the server until they are read.
 const WITHOUT_FILES: &str = "--filter=blob:none";
@@ -336,6 +336,25 @@ impl Snapshot {
         let contents = self.objects(&history.objects()).await?;
         history.fill(&contents);
         Ok(history)
+    }
+
+    /// The commits of the branch that are here, newest first.
+    ///
+    /// # Errors
+    /// Internal (exit 1) when git fails.
+    pub async fn commits(&self) -> Result<Vec<String>> {
+        history::commits(&self.runner, &self.tip).await
+    }
+
+    /// What `path` held after a commit that is here; none where it was not there.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`].
+    pub async fn content_at(&self, commit: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(object) = history::object_at(&self.runner, commit, path).await? else {
+            return Ok(None);
+        };
+        Ok(self.objects(std::slice::from_ref(&object)).await?.remove(&object))
     }
 
     /// Writes a commit on top of the tip. Nothing leaves this machine yet.

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 /// The most an answer may have, in bytes. A page of 100 jobs has about 300 KB.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 /// How many pages of 100 one list is read over at most.
-const PAGE_LIMIT: usize = 100;
+pub(super) const PAGE_LIMIT: usize = 100;
 
 const PRIVATE_TOKEN: HeaderName = HeaderName::from_static("private-token");
 const JOB_TOKEN: HeaderName = HeaderName::from_static("job-token");
@@ -141,7 +141,7 @@ impl Client {
     ) -> Result<T> {
         let request = self.request(Method::GET, self.url(project, path)?);
         let response = self.expect_success(request, project, object).await?;
-        response.json(ANSWER_LIMIT).await
+        document(response).await
     }
 
     /// Sends a request whose answer has to be a success.
@@ -224,7 +224,7 @@ impl Client {
         let mut items = Vec::new();
         for _ in 0..PAGE_LIMIT {
             let next = next_page(&response, first)?;
-            items.append(&mut response.json::<Vec<T>>(ANSWER_LIMIT).await?);
+            items.append(&mut document::<Vec<T>>(response).await?);
             if let Some(limit) = limit.filter(|limit| items.len() >= *limit) {
                 items.truncate(limit);
                 return Ok(items);
@@ -238,6 +238,43 @@ impl Client {
         )))
     }
 
+    /// Reads one page of a list, and where the next one is. `first` is the address of the first page.
+    pub(super) async fn read_page<T: DeserializeOwned>(
+        &self,
+        project: &Project,
+        url: Url,
+        first: &Url,
+        object: &str,
+    ) -> Result<(Vec<T>, Option<Url>)> {
+        let request = self.request(Method::GET, url);
+        let response = self.expect_success(request, project, object).await?;
+        let next = next_page(&response, first)?;
+        Ok((document(response).await?, next))
+    }
+
+    /// Reads up to so many pages of a list, one at a time, so that no more than one is held as it came. Says whether
+    /// there are more.
+    pub(super) async fn each_page<T: DeserializeOwned>(
+        &self,
+        project: &Project,
+        path: &str,
+        query: &[(&str, &str)],
+        object: &str,
+        limit: usize,
+        mut take: impl FnMut(Vec<T>),
+    ) -> Result<bool> {
+        let first = first_page(self.url(project, path)?, query);
+        let mut next = Some(first.clone());
+        for _ in 0..limit {
+            let Some(url) = next else { return Ok(false) };
+            let request = self.request(Method::GET, url);
+            let response = self.expect_success(request, project, object).await?;
+            next = next_page(&response, &first)?;
+            take(document(response).await?);
+        }
+        Ok(next.is_some())
+    }
+
     /// Remembers that this GitLab is older than 19.2.
     pub(super) fn note_missing_trigger_jobs(&self) {
         self.lacks_trigger_jobs.store(true, Ordering::Relaxed);
@@ -249,6 +286,35 @@ fn first_page(mut url: Url, query: &[(&str, &str)]) -> Url {
         .extend_pairs(query)
         .append_pair("per_page", "100");
     url
+}
+
+/// Reads an answer's JSON. One that stops in the middle is as good as lost; one that is a web page comes from somebody
+/// who stands before GitLab, such as a proxy that wants a login.
+///
+/// # Errors
+/// Unavailable (exit 7) when it breaks off; input (exit 3) when it is a web page, too long, or not what was expected.
+pub(super) async fn document<T: DeserializeOwned>(response: Response) -> Result<T> {
+    let shown = response.shown().to_owned();
+    let bytes = response.bytes(ANSWER_LIMIT).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        if bytes.trim_ascii_start().starts_with(b"<") {
+            return Failure::input(format!(
+                "{shown} is answered with a web page, not by GitLab's API"
+            ))
+            .hint(
+                "a login page or a proxy stands before it: check --gitlab-url (CI_API_V4_URL), which ends in /api/v4, and \
+                 what the proxy lets through",
+            );
+        }
+        if error.is_eof() {
+            return Failure::unavailable(format!("the answer to {shown} ends in the middle"))
+                .because(error)
+                .hint("try again: a proxy or the server cut it off");
+        }
+        Failure::input(format!("the answer to {shown} is not what GitLab documents"))
+            .because(error)
+            .hint("check that --gitlab-url (CI_API_V4_URL) is GitLab's own address")
+    })
 }
 
 /// Where the next page is: by `x-next-page`, which a proxy cannot point elsewhere, else by `Link`, the only one that

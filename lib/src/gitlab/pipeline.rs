@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, Token};
+use super::client::{Client, Token, document};
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
@@ -16,8 +16,6 @@ use crate::http::{Method, Repeat, StatusCode, Unanswered};
 
 /// GitLab reads a configuration with all its includes before it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most an answer to a start may have, in bytes.
-const ANSWER_LIMIT: usize = 1024 * 1024;
 
 /// A pipeline, as far as it is said in both lists and single answers.
 #[derive(Clone, Debug, Deserialize)]
@@ -114,8 +112,13 @@ impl Client {
         let response = request.send().await.map_err(not_answered)?;
         let status = response.status();
         if status.is_success() {
-            // Whatever is wrong with the answer, a pipeline is there.
-            return response.json(ANSWER_LIMIT).await.map_err(NotStarted::Unknown);
+            // GitLab answers 201. Anything else comes from somebody who stands before it, such as a proxy's login page.
+            let unheard = status != StatusCode::CREATED;
+            return document(response).await.map_err(|failure| match failure.kind() {
+                Kind::Input if unheard => NotStarted::Refused(failure),
+                // Whatever is wrong with the answer, a pipeline is there.
+                _ => NotStarted::Unknown(failure),
+            });
         }
         let object = format!("a pipeline on {} of {project}", new.reference);
         let failure = refusal(response, &object, project, &self.token).await;
@@ -162,7 +165,7 @@ impl Client {
             .query("per_page", &count.min(100).to_string());
         let object = format!("the pipelines of {project}");
         let response = self.expect_success(request, project, &object).await?;
-        response.json(16 * ANSWER_LIMIT).await
+        document(response).await
     }
 
     /// The variables a pipeline was started with. For whoever started it, and maintainers.

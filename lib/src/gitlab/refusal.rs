@@ -30,12 +30,15 @@ fn classify(status: StatusCode, said: &str, object: &str, project: &Project, tok
             Token::Job(_) | Token::Trigger(_) => Kind::Denied,
         },
         409 => Kind::Conflict,
+        // Only what asks for a document is followed elsewhere, and what stands before GitLab likes to ask for a login.
+        300..=399 => Kind::Input,
         408 | 429 | 500..=599 => Kind::Unavailable,
         400..=499 => Kind::Input,
         _ => Kind::Internal,
     };
     let mut text = match kind {
         Kind::NotFound => format!("{object} is not there"),
+        Kind::Input if status.is_redirection() => format!("{object} is answered with another address"),
         Kind::Unavailable if status == StatusCode::TOO_MANY_REQUESTS => {
             format!("GitLab's rate limit turned {object} away")
         }
@@ -69,7 +72,8 @@ fn hint(status: StatusCode, project: &Project, token: &Token) -> Option<String> 
         }
         (403 | 404, Token::Job(_)) => format!(
             "add this job's project to the allowlist of {project} (Settings > CI/CD > Job token permissions), and \
-             give the user who started this job at least the Developer role there; otherwise check the path"
+             give the user who started this job at least the Developer role there; where the allowlist has fine-grained \
+             permissions, grant Jobs: Read too; otherwise check the path"
         ),
         (403 | 404, Token::Trigger(_)) => format!(
             "is it a trigger token of {project}, and may its owner run pipelines there? Otherwise check the path"
@@ -84,6 +88,11 @@ fn hint(status: StatusCode, project: &Project, token: &Token) -> Option<String> 
             )
         }
         (429, _) => "wait a minute, or ask the administrator to raise the limit".to_owned(),
+        (300..=399, _) => {
+            "is --gitlab-url (CI_API_V4_URL) GitLab's own address, with https and /api/v4? A proxy that \
+                           wants a login answers so too"
+                .to_owned()
+        }
         (408 | 500..=599, _) => "try again; if it stays so, look at GitLab's own status".to_owned(),
         _ => return None,
     };
@@ -184,6 +193,7 @@ mod tests {
             (404, &job, Kind::Denied),
             (404, &access, Kind::NotFound),
             (403, &access, Kind::Denied),
+            (302, &job, Kind::Input),
             (409, &access, Kind::Conflict),
             (422, &access, Kind::Input),
             (429, &access, Kind::Unavailable),

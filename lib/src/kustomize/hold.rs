@@ -32,8 +32,9 @@ pub struct Hold {
     /// The digest it is held at, where it is pinned by one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<String>,
-    /// What it was taken back from.
-    pub taken_from: String,
+    /// What it was taken back from; none where it is held at what was there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub taken_from: Option<String>,
     /// Who did it: `Name <address>`.
     pub by: String,
     /// When: RFC 3339, UTC.
@@ -46,14 +47,26 @@ impl Hold {
     /// Reads a hold.
     ///
     /// # Errors
-    /// Input (exit 3) naming the file: a hold that cannot be read must not be taken for none.
+    /// Input (exit 3) naming the file: a hold that cannot be read, or that is about another image than its file, must
+    /// not be taken for none.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self> {
         let hint = format!("mend {file}, or remove it to release the hold");
-        serde_json::from_slice(bytes).map_err(|error| {
+        // Some editors put a mark before the text that JSON does not know.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let hold: Hold = serde_json::from_slice(bytes).map_err(|error| {
             Failure::input(format!("malformed hold {file}"))
                 .because(error)
-                .hint(hint)
-        })
+                .hint(hint.clone())
+        })?;
+        let own = hold_path(&hold.path, &hold.image);
+        if own != file {
+            return Err(Failure::input(format!(
+                "the hold {file} is about image {} in {}, which {own} would be",
+                hold.image, hold.path
+            ))
+            .hint(hint));
+        }
+        Ok(hold)
     }
 
     /// This moment, as holds write it: RFC 3339 in UTC, to the second.
@@ -131,6 +144,16 @@ mod tests {
         );
         assert_eq!(hold_path(".", "app"), ".towpath/holds/app.json");
         assert_ne!(hold_path("a", "b/c"), hold_path("a/b", "c"));
+    }
+
+    #[test]
+    fn a_hold_is_read_whoever_wrote_it() {
+        let written = "\u{feff}{\r\n  \"schema\": \"towpath.hold/1\", \"ticket\": 7,\r\n  \"path\": \".\", \"image\": \"app\",\r\n  \
+                       \"held_at\": \"app:v1\", \"by\": \"Ada\", \"since\": \"2025-03-01\", \"reason\": \"\"\r\n}\r\n";
+        let hold = Hold::parse(written.as_bytes(), ".towpath/holds/app.json").unwrap();
+        assert_eq!((hold.held_at.as_str(), hold.taken_from), ("app:v1", None));
+        let failure = Hold::parse(written.as_bytes(), ".towpath/holds/api.json").unwrap_err();
+        assert_eq!(failure.kind(), crate::failure::Kind::Input);
     }
 
     #[test]

@@ -5,6 +5,12 @@
     reason = "a test runs the binary as a process and may panic anywhere"
 )]
 
+mod below;
 mod follow;
+mod logs;
+mod manual;
+mod result;
 mod start;
+mod strange;
 mod support;
+mod twin;

@@ -3,12 +3,13 @@
 use towpath::cli::{Outcome, Run};
 use towpath::failure::Result;
 
-use super::{look, look_back, one, place_of};
+use super::past::Past;
+use super::{look, one, place_of};
 use crate::args::{OneImageArgs, PlaceArgs};
 use crate::message;
 use crate::plan::Found;
 use crate::report::{HistoryReport, HistoryStep};
-use crate::rollback::Step;
+use crate::rollback::{self, Step};
 use crate::source::Source;
 
 pub(crate) async fn history(
@@ -31,13 +32,16 @@ pub(crate) async fn history(
     let name = kustomization
         .find(&image.image)?
         .map_or(&image.image, |entry| &entry.state.name);
-    let steps = loop {
-        let (steps, complete) = look_back(&tree, &file, name).await?;
+    let mut past = Past::default();
+    let (steps, complete) = loop {
+        let history = past.history(&tree, &file).await?;
+        let (steps, complete) = (rollback::steps(history, &file, name), history.complete);
         // Who made the oldest step is only known once the step before it is seen.
-        if complete || steps.len() > usize::from(limit) || !tree.deepen().await? {
-            break steps;
+        if complete || steps.len() > usize::from(limit) || !past.deepen(&mut tree, u32::MAX).await? {
+            break (steps, complete);
         }
     };
+    let more = !complete || steps.len() > usize::from(limit);
     let steps = steps.into_iter().take(usize::from(limit)).map(shown).collect();
     Outcome::report(&HistoryReport {
         changed: false,
@@ -45,6 +49,7 @@ pub(crate) async fn history(
         path: folder,
         image: name.clone(),
         steps,
+        more,
     })
 }
 

@@ -1,15 +1,19 @@
 //! One file a command: the order of its effects. What they share of looking is here.
 
+mod deployed;
 mod get;
 mod history;
+mod hold;
+mod order;
+mod past;
 mod propose;
-mod release;
+mod registry;
 mod rollback;
 mod set;
 
 pub(crate) use get::get;
 pub(crate) use history::history;
-pub(crate) use release::release;
+pub(crate) use hold::{hold, release};
 pub(crate) use rollback::roll_back;
 pub(crate) use set::{set, show};
 
@@ -17,16 +21,21 @@ use std::collections::BTreeSet;
 
 use towpath::failure::{Failure, Result};
 use towpath::git::Files;
-use towpath::kustomize::{Pattern, file_candidates};
+use towpath::kustomize::{Hold, Pattern, file_candidates, hold_path};
 
 use crate::plan::{self, Found};
 use crate::report::Place;
-use crate::rollback::{self as way_back, Step};
 use crate::source::{Source, Tree};
 
-async fn look_back(tree: &Tree<'_>, file: &str, image: &str) -> Result<(Vec<Step>, bool)> {
-    let history = tree.history(file).await?;
-    Ok((way_back::steps(&history, file, image), history.complete))
+/// The file of the hold on an image, and the hold where there is one.
+async fn standing_hold(tree: &Tree<'_>, folder: &str, image: &str) -> Result<(String, Option<Hold>)> {
+    let file = hold_path(folder, image);
+    let files = tree.read(std::slice::from_ref(&file)).await?;
+    let hold = files
+        .get(&file)
+        .map(|content| Hold::parse(content, &file))
+        .transpose()?;
+    Ok((file, hold))
 }
 
 /// Reads the kustomizations at the paths, and those that patterns name.

@@ -5,9 +5,10 @@ use towpath::failure::Result;
 use towpath::git::Decision;
 use towpath::handoff::Handoff;
 
+use super::order::Guard;
 use super::propose::propose;
 use super::{look, paths_from_root, place_of};
-use crate::args::{MergeRequestArgs, PlaceArgs, WishArgs, WriteArgs};
+use crate::args::{MergeRequestArgs, OrderArgs, PlaceArgs, WishArgs, WriteArgs};
 use crate::merge_request::Purpose;
 use crate::message::Author;
 use crate::plan::{self, SetPlan, Wish};
@@ -18,12 +19,14 @@ use crate::{diff, handover};
 pub(crate) async fn set(
     place: &PlaceArgs,
     arguments: &WishArgs,
+    order: &OrderArgs,
     write: &WriteArgs,
     merge_request: &MergeRequestArgs,
     run: &Run,
 ) -> Result<Outcome> {
     let wish = wish(arguments)?;
     let given = place.paths()?;
+    let mut guard = Guard::new(place, order, write, run)?;
     // Whatever is wrong with the handoff has to be known before anything is committed.
     let handoff = match &arguments.handoff {
         Some(path) => {
@@ -35,7 +38,7 @@ pub(crate) async fn set(
     let mut source = Source::open(place, run).await?;
     let paths = paths_from_root(&source, &given);
     if write.dry_run {
-        let plan = decide_set(&source.tree(), &paths, &wish).await?;
+        let plan = decide_guarded(source.tree(), &paths, &wish, &mut guard).await?;
         return Outcome::report(&set_report(&source, plan, true, None, 1));
     }
     let author = Author {
@@ -45,7 +48,7 @@ pub(crate) async fn set(
         run,
     };
     let decide = async |tree: Tree<'_>| {
-        let mut plan = decide_set(&tree, &paths, &wish).await?;
+        let mut plan = decide_guarded(tree, &paths, &wish, &mut guard).await?;
         let changes = std::mem::take(&mut plan.changes);
         let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
         Ok(Decision {
@@ -80,6 +83,20 @@ pub(crate) async fn show(place: &PlaceArgs, arguments: &WishArgs, run: &Run) -> 
     let paths = paths_from_root(&source, &given);
     let plan = decide_set(&source.tree(), &paths, &wish).await?;
     Outcome::report(&set_report(&source, plan, true, None, 1))
+}
+
+/// Decides on one tip, and asks whether what is there is newer. A lost race asks again, on the new tip.
+async fn decide_guarded(
+    mut tree: Tree<'_>,
+    paths: &[String],
+    wish: &Wish,
+    guard: &mut Option<Guard<'_>>,
+) -> Result<SetPlan> {
+    let plan = decide_set(&tree, paths, wish).await?;
+    if let Some(guard) = guard {
+        guard.check(&mut tree, &plan).await?;
+    }
+    Ok(plan)
 }
 
 async fn decide_set(tree: &Tree<'_>, paths: &[String], wish: &Wish) -> Result<SetPlan> {

@@ -149,6 +149,11 @@ impl World {
             ));
         }
         stream.push_str("\n\n");
+        self.import(&stream).await;
+        self.git(&["rev-parse", "main"]).await.unwrap()
+    }
+
+    async fn import(&self, stream: &str) {
         let file = self.folder.path().join("stream");
         std::fs::write(&file, stream).unwrap();
         let status = git(
@@ -160,7 +165,41 @@ impl World {
         .await
         .unwrap();
         assert!(status.success());
-        self.git(&["rev-parse", "main"]).await.unwrap()
+    }
+
+    /// Moves a file on `main`, straight in the bare repository.
+    pub(crate) async fn rename(&self, from: &str, to: &str) {
+        let content = self.file(from).await;
+        let stream = format!(
+            "commit refs/heads/main\ncommitter Test <test@example.com> now\ndata 4\nMove\nfrom refs/heads/main^0\n\
+             D {from}\nM 100644 inline {to}\ndata {}\n{content}\n\n",
+            content.len()
+        );
+        self.import(&stream).await;
+    }
+
+    /// Merges a branch whose changes do not meet those of `main`, as GitLab does.
+    pub(crate) async fn merge(&self, branch: &str) {
+        let merge = ["merge-tree", "--write-tree", "main", branch];
+        let tree = self.git(&merge).await.unwrap();
+        let message = format!("Merge branch '{branch}' into 'main'\n\nSee merge request env/shop!1");
+        let (main, side) = ("refs/heads/main", format!("refs/heads/{branch}"));
+        let commit = [
+            "-c",
+            "user.name=Test",
+            "-c",
+            "user.email=test@example.com",
+            "commit-tree",
+            &tree,
+            "-p",
+            main,
+            "-p",
+            &side,
+            "-m",
+            &message,
+        ];
+        let commit = self.git(&commit).await.unwrap();
+        self.git(&["update-ref", main, &commit]).await.unwrap();
     }
 
     pub(crate) fn repository(&self) -> PathBuf {

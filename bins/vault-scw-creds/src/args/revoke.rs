@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use towpath::scaleway::RegistryHost;
+
 use super::{FileArgs, ReachArgs};
 
 /// `revoke`.
@@ -11,6 +13,24 @@ pub(crate) struct RevokeArgs {
     /// Which files
     #[command(flatten)]
     pub(crate) files: FileArgs,
+    /// Take only this profile out of the scw configuration; `default` is the one without a name [default: all that `write`
+    /// wrote]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOWPATH_SCW_PROFILE",
+        hide_env_values = true
+    )]
+    pub(crate) scw_profile: Option<String>,
+    /// Take only the login to this registry out of the docker configuration (repeatable) [default: all that `write` wrote]
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "TOWPATH_REGISTRY_LOGIN",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) registry_login: Vec<RegistryHost>,
     /// The file with a token to revoke; the file itself stays. Not the variable that a login reads: whose token that is
     /// has to be said
     #[arg(

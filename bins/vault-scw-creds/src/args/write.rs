@@ -19,7 +19,7 @@ pub(crate) struct WriteArgs {
     /// Which variables are in the dotenv file
     #[command(flatten)]
     pub(crate) variables: VariableArgs,
-    /// The profile in the scw configuration [default: the one without a name]
+    /// The profile in the scw configuration; `default` is the one without a name [default: default]
     #[arg(
         long,
         value_name = "NAME",

@@ -1,96 +1,165 @@
 //! Logins in a `config.json` of docker that others write to as well.
 //!
+//! A login goes in and out as one member of `auths`, and no other byte changes: numbers keep their form, repeated keys
+//! stay repeated. That it was so is proven by looking at the text again.
+//!
 //! Source: docker's documentation, "docker login", sections "Credential stores" and "Credential helpers": a helper for a
-//! registry, or else a store for all, comes before what is in the file.
+//! registry, or else a store for all, comes before what is in the file. Its reader matches names whatever their case.
 
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
-use super::receipt::{Added, fingerprint};
+use super::entry::{Entry, Laid, Stripped};
+use super::json::{self, Member};
+use super::receipt::{Added, Piece, fingerprint};
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
 
-/// Adds logins, host and `auth`, to a configuration.
+/// How a new one looks.
+const SKELETON: &str = "{\n\t\"auths\": {}\n}";
+
+/// Adds logins to a configuration.
 ///
 /// # Errors
 /// Input (exit 3) when it is no configuration; conflict (exit 6) when it has another login there, or asks somebody else.
-pub(super) fn add(text: &str, logins: &[(String, Secret)], shown: &str) -> Result<(String, Vec<Added>)> {
-    let mut root = parse(text, shown)?;
-    let mut added = Vec::new();
-    for (host, auth) in logins {
-        refuse_helpers(&root, host, shown)?;
-        if !root.contains_key("auths") {
-            root.insert("auths".to_owned(), Value::Object(Map::new()));
-            added.push(Added::Auths);
-        }
-        let Some(auths) = root.get_mut("auths").and_then(Value::as_object_mut) else {
-            return Err(malformed(shown, "`auths` is not an object"));
-        };
-        match auths.get(host).map(|login| login["auth"].as_str()) {
-            Some(Some(there)) if there == auth.expose() => continue,
-            Some(_) => {
-                return Err(
-                    Failure::conflict(format!("{shown} holds another login to {host}"))
-                        .hint(format!("choose another folder, or `docker logout {host}` first")),
-                );
-            }
-            None => {}
-        }
-        auths.insert(host.clone(), serde_json::json!({ "auth": auth.expose() }));
-        added.push(Added::Login {
-            host: host.clone(),
-            sha256: fingerprint(auth.expose()),
-        });
+pub(super) fn lay(base: &str, entries: &[Entry], shown: &str) -> Result<Laid> {
+    let mut text = base.to_owned();
+    let mut pieces = Vec::new();
+    if base.trim().is_empty() && !entries.is_empty() {
+        text.insert_str(0, SKELETON);
+        pieces.push(Piece::of(None, Added::Object));
+        pieces.push(Piece::of(None, Added::Auths));
     }
-    Ok((render(&root, text), added))
+    for entry in entries {
+        let (host, auth) = (&entry.name, entry.secret());
+        let (open, root) = root(&text, shown)?;
+        refuse_helpers(&text, &root, host, shown)?;
+        let auths = match auths(&text, &root, shown)? {
+            Some(auths) => auths,
+            None => {
+                text = json::put_first(&text, open, "auths", "{}");
+                pieces.push(Piece::of(None, Added::Auths));
+                // It is the first one now.
+                json::members(&text, open)
+                    .and_then(|root| root.first().map(|auths| auths.value.start))
+                    .unwrap_or(open)
+            }
+        };
+        let logins = json::members(&text, auths).unwrap_or_default();
+        let mut there = logins.iter().filter(|login| login.name == *host).peekable();
+        if there.peek().is_some() {
+            if there.all(|login| auth_of(&text, login).as_deref() == Some(auth.expose())) {
+                continue;
+            }
+            return Err(
+                Failure::conflict(format!("{shown} holds another login to {host}"))
+                    .hint(format!("choose another folder, or `docker logout {host}` first")),
+            );
+        }
+        let login = format!("{{\"auth\": {}}}", Value::from(auth.expose()));
+        text = json::put_first(&text, auths, host, &login);
+        let sha256 = fingerprint(auth.expose());
+        pieces.push(Piece::of(Some(host), Added::Login { sha256 }));
+    }
+    prove(base, &text, &pieces, shown)?;
+    Ok(Laid::of(text, pieces))
 }
 
 /// Takes logins out again that are still as they were added. Docker may have written the file anew meanwhile.
 ///
 /// # Errors
 /// Input (exit 3) when it is no configuration.
-pub(super) fn take_out(text: &str, added: &[Added], shown: &str) -> Result<String> {
-    let mut root = parse(text, shown)?;
-    for addition in added {
-        let Added::Login { host, sha256 } = addition else {
+pub(super) fn take_out(text: &str, pieces: &[Piece], shown: &str) -> Result<Stripped> {
+    let mut text = text.to_owned();
+    let mut entries: Vec<Entry> = Vec::new();
+    if text.trim().is_empty() {
+        return Ok(Stripped::of(text, entries));
+    }
+    let (open, _) = root(&text, shown)?;
+    for piece in pieces {
+        let (Some(host), Added::Login { sha256 }) = (&piece.entry, &piece.added) else {
             continue;
         };
-        if let Some(auths) = root.get_mut("auths").and_then(Value::as_object_mut)
-            && auths
-                .get(host)
-                .and_then(|login| login["auth"].as_str())
-                .is_some_and(|auth| fingerprint(auth) == *sha256)
-        {
-            auths.shift_remove(host);
+        let Some(auths) = auths(&text, &root(&text, shown)?.1, shown)? else {
+            continue;
+        };
+        let logins = json::members(&text, auths).unwrap_or_default();
+        let ours = logins.iter().enumerate().find_map(|(index, login)| {
+            let auth = auth_of(&text, login).filter(|auth| fingerprint(auth) == *sha256)?;
+            (login.name == *host).then_some((index, auth))
+        });
+        if let Some((index, auth)) = ours {
+            text = json::take_out(&text, auths, index);
+            entries.push(Entry::login(host, Secret::new(auth)));
         }
     }
-    let is_empty = root
-        .get("auths")
-        .and_then(Value::as_object)
-        .is_some_and(Map::is_empty);
-    if is_empty && added.contains(&Added::Auths) {
-        root.shift_remove("auths");
+    let is_ours = |added: Added| pieces.iter().any(|piece| piece.added == added);
+    let members = root(&text, shown)?.1;
+    let empty = members.iter().position(|member| {
+        member.name == "auths"
+            && json::members(&text, member.value.start).is_some_and(|logins| logins.is_empty())
+    });
+    if let Some(index) = empty.filter(|_| is_ours(Added::Auths)) {
+        text = json::take_out(&text, open, index);
     }
-    if root.is_empty() {
-        return Ok(String::new());
+    if is_ours(Added::Object) && root(&text, shown)?.1.is_empty() {
+        let end = json::end(&text, open);
+        text.replace_range(open..end, "");
     }
-    Ok(render(&root, text))
+    Ok(Stripped::of(text, entries))
 }
 
-fn parse(text: &str, shown: &str) -> Result<Map<String, Value>> {
-    if text.trim().is_empty() {
-        return Ok(Map::new());
-    }
+/// Where the configuration begins, and what is in it.
+fn root(text: &str, shown: &str) -> Result<(usize, Vec<Member>)> {
     // serde's own words may repeat a value of the file, so only the place is told.
-    let value: Value = serde_json::from_str(text).map_err(|error| {
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| {
         malformed(
             shown,
             &format!("no JSON at line {}, column {}", error.line(), error.column()),
         )
     })?;
-    match value {
-        Value::Object(root) => Ok(root),
-        _ => Err(malformed(shown, "not an object")),
+    let open = json::start(text);
+    let members = json::members(text, open).ok_or_else(|| malformed(shown, "not an object"))?;
+    Ok((open, members))
+}
+
+/// Where the object of logins begins, if there is one.
+fn auths(text: &str, root: &[Member], shown: &str) -> Result<Option<usize>> {
+    let mut found = root.iter().filter(|member| member.name == "auths");
+    let Some(auths) = found.next() else {
+        return Ok(None);
+    };
+    if let Some(second) = found.next() {
+        let (line, column) = place(text, second.at);
+        return Err(malformed(
+            shown,
+            &format!("`auths` for the second time at line {line}, column {column}"),
+        ));
     }
+    let open = auths.value.start;
+    if json::members(text, open).is_none() {
+        let (line, column) = place(text, open);
+        return Err(malformed(
+            shown,
+            &format!("`auths` is not an object at line {line}, column {column}"),
+        ));
+    }
+    Ok(Some(open))
+}
+
+/// Line and column, as people count them.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
+fn auth_of(text: &str, login: &Member) -> Option<String> {
+    let login: Value = serde_json::from_str(&text[login.value.clone()]).ok()?;
+    login.get("auth")?.as_str().map(str::to_owned)
 }
 
 fn malformed(shown: &str, why: &str) -> Failure {
@@ -98,15 +167,21 @@ fn malformed(shown: &str, why: &str) -> Failure {
         .hint("it was left as it is: repair it, or choose another folder")
 }
 
-fn refuse_helpers(root: &Map<String, Value>, host: &str, shown: &str) -> Result<()> {
-    let named = |value: Option<&Value>| {
-        value
-            .and_then(Value::as_str)
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
+fn refuse_helpers(text: &str, root: &[Member], host: &str, shown: &str) -> Result<()> {
+    let named = |value: &str| {
+        let name: String = serde_json::from_str(value).ok()?;
+        (!name.is_empty()).then_some(name)
     };
-    let helper = named(root.get("credHelpers").and_then(|helpers| helpers.get(host)));
-    match helper.or_else(|| named(root.get("credsStore"))) {
+    let of = |name: &'static str| {
+        root.iter()
+            .filter(move |member| member.name.eq_ignore_ascii_case(name))
+    };
+    let helper = of("credHelpers")
+        .flat_map(|helpers| json::members(text, helpers.value.start).unwrap_or_default())
+        .filter(|helper| helper.name == host)
+        .find_map(|helper| named(&text[helper.value]));
+    let store = || of("credsStore").find_map(|store| named(&text[store.value.clone()]));
+    match helper.or_else(store) {
         None => Ok(()),
         Some(helper) => Err(Failure::conflict(format!(
             "{shown} lets docker ask the helper {helper} for {host}, so a login in the file is not looked at"
@@ -115,61 +190,92 @@ fn refuse_helpers(root: &Map<String, Value>, host: &str, shown: &str) -> Result<
     }
 }
 
-/// Writes it as it was indented before; docker's own way is a tab.
-fn render(root: &Map<String, Value>, before: &str) -> String {
-    let indent: String = before
-        .lines()
-        .skip(1)
-        .find(|line| !line.trim().is_empty() && line.starts_with([' ', '\t']))
-        .map_or("\t".to_owned(), |line| {
-            line.chars().take_while(|c| c.is_whitespace()).collect()
-        });
-    let mut bytes = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-    let mut writer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
-    // A map of text and values cannot fail to be written to memory.
-    let _ = serde::Serialize::serialize(root, &mut writer);
-    let mut text = String::from_utf8(bytes).unwrap_or_default();
-    if before.is_empty() || before.ends_with('\n') {
-        text.push('\n');
+/// Sees that the two texts differ in our logins alone.
+fn prove(before: &str, after: &str, pieces: &[Piece], shown: &str) -> Result<()> {
+    if before.trim().is_empty() || pieces.is_empty() {
+        return Ok(());
     }
-    text
+    let is_ours = |name: &str| pieces.iter().any(|piece| piece.entry.as_deref() == Some(name));
+    let outline = |text: &str, all: bool| -> Result<Vec<String>> {
+        let (_, root) = root(text, shown)?;
+        let mut outline = Vec::new();
+        for member in &root {
+            match json::members(text, member.value.start).filter(|_| member.name == "auths") {
+                Some(logins) => outline.extend(
+                    logins
+                        .iter()
+                        .filter(|login| all || !is_ours(&login.name))
+                        .map(|login| text[login.at..login.value.end].to_owned()),
+                ),
+                None => outline.push(text[member.at..member.value.end].to_owned()),
+            }
+        }
+        Ok(outline)
+    };
+    if outline(before, true)? == outline(after, false)? {
+        return Ok(());
+    }
+    Err(Failure::internal(format!(
+        "a login cannot be added to {shown} without changing more"
+    ))
+    .hint("it was left as it is: choose another folder, and report this"))
 }
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
     use crate::failure::Kind;
 
     const BEFORE: &str = "{\n    \"credHelpers\": {\n        \"ecr.example\": \"ecr-login\"\n    },\n    \"auths\": {\n        \"z.example\": {\n            \"auth\": \"eDp5\"\n        },\n        \"a.example\": {\n            \"auth\": \"eDp5\",\n            \"email\": \"me\"\n        }\n    },\n    \"psFormat\": \"x\",\n    \"future\": [\n        1.5,\n        null\n    ]\n}";
 
-    fn logins() -> Vec<(String, Secret)> {
-        vec![(
-            "rg.fr-par.scw.cloud".to_owned(),
+    fn logins() -> Vec<Entry> {
+        vec![Entry::login(
+            "rg.fr-par.scw.cloud",
             Secret::new("canary-of-the-docker-merge"),
         )]
     }
 
+    fn add(text: &str) -> Result<(String, Vec<Piece>)> {
+        let laid = lay(text, &logins(), "f")?;
+        Ok((laid.text.expose_secret().to_owned(), laid.pieces))
+    }
+
+    fn rest(text: &str, pieces: &[Piece]) -> String {
+        let stripped = take_out(text, pieces, "f").expect("a configuration");
+        stripped.base.expose_secret().to_owned()
+    }
+
     #[test]
     fn a_login_comes_and_goes_and_the_rest_stays_as_it_is() {
-        for before in [BEFORE.to_owned(), format!("{BEFORE}\n"), "{}\n".to_owned()] {
-            let (merged, added) = add(&before, &logins(), "f").unwrap();
-            assert!(merged.contains("canary-of-the-docker-merge"));
-            let after = take_out(&merged, &added, "f").unwrap();
-            if before.len() > 3 {
-                assert_eq!(after, before);
-            } else {
-                assert_eq!(after, "");
-            }
+        let odd = "{\"n\":[1.10,1e5,123456789012345678901234567890,1e999],\"n\":2,\r\n  \"auths\" : { } ,\"z\":{\"b\":1,\"b\":1}}";
+        let crlf = BEFORE.replace('\n', "\r\n");
+        for before in [
+            BEFORE,
+            &format!("{BEFORE}\n"),
+            &crlf,
+            odd,
+            "{}\n",
+            "{\n}",
+            "",
+            " \n\n",
+        ] {
+            let (merged, pieces) = add(before).unwrap();
+            let document: Value = serde_json::from_str(&merged.replace("1e999", "1e9")).expect("JSON");
+            assert_eq!(
+                document["auths"]["rg.fr-par.scw.cloud"]["auth"], "canary-of-the-docker-merge",
+                "{merged}"
+            );
+            assert_eq!(rest(&merged, &pieces), before);
         }
     }
 
     #[test]
     fn a_login_that_somebody_changed_stays() {
-        let (merged, added) = add(BEFORE, &logins(), "f").unwrap();
+        let (merged, pieces) = add(BEFORE).unwrap();
         let changed = merged.replace("canary-of-the-docker-merge", "somebody");
-        let after = take_out(&changed, &added, "f").unwrap();
-        assert_eq!(after, changed);
+        assert_eq!(rest(&changed, &pieces), changed);
     }
 
     #[test]
@@ -178,18 +284,25 @@ mod tests {
             ("{", Kind::Input),
             ("[]", Kind::Input),
             (r#"{"auths":[]}"#, Kind::Input),
+            (r#"{"auths":null}"#, Kind::Input),
+            (r#"{"auths":{},"\u0061uths":{}}"#, Kind::Input),
+            ("{} {}", Kind::Input),
+            ("\u{feff}{}", Kind::Input),
             (
                 r#"{"auths":{"rg.fr-par.scw.cloud":{"auth":"eDp5"}}}"#,
                 Kind::Conflict,
             ),
             (r#"{"auths":{"rg.fr-par.scw.cloud":{}}}"#, Kind::Conflict),
             (r#"{"credsStore":"desktop"}"#, Kind::Conflict),
+            (r#"{"CREDSSTORE":"desktop"}"#, Kind::Conflict),
             (r#"{"credHelpers":{"rg.fr-par.scw.cloud":"x"}}"#, Kind::Conflict),
         ] {
-            let failure = add(text, &logins(), "f").expect_err(text);
+            let failure = add(text).expect_err(text);
             assert_eq!(failure.kind(), kind, "{text}");
             assert!(!format!("{failure:?}").contains("eDp5"), "{failure:?}");
         }
-        assert!(add(r#"{"credsStore":""}"#, &logins(), "f").is_ok());
+        assert!(add(r#"{"credsStore":""}"#).is_ok());
+        let twice = add("{\n \"auths\": {},\n \"auths\": {}}").expect_err("twice");
+        assert!(twice.message().ends_with("at line 3, column 2"), "{twice}");
     }
 }

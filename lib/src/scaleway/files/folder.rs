@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::disk::{FOLDER_MODE, is_inside, put};
+use super::disk::{FILE_MODE, FOLDER_MODE, is_inside, put};
 use crate::failure::{Failure, Result};
 use crate::secret::Secret;
 
@@ -43,7 +43,13 @@ impl DockerFolder {
                     .hint("is TMPDIR there, and may this user write to it?")
             })?;
         let file = folder.path().join("config.json");
-        put(&file, config.expose(), &file.display().to_string())?;
+        put(
+            &file,
+            config.expose(),
+            FILE_MODE,
+            None,
+            &file.display().to_string(),
+        )?;
         Ok(DockerFolder { folder })
     }
 

@@ -1,25 +1,33 @@
 //! Files that hold credentials: private, whole or not there, and never in place of somebody else's.
 
+mod change;
 mod disk;
 mod docker;
+mod entry;
 mod folder;
+mod json;
+mod lock;
 mod receipt;
+mod scw;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::change::Change;
 pub use self::folder::DockerFolder;
+pub use self::lock::Locked;
 
-use self::disk::{FILE_MODE, broke, is_inside, put, read};
-use self::receipt::{Added, Receipt};
+use self::disk::{FILE_MODE, has_leftover, is_inside, read, resolve};
+use self::entry::{Entry, Laid, Stripped};
+use self::receipt::{Added, Piece, Receipt, locate, without};
 use super::config::Profile;
 use super::registry::{self, RegistryHost};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
 /// For people, above what is written into YAML.
@@ -110,172 +118,234 @@ impl PrivateFile {
         Ok(())
     }
 
-    /// Brings the content into the file, for its owner alone. What others wrote there stays; what was brought there
-    /// before is replaced.
+    /// What bringing the content into the file comes to. What others wrote there stays; what was brought there before under
+    /// the same names is replaced.
     ///
     /// # Errors
     /// Conflict (exit 6) when others wrote what this would have to overwrite; input (exit 3) when the file is malformed;
-    /// denied (exit 4) when it may not be written; unavailable (exit 7) when the disk is full; else internal.
-    pub fn write(&self, content: &Content) -> Result<Written> {
+    /// denied (exit 4) when it may not be read or is somebody else's; else internal.
+    pub fn plan_write(&self, content: &Content) -> Result<Change> {
         let place = self.place()?;
         let shown = self.to_string();
-        let there = read(&place, &shown)?;
-        let earlier = Receipt::read(&place)?;
-        let base = match (&there, &earlier) {
-            (Some(text), Some(receipt)) => self.without(text, receipt)?,
-            (Some(text), None) => Some(text.clone()),
-            (None, _) => None,
+        let like = self.owned(&place)?;
+        let before = read(&place, &shown)?;
+        let receipt_before = Receipt::read(&place)?;
+        let (base, mut entries) = match (&before, &receipt_before) {
+            (Some(text), Some(receipt)) => {
+                let stripped = self.strip(text, receipt)?;
+                (stripped.base, stripped.entries)
+            }
+            (Some(text), None) => (text.clone(), Vec::new()),
+            (None, _) => (SecretString::default(), Vec::new()),
         };
-        let (text, added) = content.put_into(base.as_ref().map(|text| text.expose_secret()), &shown)?;
-        let same = there
-            .as_ref()
-            .is_some_and(|there| there.expose_secret() == text.expose_secret());
-        let created = match (&there, &earlier) {
-            (None, _) => true,
-            (Some(_), Some(earlier)) => earlier.created,
-            (Some(_), None) => false,
-        };
-        if same {
-            fs::set_permissions(&place, Permissions::from_mode(FILE_MODE))
-                .map_err(|error| broke(&shown, error))?;
-            if added.is_empty() && earlier.is_none() {
-                return Ok(Written::Unchanged);
+        for entry in content.entries() {
+            match entries.iter_mut().find(|there| there.name == entry.name) {
+                Some(there) => *there = entry,
+                None => entries.push(entry),
             }
         }
-        let receipt = Receipt::of(created, added.clone());
-        let receipt_place = Receipt::path(&place);
-        // Until the file is replaced, either may be in it.
-        let mut both = receipt.clone();
-        both.added
-            .extend(earlier.iter().flat_map(|earlier| earlier.added.clone()));
-        if earlier.as_ref() != Some(&receipt) && !same {
-            put(&receipt_place, &both.text(), &shown)?;
-        }
-        if !same {
-            put(&place, text.expose_secret(), &shown)?;
-        }
-        if earlier.as_ref() != Some(&receipt) {
-            put(&receipt_place, &receipt.text(), &shown)?;
-        }
-        Ok(match (same, there) {
-            (true, _) => Written::Unchanged,
-            (false, None) => Written::Created,
-            (false, Some(_)) => Written::Changed,
+        let earlier = receipt_before.clone().unwrap_or_else(|| {
+            let mode = like.as_ref().map(|like| like.mode() & 0o7777);
+            Receipt::new(before.is_none(), 0, mode)
+        });
+        let laid = self.lay(base.expose_secret(), &entries, earlier.created)?;
+        // What was there as it is to be, by somebody else, is not ours.
+        let receipt_after = (receipt_before.is_some() || !laid.pieces.is_empty())
+            .then(|| earlier.of(laid.text.expose_secret(), laid.pieces));
+        Ok(Change {
+            before,
+            like,
+            after: Some(laid.text),
+            mode: FILE_MODE,
+            receipt_before,
+            receipt_after,
+            removed: Removed::Nothing,
         })
     }
 
-    /// What [`PrivateFile::remove`] would do.
-    ///
-    /// # Errors
-    /// As [`PrivateFile::remove`], but for what goes wrong in doing it.
-    pub fn removal(&self) -> Result<Removed> {
-        self.rest().map(|rest| rest.0)
+    /// Whether there is anything to take out of, or anything left of a run that was killed.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        let path = self.path();
+        fs::symlink_metadata(&path).is_ok()
+            || self.place().is_ok_and(|place| {
+                let receipt = Receipt::path(&place);
+                fs::symlink_metadata(&receipt).is_ok() || has_leftover(&place) || has_leftover(&receipt)
+            })
     }
 
-    /// Takes out what was written, and removes the file if it was new then and nothing else is in it.
+    /// What taking out comes to: of the entries with these names, or else of all. The file goes if it was new then and
+    /// nothing else is in it.
     ///
     /// # Errors
     /// Denied (exit 4) when nothing in the file was written here; conflict (exit 6) when what was written has been
-    /// changed since; input (exit 3) when the file is malformed; internal when it cannot be written or removed.
-    pub fn remove(&self) -> Result<Removed> {
-        let (outcome, rest) = self.rest()?;
+    /// changed since; input (exit 3) when the file is malformed; internal when it cannot be read.
+    pub fn plan_removal(&self, names: Option<&[String]>) -> Result<Change> {
         let place = self.place()?;
         let shown = self.to_string();
-        let gone = |path: &Path| match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::internal(format!("cannot remove {}", path.display())).because(error))
-            }
-            _ => Ok(()),
+        let like = fs::metadata(&place).ok();
+        let before = read(&place, &shown)?;
+        let receipt = Receipt::read(&place)?;
+        let nothing = |receipt_after| Change {
+            after: before.clone(),
+            before: before.clone(),
+            mode: like.as_ref().map_or(FILE_MODE, |like| like.mode() & 0o7777),
+            like: like.clone(),
+            receipt_before: receipt.clone(),
+            receipt_after,
+            removed: Removed::Nothing,
         };
-        match &rest {
-            Some(rest) => put(&place, rest.expose_secret(), &shown)?,
-            None if outcome == Removed::File => gone(&place)?,
-            None => {}
-        }
-        gone(&Receipt::path(&place))?;
-        if let PrivateFile::DockerConfig(folder) = self
-            && outcome == Removed::File
-        {
-            // Docker may have put more into its folder; then it stays.
-            let _ = fs::remove_dir(folder);
-        }
-        Ok(outcome)
-    }
-
-    /// What removing comes to, and what is left of the file, where something is.
-    fn rest(&self) -> Result<(Removed, Option<SecretString>)> {
-        let place = self.place()?;
-        let there = read(&place, &self.to_string())?;
-        match (there, Receipt::read(&place)?) {
-            (None, _) => Ok((Removed::Nothing, None)),
-            (Some(_), None) => Err(
-                Failure::denied(format!("{self} was not written by vault-scw-creds"))
-                    .hint("remove it by hand, if it has to go"),
-            ),
-            (Some(text), Some(receipt)) => match self.without(&text, &receipt)? {
-                None => Ok((Removed::File, None)),
-                Some(rest) => Ok((Removed::Part, Some(rest))),
-            },
-        }
-    }
-
-    /// The file without what was added to it; none when it was new then and nothing is left.
-    fn without(&self, text: &SecretString, receipt: &Receipt) -> Result<Option<SecretString>> {
-        let shown = self.to_string();
-        let rest = if let PrivateFile::DockerConfig(_) = self {
-            docker::take_out(text.expose_secret(), &receipt.added, &shown)?
-        } else {
-            let mut rest = text.expose_secret().to_owned();
-            let mut found = false;
-            let mut changed = false;
-            for added in &receipt.added {
-                let Added::Text {
-                    bytes,
-                    sha256,
-                    access_key,
-                } = added
-                else {
-                    continue;
-                };
-                match receipt::cut(&rest, *bytes, sha256) {
-                    Some(without) => {
-                        rest = without;
-                        found = true;
-                    }
-                    None => changed |= rest.contains(access_key.as_str()),
-                }
-            }
-            // A run that was cut short has one of several in the file.
-            if !found && changed {
+        let (text, receipt) = match (&before, &receipt) {
+            (None, _) => return Ok(nothing(None)),
+            (Some(_), None) => {
                 return Err(
-                    Failure::conflict(format!("{self} was changed where vault-scw-creds wrote")).hint(
-                        format!(
-                            "take the key out by hand, and remove {}",
-                            Receipt::path(&self.path()).display()
-                        ),
-                    ),
+                    Failure::denied(format!("{self} was not written by vault-scw-creds"))
+                        .hint("remove it by hand, if it has to go"),
                 );
             }
-            rest
+            (Some(text), Some(receipt)) => (text, receipt),
         };
-        Ok((!rest.is_empty() || !receipt.created).then(|| SecretString::from(rest)))
+        let Stripped { base, entries } = self.strip(text, receipt)?;
+        let goes = |entry: &Entry| names.is_none_or(|names| names.contains(&entry.name));
+        let (gone, kept): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(goes);
+        if kept.is_empty() {
+            let is_same = base.expose_secret() == text.expose_secret();
+            if is_same {
+                return Ok(nothing(None));
+            }
+            let file_goes = receipt.created && base.expose_secret().is_empty();
+            return Ok(Change {
+                after: (!file_goes).then_some(base),
+                mode: receipt.mode.unwrap_or(FILE_MODE),
+                removed: if file_goes { Removed::File } else { Removed::Part },
+                ..nothing(None)
+            });
+        }
+        if gone.is_empty() {
+            return Ok(nothing(Some(receipt.clone())));
+        }
+        let laid = self.lay(base.expose_secret(), &kept, receipt.created)?;
+        let receipt_after = receipt.of(laid.text.expose_secret(), laid.pieces);
+        Ok(Change {
+            after: Some(laid.text),
+            mode: FILE_MODE,
+            removed: Removed::Part,
+            ..nothing(Some(receipt_after))
+        })
+    }
+
+    /// The file without what was added to it.
+    fn strip(&self, text: &SecretString, receipt: &Receipt) -> Result<Stripped> {
+        let mut last = None;
+        for pieces in receipt.proposals(text.expose_secret()) {
+            let names: BTreeSet<_> = pieces.iter().filter_map(|piece| piece.entry.clone()).collect();
+            match self.take_out(text.expose_secret(), &pieces) {
+                Ok(stripped) if stripped.entries.len() == names.len() => return Ok(stripped),
+                other => last = Some(other),
+            }
+        }
+        let stripped = last.unwrap_or_else(|| Ok(Stripped::of(text.expose_secret().to_owned(), Vec::new())));
+        stripped.map_err(|failure| match failure.kind() {
+            Kind::Conflict => {
+                let receipt = self
+                    .place()
+                    .map(|place| Receipt::path(&place))
+                    .unwrap_or_default();
+                failure.hint(format!(
+                    "take the key out by hand, and remove {}",
+                    receipt.display()
+                ))
+            }
+            _ => failure,
+        })
+    }
+
+    fn take_out(&self, text: &str, pieces: &[Piece]) -> Result<Stripped> {
+        let shown = self.to_string();
+        match self {
+            PrivateFile::ScwConfig(_) => scw::take_out(text, pieces, &shown),
+            PrivateFile::DockerConfig(_) => docker::take_out(text, pieces, &shown),
+            PrivateFile::PullSecret(_) | PrivateFile::Dotenv(_) => {
+                let Some((name, bytes, sha256, access_key)) =
+                    pieces
+                        .iter()
+                        .find_map(|piece| match (&piece.entry, &piece.added) {
+                            (
+                                Some(name),
+                                Added::Text {
+                                    bytes,
+                                    sha256,
+                                    access_key,
+                                },
+                            ) => Some((name, bytes, sha256, access_key)),
+                            _ => None,
+                        })
+                else {
+                    return Ok(Stripped::of(text.to_owned(), Vec::new()));
+                };
+                match locate(text, *bytes, sha256) {
+                    Some(part) => {
+                        let entry = Entry::whole(name, Secret::new(&text[part.clone()]), access_key);
+                        Ok(Stripped::of(without(text, &[part]), vec![entry]))
+                    }
+                    None if text.contains(access_key.as_str()) => Err(changed(&shown)),
+                    None => Ok(Stripped::of(text.to_owned(), Vec::new())),
+                }
+            }
+        }
+    }
+
+    /// The file with entries in it.
+    fn lay(&self, base: &str, entries: &[Entry], created: bool) -> Result<Laid> {
+        let shown = self.to_string();
+        match self {
+            PrivateFile::ScwConfig(_) => scw::lay(base, entries, created, &shown),
+            PrivateFile::DockerConfig(_) => docker::lay(base, entries, &shown),
+            PrivateFile::PullSecret(_) | PrivateFile::Dotenv(_) => {
+                let Some(entry) = entries.first() else {
+                    return Ok(Laid::of(base.to_owned(), Vec::new()));
+                };
+                let whole = format!("{}\n", entry.secret().expose());
+                if base == whole {
+                    return Ok(Laid::of(whole, Vec::new()));
+                }
+                if !base.is_empty() {
+                    return Err(
+                        Failure::conflict(format!("{shown} is there and holds something else"))
+                            .hint("remove it, or choose another path"),
+                    );
+                }
+                let piece = Piece::of(Some(&entry.name), Added::text(&whole, entry.access_key()));
+                Ok(Laid::of(whole, vec![piece]))
+            }
+        }
     }
 
     /// The file behind any link, which stays a link.
-    fn place(&self) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// Usage (exit 2) when there is something else than a file.
+    pub fn place(&self) -> Result<PathBuf> {
         let path = self.path();
         let Ok(found) = fs::symlink_metadata(&path) else {
-            return Ok(path);
-        };
-        let real = if found.is_symlink() {
-            path.canonicalize().map_err(|error| {
-                Failure::usage(format!("{self} is a link that leads nowhere"))
+            return resolve(&path).map_err(|error| {
+                Failure::usage(format!("cannot find the folder of {self}"))
                     .because(error)
-                    .hint("remove the link, or make the file that it leads to")
-            })?
-        } else {
-            path
+                    .hint("a link on its way leads nowhere: choose another path")
+            });
         };
+        if found.is_symlink() && !is_trusted(found.uid()) {
+            return Err(Failure::denied(format!(
+                "{self} is a link that another user (uid {}) made",
+                found.uid()
+            ))
+            .hint("choose another path"));
+        }
+        let real = path.canonicalize().map_err(|error| {
+            Failure::usage(format!("{self} is a link that leads nowhere"))
+                .because(error)
+                .hint("remove the link, or make the file that it leads to")
+        })?;
         let is_file = fs::metadata(&real).is_ok_and(|found| found.is_file());
         if !is_file {
             return Err(
@@ -284,161 +354,46 @@ impl PrivateFile {
         }
         Ok(real)
     }
+
+    /// What the file is like, if it is there; it has to be ours, since its owner can read what is in it.
+    fn owned(&self, place: &Path) -> Result<Option<fs::Metadata>> {
+        let Ok(found) = fs::metadata(place) else {
+            return Ok(None);
+        };
+        if found.uid() == rustix::process::geteuid().as_raw() {
+            return Ok(Some(found));
+        }
+        Err(
+            Failure::denied(format!("{self} belongs to another user (uid {})", found.uid()))
+                .hint("who could read what is written there: choose another path"),
+        )
+    }
+}
+
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// The failure that tells that somebody changed what was written.
+fn changed(shown: &str) -> Failure {
+    Failure::conflict(format!("{shown} was changed where vault-scw-creds wrote"))
 }
 
 impl Content {
-    /// The file with the content in it, and what was added.
-    fn put_into(&self, base: Option<&str>, shown: &str) -> Result<(SecretString, Vec<Added>)> {
+    /// What it consists of, each by its name.
+    fn entries(&self) -> Vec<Entry> {
         match self {
-            Content::Profile(profile) => {
-                let placed = match base.filter(|text| !text.is_empty()) {
-                    None => profile.alone(),
-                    Some(text) => profile.put_into(text, shown)?,
-                };
-                let added = Added::text(placed.piece.expose_secret(), profile.access_key());
-                Ok((placed.text, vec![added]))
-            }
-            Content::Logins(hosts, secret_key) => {
-                let logins: Vec<_> = hosts
-                    .iter()
-                    .map(|host| (host.to_string(), registry::login(secret_key)))
-                    .collect();
-                let (text, added) = docker::add(base.unwrap_or_default(), &logins, shown)?;
-                Ok((SecretString::from(text), added))
-            }
-            Content::Whole { text, access_key } => {
-                let whole = format!("{}\n", text.expose());
-                match base {
-                    Some(there) if there == whole => Ok((SecretString::from(whole), Vec::new())),
-                    Some(there) if !there.is_empty() => Err(Failure::conflict(format!(
-                        "{shown} is there and holds something else"
-                    ))
-                    .hint("remove it, or choose another path")),
-                    _ => {
-                        let added = Added::text(&whole, access_key);
-                        Ok((SecretString::from(whole), vec![added]))
-                    }
-                }
-            }
+            Content::Profile(profile) => vec![Entry::profile(profile.clone())],
+            Content::Logins(hosts, secret_key) => hosts
+                .iter()
+                .map(|host| Entry::login(host.as_str(), registry::login(secret_key)))
+                .collect(),
+            Content::Whole { text, access_key } => vec![Entry::whole("file", text.clone(), access_key)],
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::failure::Kind;
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("metadata").permissions().mode() & 0o777
-    }
-
-    fn whole(text: &str) -> Content {
-        Content::Whole {
-            text: Secret::new(text),
-            access_key: "SCWX".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_file_is_private_and_replaced_only_where_it_is_ours() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = PrivateFile::PullSecret(folder.path().join("k8s/pull.yaml"));
-        assert_eq!(file.write(&whole("access_key: SCWX")).unwrap(), Written::Created);
-        assert_eq!(mode(&file.path()), 0o600);
-        assert_eq!(mode(&folder.path().join("k8s")), 0o700);
-        assert_eq!(
-            file.write(&whole("access_key: SCWX")).unwrap(),
-            Written::Unchanged
-        );
-        assert_eq!(file.write(&whole("access_key: SCWX2")).unwrap(), Written::Changed);
-        assert_eq!(fs::read_to_string(file.path()).unwrap(), "access_key: SCWX2\n");
-        fs::write(file.path(), "access_key: SCWX3\n").unwrap();
-        let other = file.write(&whole("access_key: SCWX4")).expect_err("changed");
-        assert_eq!(other.kind(), Kind::Conflict);
-        fs::write(file.path(), "access_key: SCWX2\n").unwrap();
-        assert_eq!(file.remove().unwrap(), Removed::File);
-        assert_eq!(file.remove().unwrap(), Removed::Nothing);
-        let left: Vec<_> = fs::read_dir(folder.path().join("k8s")).unwrap().collect();
-        assert_eq!(left.len(), 0, "{left:?}");
-    }
-
-    #[test]
-    fn a_run_that_was_cut_short_leaves_what_can_be_taken_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.yaml");
-        let file = PrivateFile::Dotenv(path.clone());
-        file.write(&whole("A=1")).unwrap();
-        let first = Receipt::read(&path).unwrap().expect("a receipt");
-        file.write(&whole("A=2")).unwrap();
-        let mut both = Receipt::read(&path).unwrap().expect("a receipt");
-        both.added.extend(first.added.clone());
-        // The receipt tells of both, and either is in the file.
-        for text in ["A=1\n", "A=2\n"] {
-            fs::write(Receipt::path(&path), both.text()).unwrap();
-            fs::write(&path, text).unwrap();
-            assert_eq!(file.removal().unwrap(), Removed::File);
-            assert_eq!(file.remove().unwrap(), Removed::File);
-        }
-        // The receipt is there, and the file never came.
-        fs::write(Receipt::path(&path), both.text()).unwrap();
-        assert_eq!(file.remove().unwrap(), Removed::Nothing);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn only_what_was_written_here_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.yaml");
-        let file = PrivateFile::ScwConfig(path.clone());
-        assert_eq!(file.remove().unwrap(), Removed::Nothing);
-        fs::write(&path, "access_key: SCWX\n").unwrap();
-        assert_eq!(file.remove().expect_err("a person's file").kind(), Kind::Denied);
-        fs::write(Receipt::path(&path), "{}").unwrap();
-        assert_eq!(file.remove().expect_err("no receipt").kind(), Kind::Input);
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn links_lead_to_the_file_and_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
-        fs::write(&real, "").unwrap();
-        std::os::unix::fs::symlink(&real, &link).unwrap();
-        let file = PrivateFile::Dotenv(link.clone());
-        assert_eq!(file.write(&whole("A=1")).unwrap(), Written::Changed);
-        assert!(link.is_symlink());
-        assert_eq!(fs::read_to_string(&real).unwrap(), "A=1\n");
-        assert_eq!(file.remove().unwrap(), Removed::Part);
-        assert_eq!(fs::read_to_string(&real).unwrap(), "");
-        fs::remove_file(&real).unwrap();
-        let failure = file.write(&whole("A=1")).expect_err("it leads nowhere");
-        assert_eq!(failure.kind(), Kind::Usage);
-        for odd in [Path::new("/dev/null"), folder.path()] {
-            let failure = PrivateFile::Dotenv(odd.to_owned())
-                .write(&whole("A=1"))
-                .expect_err("no file");
-            assert_eq!(failure.kind(), Kind::Usage, "{failure}");
-        }
-    }
-
-    #[test]
-    fn the_project_folder_is_recognised_through_links() {
-        let folder = tempfile::tempdir().unwrap();
-        let project = folder.path().join("project");
-        fs::create_dir(&project).unwrap();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&project, &link).unwrap();
-        for inside in [
-            project.join("a"),
-            project.join("x/y/config.yaml"),
-            link.join("config.yaml"),
-        ] {
-            let refused = PrivateFile::ScwConfig(inside).check_outside(&project);
-            assert_eq!(refused.expect_err("inside").kind(), Kind::Denied);
-        }
-        PrivateFile::ScwConfig(folder.path().join("project-2/a"))
-            .check_outside(&project)
-            .unwrap();
-    }
-}
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Two runs that start the same delivery at the same moment: one of the two pipelines is left.
+
+use crate::support::{Scripted, job, ok, pipeline, status};
+use serde_json::json;
+
+const START: &str = "POST /projects/group%2Fenv/pipeline";
+const LIST: &str = "GET /projects/group%2Fenv/pipelines";
+const KEY: &str = "delivery-0001";
+
+fn carries() -> crate::support::Reply {
+    ok(json!([{"key": "TOWPATH_TRIGGER_KEY", "value": KEY}]))
+}
+
+/// A GitLab where pipeline 12 is started and another one appears a moment later.
+async fn gitlab(other: u64) -> Scripted {
+    let gitlab = Scripted::start().await;
+    let both = || {
+        let mut both = vec![pipeline(12, "running"), pipeline(other, "running")];
+        both.sort_by_key(|pipeline| std::cmp::Reverse(pipeline["id"].as_u64()));
+        ok(json!(both))
+    };
+    gitlab
+        .on(LIST, [ok(json!([])), both()])
+        .on(START, [status(201, pipeline(12, "created"))]);
+    for id in [12, other] {
+        let of = |what: &str| format!("GET /projects/group%2Fenv/pipelines/{id}{what}");
+        gitlab
+            .on(&of("/variables"), [carries()])
+            .on(&of("/trigger_jobs"), [ok(json!([]))])
+            .on(
+                &of(""),
+                [ok(pipeline(id, "running")), ok(pipeline(id, "canceled"))],
+            )
+            .on(
+                &of("/jobs"),
+                [
+                    ok(json!([job(id * 10, "apply", "running", "running")])),
+                    ok(json!([job(id * 10, "apply", "success", "success")])),
+                ],
+            )
+            .on(
+                &format!("POST /projects/group%2Fenv/pipelines/{id}/cancel"),
+                [ok(pipeline(id, "canceling"))],
+            );
+    }
+    gitlab
+}
+
+const ARGUMENTS: [&str; 4] = ["--project", "group/env", "--key", KEY];
+
+#[tokio::test]
+async fn the_later_one_gives_way() {
+    for detach in [false, true] {
+        let gitlab = gitlab(11).await;
+        let mut arguments = ARGUMENTS.to_vec();
+        if detach {
+            arguments.push("--detach");
+        }
+        let ran = gitlab.tool(&arguments).with_access_token().run().await;
+        assert_eq!(ran.code, 0, "{ran}");
+        let report = ran.report();
+        assert_eq!(
+            (
+                &report["once"],
+                &report["created"],
+                &report["pipeline"]["id"],
+                &report["twin"]["id"]
+            ),
+            (&json!("twin"), &json!(false), &json!(11), &json!(12)),
+            "{ran}"
+        );
+        let cancelled = |id: u64| {
+            let what = format!("POST /projects/group%2Fenv/pipelines/{id}/cancel");
+            gitlab.asked_for(&what).len()
+        };
+        assert_eq!((cancelled(11), cancelled(12)), (0, 1));
+        assert!(ran.stderr.contains("cancelled for its twin"), "{ran}");
+        assert_eq!(
+            report["verdict"],
+            if detach { json!(null) } else { json!("success") }
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_first_one_stays() {
+    let gitlab = gitlab(13).await;
+    let ran = gitlab.tool(&ARGUMENTS).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    let report = ran.report();
+    assert_eq!(
+        (&report["once"], &report["created"], &report["pipeline"]["id"]),
+        (&json!("checked"), &json!(true), &json!(12))
+    );
+    assert!(
+        gitlab
+            .asked()
+            .iter()
+            .all(|asked| !asked.what.ends_with("/cancel"))
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_found_the_one_that_gave_way_follows_the_other() {
+    let gitlab = gitlab(11).await;
+    gitlab
+        .on(
+            LIST,
+            [
+                ok(json!([pipeline(12, "running")])),
+                ok(json!([pipeline(12, "canceled"), pipeline(11, "running")])),
+            ],
+        )
+        .on(
+            "GET /projects/group%2Fenv/pipelines/12/jobs",
+            [ok(json!([job(120, "apply", "canceled", "canceled")]))],
+        );
+    let ran = gitlab.tool(&ARGUMENTS).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    let report = ran.report();
+    assert_eq!(
+        (&report["once"], &report["pipeline"]["id"], &report["verdict"]),
+        (&json!("found"), &json!(11), &json!("success"))
+    );
+    assert!(gitlab.asked_for(START).is_empty());
+}

@@ -1,0 +1,152 @@
+//! One run of ours at a time on a file.
+//!
+//! The lock is on a file beside it, which goes with the lock: whoever waits sees that what they hold is no longer there,
+//! and begins anew. What a run leaves that was killed is empty, and goes with the next one.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::PrivateFile;
+use super::disk::{FILE_MODE, broke, folder_of, make_folders, remove_folders, remove_leftover};
+use super::receipt::{Receipt, beside};
+use crate::deadline::Deadline;
+use crate::failure::{Failure, Result};
+
+const SUFFIX: &str = ".vault-scw-creds.lock";
+/// How long to wait for other runs, each of which takes a moment.
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A file that no other run of ours works on.
+#[derive(Debug)]
+pub struct Locked {
+    pub(super) place: PathBuf,
+    pub(super) shown: String,
+    /// Folders that go if nothing is in them, the innermost first.
+    pub(super) folders: Vec<PathBuf>,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl PrivateFile {
+    /// Waits until no other run of ours works on the file. Makes the folder that it is to be in.
+    ///
+    /// # Errors
+    /// Unavailable (exit 7) when another run does not let go of it; denied (exit 4) when its folder may not be written
+    /// to; usage (exit 2) when there is something else than a file.
+    pub async fn lock(&self, deadline: Deadline) -> Result<Locked> {
+        let place = self.place()?;
+        let shown = self.to_string();
+        let path = beside(&place, SUFFIX);
+        let deadline = deadline.within(LIMIT);
+        let mut folders = Vec::new();
+        loop {
+            for folder in make_folders(&folder_of(&place), &shown)? {
+                if !folders.contains(&folder) {
+                    folders.push(folder);
+                }
+            }
+            let lock = match open(&path) {
+                // Whoever made the folder may have removed it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !deadline.passed() => continue,
+                opened => opened.map_err(|error| broke(&shown, error))?,
+            };
+            wait(&lock, &path, deadline, &shown).await?;
+            if is_still(&lock, &path) {
+                // Whoever wrote it was killed. What cannot be removed stands in the way of whoever writes next.
+                for file in [&place, &Receipt::path(&place)] {
+                    let _ = remove_leftover(file);
+                }
+                return Ok(Locked {
+                    place,
+                    shown,
+                    folders,
+                    path,
+                    _lock: lock,
+                });
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+async fn wait(lock: &File, path: &Path, deadline: Deadline, shown: &str) -> Result<()> {
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if deadline.passed() => {
+                return Err(Failure::unavailable(format!(
+                    "another run holds {shown} and does not come to an end"
+                ))
+                .hint(format!(
+                    "wait for it, or end it; its lock is on {}",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(PAUSE).await,
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(
+                    action = "lock",
+                    object = %path.display(),
+                    reason = %error,
+                    "this file system has no locks: let no other run write to the file"
+                );
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether the file that is locked is the one that others will find.
+fn is_still(lock: &File, path: &Path) -> bool {
+    match (lock.metadata(), fs::symlink_metadata(path)) {
+        (Ok(held), Ok(there)) => held.ino() == there.ino() && held.dev() == there.dev(),
+        _ => false,
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Still under the lock, so that nobody else's goes.
+        let _ = fs::remove_file(&self.path);
+        remove_folders(self.folders.iter().map(PathBuf::as_path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Kind;
+
+    #[tokio::test]
+    async fn one_at_a_time_and_nothing_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = PrivateFile::Dotenv(folder.path().join("a/b/scw.env"));
+        let soon = || Deadline::after(Duration::from_millis(30));
+        let held = file.lock(soon()).await.unwrap();
+        let failure = file.lock(soon()).await.expect_err("it is held");
+        assert_eq!(failure.kind(), Kind::Unavailable);
+        let waiting = async {
+            let later = file.lock(Deadline::after(LIMIT)).await.unwrap();
+            assert!(later.path.exists(), "the lock is on a file that is gone");
+        };
+        let letting_go = async {
+            tokio::time::sleep(3 * PAUSE).await;
+            drop(held);
+        };
+        tokio::join!(waiting, letting_go);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
