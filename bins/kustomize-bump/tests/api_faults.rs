@@ -164,7 +164,7 @@ async fn everything_else_reads_over_the_api_too() {
         .bump(&["rollback", "--image", "app", "--yes", "--reason", "it fails"])
         .await
         .report();
-    assert_eq!(back["to"]["digest"], world::digest(29));
+    assert_eq!(back["images"][0]["to"]["digest"], world::digest(29));
     assert_eq!(back["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
     world
         .bump(&["set", &format!("app@{C}")])
