@@ -117,9 +117,31 @@ fn for_a_person(tree: &Tree, policy: &Policy) -> Decision {
     match strictest(waiting.iter().map(|leaf| leaf.job), policy) {
         Action::Fail => Decision::Ended(Verdict::Blocked),
         Action::Wait | Action::Play => Decision::Wait(Phase::Idle),
+        // GitLab calls a pipeline manual while some of its jobs are delayed, being prepared or being cancelled.
+        Action::Ignore if tree.root.jobs.iter().any(moves_by_itself) => Decision::Wait(phase(tree)),
         Action::Ignore if tree.root.failed_jobs().next().is_some() => Decision::Ended(Verdict::Failed),
+        Action::Ignore if tree.root.all_jobs().any(was_canceled) => Decision::Ended(Verdict::Canceled),
         Action::Ignore => Decision::Ended(Verdict::Success),
     }
+}
+
+/// Whether something will become of a job without a person, and whatever becomes of the others.
+fn moves_by_itself(job: &Job) -> bool {
+    matches!(
+        job.status,
+        Status::WaitingForResource
+            | Status::Preparing
+            | Status::WaitingForCallback
+            | Status::Pending
+            | Status::Running
+            | Status::Canceling
+            | Status::Scheduled
+    )
+}
+
+/// Whether a job that the pipeline needs was cancelled.
+fn was_canceled(job: &Job) -> bool {
+    job.status == Status::Canceled && !job.allow_failure
 }
 
 /// What is done when these jobs are all that is waited for. Jobs that the token does not see follow the rule for all,
@@ -366,6 +388,12 @@ mod tests {
                 "ignore",
                 Decision::Ended(Verdict::Success),
             ),
+            (
+                &["canceled", "manual"],
+                "ignore",
+                Decision::Ended(Verdict::Canceled),
+            ),
+            (&["scheduled", "manual"], "ignore", Decision::Wait(Phase::Idle)),
             // An optional one holds nothing up, unless there is nothing else.
             (&["success", "manual?"], "fail", Decision::Ended(Verdict::Success)),
             (&["manual?"], "fail", Decision::Ended(Verdict::Blocked)),

@@ -166,6 +166,14 @@ pub fn variables_holding(secrets: &[Secret]) -> Vec<OsString> {
         .collect()
 }
 
+/// The environment variables with these names, for a child that is to have no others.
+#[must_use]
+pub fn variables_named(is_wanted: impl Fn(&str) -> bool) -> Vec<(OsString, OsString)> {
+    std::env::vars_os()
+        .filter(|(name, _)| name.to_str().is_some_and(&is_wanted))
+        .collect()
+}
+
 /// The folders of `PATH`, for tools that choose between programs by what is there.
 #[must_use]
 pub fn search_path() -> Vec<PathBuf> {

@@ -16,6 +16,10 @@ use crate::http::{Method, Repeat, StatusCode, Unanswered};
 
 /// GitLab reads a configuration with all its includes before it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// What GitLab says when a project's user has started too many pipelines for one commit within a minute. It is a 400 like
+/// any other error of a pipeline, and nothing else in the answer tells it apart from a mistake of ours (`RateLimit` of its
+/// chain that makes pipelines; the sentence is not translated).
+const TOO_MANY: &str = "Too many pipelines created in the last minute";
 
 /// A pipeline, as far as it is said in both lists and single answers.
 #[derive(Clone, Debug, Deserialize)]
@@ -123,6 +127,11 @@ impl Client {
         let object = format!("a pipeline on {} of {project}", new.reference);
         let failure = refusal(response, &object, project, &self.token).await;
         Err(match status {
+            StatusCode::BAD_REQUEST if failure.message().contains(TOO_MANY) => NotStarted::Limited(
+                Failure::unavailable(format!("GitLab's rate limit turned {object} away"))
+                    .because(failure)
+                    .hint("wait a minute, or ask the administrator to raise the limit of pipelines a minute"),
+            ),
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => NotStarted::Impossible(failure),
             StatusCode::TOO_MANY_REQUESTS => NotStarted::Limited(failure),
             _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {

@@ -125,6 +125,16 @@ impl Command {
         self
     }
 
+    /// Sets environment variables.
+    #[must_use]
+    pub fn envs(mut self, variables: &[(OsString, OsString)]) -> Self {
+        let set = variables
+            .iter()
+            .map(|(name, value)| (name.clone(), Some(value.clone())));
+        self.environment.extend(set);
+        self
+    }
+
     /// Takes an environment variable away.
     #[must_use]
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {

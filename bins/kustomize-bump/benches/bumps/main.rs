@@ -39,8 +39,18 @@ async fn measure() {
             .map(|peer| format!("git and kustomize {}", peer.version)),
     );
     let mut table = Table::new(heads);
-    overlays::measure(peer.as_ref(), &mut table).await;
-    let large = large::measure().await;
+    // One of the two alone, when it is named.
+    let wanted = |name: &str| {
+        let mut named = std::env::args().skip(1).filter(|argument| argument != "--bench");
+        named.next().is_none_or(|named| named == name)
+    };
+    if wanted("overlays") {
+        overlays::measure(peer.as_ref(), &mut table).await;
+    }
+    let mut large = String::new();
+    if wanted("large") {
+        large = large::measure().await.to_string();
+    }
     let mut out = std::io::stdout().lock();
     write!(out, "\n{table}\n{large}\n").unwrap();
     if peer.is_none() {

@@ -87,18 +87,20 @@ impl Repository<'_> {
         self.git(&["init", "--quiet", "--bare", "--initial-branch", default_branch])
             .await?;
         let hooks = hooks.to_str().context("the folder's path is not UTF-8")?;
-        for (key, value) in [
-            ("core.hooksPath", hooks),
-            ("http.receivepack", "true"),
-            ("uploadpack.allowFilter", "true"),
-            ("uploadpack.allowAnySHA1InWant", "true"),
-            ("receive.advertisePushOptions", "true"),
-            ("receive.denyDeleteCurrent", "refuse"),
-            ("gc.auto", "0"),
-        ] {
-            self.git(&["config", key, value]).await?;
-        }
-        Ok(())
+        let hooks = hooks.replace('\\', "\\\\").replace('"', "\\\"");
+        // Written at once: a process for each of them takes longer than all the rest.
+        let more = format!(
+            "[core]\n\thooksPath = \"{hooks}\"\n[http]\n\treceivepack = true\n\
+             [uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n\
+             [receive]\n\tadvertisePushOptions = true\n\tdenyDeleteCurrent = refuse\n[gc]\n\tauto = 0\n"
+        );
+        let file = self.path.join("config");
+        let config = tokio::fs::read_to_string(&file)
+            .await
+            .context("git init made no config")?;
+        tokio::fs::write(&file, config + &more)
+            .await
+            .context("cannot write git's config")
     }
 
     /// Runs git and returns its output.

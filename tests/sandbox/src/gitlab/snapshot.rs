@@ -56,6 +56,10 @@ pub struct JobSnapshot {
     pub status: Status,
     /// Whether a retry took its place.
     pub retried: bool,
+    /// Whether the pipeline may go on without its success.
+    pub allow_failure: bool,
+    /// The pipeline it started, where it is a trigger job.
+    pub downstream: Option<u64>,
     /// The script's exit code, once it ended.
     pub exit_code: Option<i32>,
     /// Why it failed, by the API's word.
@@ -83,6 +87,8 @@ fn job_snapshot(job: &Job) -> JobSnapshot {
         stage: job.spec.stage.clone(),
         status: job.status,
         retried: job.retried,
+        allow_failure: job.failure_is_allowed(),
+        downstream: job.downstream,
         exit_code: job.exit_code,
         failure_reason: job.failure_reason,
         started_at: job.started_at,
@@ -124,6 +130,11 @@ impl GitLab {
             .values()
             .map(|pipeline| snapshot(&state, pipeline))
             .collect()
+    }
+
+    /// The number of the project with this full path.
+    pub fn project_id(&self, path: &str) -> Option<u64> {
+        self.hub.state().project_by(path).map(|project| project.id)
     }
 
     /// One pipeline.
