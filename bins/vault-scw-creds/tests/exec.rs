@@ -285,64 +285,6 @@ async fn a_dry_run_names_the_variables_and_runs_nothing() {
     world.stop().await;
 }
 
-/// `script` gives the tool a terminal of its own; what is written to it is typed there.
-#[tokio::test]
-async fn the_terminal_is_the_commands_while_it_runs() {
-    use tokio::io::AsyncWriteExt as _;
-    let world = World::start().await;
-    let said = world.path("said");
-    let tool = env!("CARGO_BIN_EXE_vault-scw-creds");
-    let inner = world.path("inner.sh");
-    // Were its group not in the foreground, reading would stop it, and Ctrl-C would not reach it.
-    std::fs::write(
-        &inner,
-        format!(
-            "trap 'echo interrupted >> {0}; exit 5' INT; echo ready >> {0}; read line; echo \"read $line\" >> {0}; \
-             while :; do sleep 0.02; done\n",
-            said.display()
-        ),
-    )
-    .unwrap();
-    // The shell around it wants its terminal back afterwards.
-    let outer = format!(
-        "{tool} exec -- sh {}; echo code $? >> {1}; read line; echo \"then $line\" >> {1}",
-        inner.display(),
-        said.display()
-    );
-    let settings = world.tool();
-    let mut command = tokio::process::Command::new("script");
-    command.env_clear();
-    for (name, value) in settings.as_std().get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
-    let mut child = command
-        .env("SHELL", "/bin/sh")
-        .args(["-qec", &outer, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("script, of util-linux, is there");
-    let mut keyboard = child.stdin.take().unwrap();
-    wait_for_lines(&said, 1).await;
-    keyboard.write_all(b"hello\n").await.unwrap();
-    wait_for_lines(&said, 2).await;
-    keyboard.write_all(b"\x03").await.unwrap();
-    wait_for_lines(&said, 4).await;
-    keyboard.write_all(b"bye\n").await.unwrap();
-    let text = wait_for_lines(&said, 5).await;
-    assert_eq!(
-        lines(&text),
-        ["ready", "read hello", "interrupted", "code 5", "then bye"]
-    );
-    drop(keyboard);
-    child.wait().await.unwrap();
-    world.stop().await;
-}
-
 #[tokio::test]
 async fn a_signal_before_the_command_ends_the_run_without_it() {
     // A server that takes the login and never answers.
@@ -377,4 +319,49 @@ async fn a_signal_before_the_command_ends_the_run_without_it() {
     assert!(matches!(ran.code, 143 | 130), "{ran:?}");
     assert!(ran.stderr.contains("interrupted while logging in"), "{ran:?}");
     assert!(!mark.exists());
+}
+
+#[tokio::test]
+async fn an_approle_takes_four_requests_wherever_the_secret_is() {
+    let world = World::start().await;
+    let write = async |path: &str, body: serde_json::Value| world.server.write(path, &body).await.unwrap();
+    write("sys/auth/approle", serde_json::json!({"type": "approle"})).await;
+    let role = serde_json::json!({"token_policies": ["ci"], "token_ttl": "5m"});
+    write("auth/approle/role/ci", role).await;
+    let found = world.server.read("auth/approle/role/ci/role-id").await.unwrap();
+    let made = write("auth/approle/role/ci/secret-id", serde_json::json!({})).await;
+    for (name, text) in [
+        ("role-id", &found["data"]["role_id"]),
+        ("secret-id", &made["data"]["secret_id"]),
+    ] {
+        std::fs::write(world.path(name), text.as_str().unwrap()).unwrap();
+    }
+    world.server.enable_kv("team/kv").await.unwrap();
+    let data = serde_json::json!({"access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
+    world
+        .server
+        .write_secret("team/kv", "ci/scw", &data)
+        .await
+        .unwrap();
+    let policy = r#"path "team/kv/data/ci/*" { capabilities = ["read"] }
+                    path "secret/data/ci/*" { capabilities = ["read"] }"#;
+    world.server.write_policy("ci", policy).await.unwrap();
+    for secret in ["team/kv/ci/scw", "secret/ci/scw"] {
+        let before = world.audited().len();
+        let mut command = world.tool();
+        command
+            .env("TOWPATH_VAULT_AUTH", "approle")
+            .env("VAULT_ROLE_ID_FILE", world.path("role-id"))
+            .env("VAULT_SECRET_ID_FILE", world.path("secret-id"))
+            .args(["exec", "--secret", secret, "--", "true"]);
+        let ran = run(command).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(
+            world.audited().len() - before,
+            4,
+            "{:?}",
+            &world.audited()[before..]
+        );
+    }
+    world.stop().await;
 }
