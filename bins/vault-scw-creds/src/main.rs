@@ -8,6 +8,7 @@ mod args;
 mod doctor;
 mod exec;
 mod files;
+mod making;
 mod mint;
 mod plan;
 mod report;

@@ -2,10 +2,9 @@
 //!
 //! The key of the secret stays with us: the command gets the new one in its place, wherever it would have got the other.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use towpath::cli::{Run, effect};
 use towpath::deadline::Deadline;
 use towpath::failure::{Failure, Result, survive};
@@ -16,6 +15,7 @@ use towpath::vault::Reading;
 
 use crate::access::{self, Access};
 use crate::args::ExecArgs;
+use crate::making::{self, Wanted};
 use crate::plan;
 use crate::rotation;
 
@@ -23,8 +23,6 @@ use crate::rotation;
 const DELETE_WITHIN: Duration = Duration::from_secs(30);
 /// How much longer than the run a key lasts that nobody deletes.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
-/// How long a key that is being made is waited for after a signal.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// A key of a command's own.
 #[derive(Debug)]
@@ -69,31 +67,26 @@ pub(crate) async fn mint(
         .map(|(_, id)| id.to_owned());
     let lasts = args.mint_for.unwrap_or_else(|| run.deadline.remaining() + MARGIN);
     let seconds = i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX);
-    let end = Timestamp::now()
+    let end = iam
+        .now()
         .checked_add(SignedDuration::from_secs(seconds))
         .map_err(|_| Failure::usage("--mint-for is longer than time is counted"))?;
     let description = format!(
-        "for one command, by vault-scw-creds exec (trace {})",
-        run.trace.trace_id()
+        "for one command, by vault-scw-creds exec (trace {}, run {})",
+        run.trace.trace_id(),
+        making::nonce()
     );
-    let wanted = NewApiKey::of(&bearer, &description)
+    let key = NewApiKey::of(&bearer, &description)
         .ending(Some(end))
         .in_project(project.as_deref());
+    let wanted = Wanted {
+        bearer: &bearer,
+        description: &description,
+        key,
+    };
 
     let making = effect("create", format!("API key for {}", bearer.id()));
-    let (key, secret_key) = {
-        let mut creating = pin!(iam.create(&wanted));
-        tokio::select! {
-            created = &mut creating => created?,
-            signal = signals.ending() => {
-                // IAM may be making it at this moment.
-                if let Ok(Ok((key, _))) = tokio::time::timeout(GRACE, creating).await {
-                    delete(&iam, &key, false).await;
-                }
-                return Err(run.ended_by(signal, "waiting for an API key"));
-            }
-        }
-    };
+    let (key, secret_key) = making::make(&iam, &wanted, run, signals).await?;
     making.done(&format!("{}, until {end} at most", key.access_key));
     let proven = survive(async {
         let proving = effect("prove", format!("API key {}", key.access_key));

@@ -8,114 +8,11 @@
 
 mod world;
 
-use serde_json::{Value, json};
-use towpath_sandbox::scaleway::{ApiKey, Busy, Iam, Settings};
+use serde_json::json;
+use towpath_sandbox::scaleway::{Busy, Settings};
 use towpath_sandbox::servers::{Fault, Point, Proxy, Rule};
-use world::{Ran, World, run};
-
-const DAY: i64 = 86_400;
-const POLICY: &str = r#"
-path "secret/data/ci/*" { capabilities = ["read", "update"] }
-path "secret/metadata/ci/*" { capabilities = ["read", "update"] }
-"#;
-
-/// A world with an IAM beside it.
-struct Rotating {
-    world: World,
-    iam: Iam,
-}
-
-/// A secret whose key may manage its bearer's keys.
-struct Kept {
-    path: String,
-    application: String,
-    first: ApiKey,
-}
-
-impl Rotating {
-    async fn start(settings: Settings) -> Self {
-        let world = World::start().await;
-        world.server.write_policy("ci", POLICY).await.unwrap();
-        let iam = Iam::start(settings).await.unwrap();
-        Rotating { world, iam }
-    }
-
-    /// A secret with a key that was made so many days ago.
-    async fn keep(&self, name: &str, days: i64) -> Kept {
-        let application = self.iam.create_application(true, true);
-        let key = self.iam.create_key(&application, "made by hand");
-        self.iam.age(&key.access_key, days * DAY);
-        let data = json!({"access_key": key.access_key, "secret_key": key.secret_key, "region": "fr-par",
-                          "note": {"kept": [1, true, null]}});
-        self.world
-            .server
-            .write_secret("secret", &format!("ci/{name}"), &data)
-            .await
-            .unwrap();
-        Kept {
-            path: format!("ci/{name}"),
-            application,
-            first: key,
-        }
-    }
-
-    fn command(&self, kept: &Kept, flags: &[&str]) -> tokio::process::Command {
-        let mut command = self.world.tool();
-        command
-            .env("SCW_API_URL", self.iam.url())
-            .env("TOWPATH_SECRET", format!("secret/{}", kept.path))
-            .env("TOWPATH_PROOF_PAUSE", "5ms")
-            .env("TOWPATH_PROOFS", "3")
-            .arg("rotate")
-            .args(flags);
-        command
-    }
-
-    async fn rotate(&self, kept: &Kept, flags: &[&str]) -> Ran {
-        let ran = run(self.command(kept, flags)).await;
-        let keys = self.iam.keys();
-        let secrets: Vec<&str> = keys.iter().map(|key| key.secret_key.as_str()).collect();
-        ran.assert_discreet(&secrets);
-        ran
-    }
-
-    /// The latest version of the secret.
-    async fn stored(&self, kept: &Kept) -> Value {
-        let path = format!("secret/data/{}", kept.path);
-        self.world.server.read(&path).await.unwrap()["data"].clone()
-    }
-
-    async fn custom(&self, kept: &Kept) -> Value {
-        let path = format!("secret/metadata/{}", kept.path);
-        self.world.server.read(&path).await.unwrap()["data"]["custom_metadata"].clone()
-    }
-
-    /// The bearer's keys besides the one in the secret, which has to be good.
-    async fn others(&self, kept: &Kept) -> Vec<ApiKey> {
-        let stored = self.stored(kept).await;
-        let secret_key = stored["data"]["secret_key"].as_str().unwrap();
-        assert!(self.iam.is_good(secret_key), "the secret holds a dead key");
-        let mut keys = self.iam.keys();
-        keys.retain(|key| key.application_id == kept.application);
-        let at = keys.iter().position(|key| key.secret_key == secret_key).unwrap();
-        assert_eq!(
-            stored["data"]["access_key"],
-            json!(keys.remove(at).access_key),
-            "halves of two keys"
-        );
-        keys
-    }
-}
-
-fn steps(ran: &Ran) -> Vec<String> {
-    assert_eq!(ran.code, 0, "{ran:?}");
-    ran.json()["rotation"]["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| step["step"].as_str().unwrap().to_owned())
-        .collect()
-}
+use world::rotating::{DAY, Kept, POLICY, Rotating, steps};
+use world::{Ran, run};
 
 #[tokio::test]
 async fn a_key_is_replaced_retired_and_deleted() {
@@ -397,17 +294,6 @@ async fn a_signal_ends_it_while_it_looks() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_due_when_it_is_made_is_replaced_by_the_next_run_alone() {
-    let rotating = Rotating::start(Settings::default()).await;
-    let kept = rotating.keep("restless", 31).await;
-    let ran = rotating.rotate(&kept, &["--every", "1ms"]).await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stderr.contains("due to be replaced already"), "{ran:?}");
-    assert_eq!(rotating.stored(&kept).await["metadata"]["version"], 2);
-    rotating.world.stop().await;
-}
-
-#[tokio::test]
 async fn what_cannot_be_rotated_is_refused_before_anything_is_made() {
     let settings = Settings {
         longest: Some(3600),
@@ -428,7 +314,15 @@ async fn what_cannot_be_rotated_is_refused_before_anything_is_made() {
         ran.stderr.contains("older than --max-age"),
         "a key of 100 days is not warned of: {ran:?}"
     );
-    refused(&["--key-lifetime", "2h"], 2, "the organization").await;
+    let often = ["--every", "30m", "--grace", "10m", "--key-lifetime", "2h"];
+    refused(&often, 2, "the organization").await;
+    // A rhythm in which keys would end in use, or be replaced without end.
+    for lifetime in ["24h", "30d", "31d", "33d"] {
+        refused(&["--key-lifetime", lifetime], 2, "--key-lifetime").await;
+    }
+    refused(&["--every", "1ms"], 2, "--every").await;
+    refused(&["--every", "15m", "--prove-within", "20m"], 2, "--every").await;
+    refused(&["--grace", "5s"], 2, "--grace").await;
     refused(&["--secret-version", "1"], 2, "--secret-version").await;
     let reader = rotating.iam.create_application(false, true);
     let key = rotating.iam.create_key(&reader, "may only read");

@@ -57,12 +57,28 @@ impl Session {
         (outcome, self.release(lease).await)
     }
 
+    /// Runs `work` with the token kept alive, as far as it can be renewed.
+    pub async fn kept<T>(&self, work: impl Future<Output = T>) -> T {
+        let term = self.term();
+        if !term.renewable || self.ends_soon() {
+            return work.await;
+        }
+        let shown = self.vault().shown();
+        let keeping = async {
+            keep("token", &shown, term, |deadline| self.prolong(deadline)).await;
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            outcome = work => outcome,
+            never = keeping => match never {},
+        }
+    }
+
     /// Renews token and lease for as long as it is polled.
     async fn keep(&self, lease: &Lease) -> Infallible {
         let shown = self.vault().shown();
         let term = self.term();
-        let renew = |deadline| self.renew_token(term.length, deadline);
-        let token = keep("token", &shown, term, renew);
+        let token = keep("token", &shown, term, |deadline| self.prolong(deadline));
         let object = lease.path().to_string();
         let renew = |deadline| self.renew_lease(lease, deadline);
         tokio::join!(token, keep("lease", &object, lease.term(), renew));
@@ -141,7 +157,10 @@ async fn keep<F: Future<Output = Result<Term>>>(
             tell(what, object, left, "cannot be renewed");
             return;
         }
-        let wait = retry.take().unwrap_or_else(|| due(term.length, jitter()));
+        let wait = retry.take().unwrap_or_else(|| {
+            let at = term.since + due(term.length, jitter());
+            at.saturating_duration_since(Instant::now())
+        });
         tokio::time::sleep(wait.min(left)).await;
         let left = term.left(Instant::now()).unwrap_or_default();
         if left.is_zero() {

@@ -4,9 +4,11 @@
 //! tokens cannot be revoked, they only expire.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use tokio::time::Instant;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RevokeTokenSelfRequest};
 
 use super::Vault;
@@ -16,6 +18,9 @@ use crate::failure::Result;
 use crate::http::StatusCode;
 use crate::secret::Secret;
 
+/// What is good for less than this is not for long, unless it never is for longer.
+const SOON: Duration = Duration::from_secs(30);
+
 /// Being logged in. Whoever holds one gives it back with [`Session::revoke`]; dropping it cannot, since that asks the
 /// server.
 #[derive(Debug)]
@@ -23,7 +28,8 @@ pub struct Session {
     vault: Vault,
     token: Secret,
     policies: Vec<String>,
-    term: Term,
+    /// As it was renewed last.
+    term: Mutex<Term>,
     /// How many more requests the token is good for; zero when that is not limited.
     uses: u64,
     batch: bool,
@@ -109,7 +115,7 @@ impl Session {
     pub(super) fn issued(vault: Vault, auth: Auth) -> Self {
         Session {
             vault,
-            term: auth.term(),
+            term: Mutex::new(auth.term()),
             token: auth.client_token,
             policies: auth.policies.unwrap_or_default(),
             uses: auth.num_uses,
@@ -123,7 +129,7 @@ impl Session {
             vault,
             token,
             policies: lookup.policies.unwrap_or_default(),
-            term: Term::new(lookup.ttl, lookup.renewable),
+            term: Mutex::new(Term::new(lookup.ttl, lookup.renewable)),
             uses: lookup.num_uses.unsigned_abs(),
             batch: lookup.token_type == "batch",
             issued: false,
@@ -136,10 +142,34 @@ impl Session {
         &self.vault
     }
 
-    /// How long the token is good for, counted from the login; zero for one that never ends.
+    /// How long the token is good for, counted from the login or its last renewal; zero for one that never ends.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        self.term.length
+        self.term().length
+    }
+
+    /// Whether the token has ended, or is about to, so that it should be renewed, or another be got, before it is used.
+    #[must_use]
+    pub fn ends_soon(&self) -> bool {
+        let term = self.term();
+        term.left(Instant::now())
+            .is_some_and(|left| left <= SOON.min(term.length / 3))
+    }
+
+    /// Renews the token now.
+    ///
+    /// # Errors
+    /// Denied (exit 4) when it cannot be renewed or has ended; unavailable (exit 7) when the server cannot be asked.
+    pub async fn renew(&self) -> Result<()> {
+        let deadline = crate::deadline::Deadline::after(SOON);
+        self.prolong(deadline).await.map(|_| ())
+    }
+
+    /// Renews the token, and notes until when it is good then.
+    pub(super) async fn prolong(&self, deadline: crate::deadline::Deadline) -> Result<Term> {
+        let term = self.renew_token(self.lease(), deadline).await?;
+        *self.term.lock().unwrap_or_else(PoisonError::into_inner) = term;
+        Ok(term)
     }
 
     /// How many requests the token was good for when it was got; zero when that is not limited.
@@ -155,7 +185,7 @@ impl Session {
     }
 
     pub(super) fn term(&self) -> Term {
-        self.term
+        *self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The policies that say what the token may do.

@@ -174,3 +174,47 @@ async fn changes_are_known_here_and_there_before_everywhere() {
     assert!(still.contains(&true) && still.contains(&false), "{still:?}");
     assert_eq!(client.get(&path).await.0, 404);
 }
+
+#[tokio::test]
+async fn a_key_has_one_bearer_and_nobody_makes_it_for_another_person() {
+    let (iam, application, token) = world(Settings::default()).await;
+    let client = Client { iam: &iam, token };
+    let user = "0badcafe-2222-4222-8222-222222222222";
+    for (wanted, status, kind) in [
+        (json!({}), 400, "invalid_arguments"),
+        (json!({"application_id": ""}), 400, "invalid_arguments"),
+        (
+            json!({"application_id": application, "user_id": user}),
+            400,
+            "invalid_arguments",
+        ),
+        (json!({"user_id": user}), 403, "permissions_denied"),
+        (json!({"application_id": user}), 404, "not_found"),
+    ] {
+        let (got, refusal) = client.send(Method::POST, "", Some(wanted.clone())).await;
+        assert_eq!((got, &refusal["type"]), (status, &json!(kind)), "{wanted}");
+    }
+    assert_eq!(iam.keys().len(), 1);
+}
+
+#[tokio::test]
+async fn time_is_told_and_counted_by_its_own_clock() {
+    let (iam, application, token) = world(Settings::default()).await;
+    let client = Client { iam: &iam, token };
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(600);
+    let wanted = json!({"application_id": application, "description": "unlike others", "expires_at": soon.to_string()});
+    let (status, made) = client.send(Method::POST, "", Some(wanted.clone())).await;
+    assert_eq!(status, 200, "{made}");
+    let (_, page) = client.get("?description=unlike").await;
+    assert_eq!(page["total_count"], 1, "{page}");
+    iam.set_clock(3600);
+    // It has ended, which is not the same as not being there.
+    let ended = Client {
+        iam: &iam,
+        token: made["secret_key"].as_str().unwrap().to_owned(),
+    };
+    let (status, refusal) = ended.get("").await;
+    assert_eq!((status, &refusal["reason"]), (401, &json!("expired")));
+    let (status, _) = client.send(Method::POST, "", Some(wanted)).await;
+    assert_eq!(status, 400, "an end in the past was taken");
+}

@@ -29,7 +29,7 @@ pub(crate) struct RotateArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Rhythm")]
 pub(crate) struct RhythmArgs {
-    /// Replace the key once it is this old; younger ones stay
+    /// Replace the key once it is this old, at least ten minutes; younger ones stay
     #[arg(
         long,
         value_name = "DURATION",
@@ -62,7 +62,8 @@ pub(crate) struct RhythmArgs {
         hide_env_values = true
     )]
     pub(crate) grace: Duration,
-    /// Let a new key end by itself after this, where the organization wants that [default: it has no end]
+    /// Let a new key end by itself after this, where the organization wants that; clearly longer than --every and --grace
+    /// together [default: it has no end]
     #[arg(
         long,
         value_name = "DURATION",

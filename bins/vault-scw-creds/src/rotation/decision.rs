@@ -10,6 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use towpath::scaleway::ApiKey;
 
+/// An end that is later by less than this is not brought nearer: clocks do not run alike.
+const CLOSE: Duration = Duration::from_secs(60);
+
 /// The keys of a secret.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
@@ -103,7 +106,7 @@ pub(crate) fn decide(state: &State, rhythm: &Rhythm, now: Timestamp) -> Vec<Step
                 steps.push(Step::Delete(key.access_key.clone(), Gone::Ended));
             }
             Past::Used | Past::Predecessor => {
-                if key.expires_at.is_none_or(|end| end > last) {
+                if key.expires_at.is_none_or(|end| end > later(last, CLOSE)) {
                     steps.push(Step::Retire(key.access_key.clone(), last));
                 }
             }

@@ -3,18 +3,20 @@
 //! Each step leaves a state that the next run understands: see [`decision`].
 
 mod decision;
+mod looking;
 mod marker;
 mod replacement;
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use serde::Serialize;
 use towpath::cli::{Outcome, Run, effect};
-use towpath::failure::{Failure, Kind, Result, survive};
+use towpath::failure::{Failure, Result, survive};
 use towpath::http::{Client, PlainHttp, Settings, parse_base_url};
 use towpath::process::Signals;
 use towpath::scaleway::{ApiKey, Field, Iam};
 use towpath::secret::Secret;
-use towpath::vault::{KvVersion, Mount, Original, SecretMetadata, SecretPath, Session};
+use towpath::vault::{Login, Mount, Original, SecretMetadata, SecretPath, Session, Vault};
 
 pub(crate) use self::decision::age;
 use self::decision::{Gone, Other, Past, Rhythm, State, Step, Why, decide};
@@ -28,6 +30,10 @@ use crate::report::{self, token_word};
 const NOTED_KEY: &str = "towpath_access_key";
 const NOTED_PREVIOUS: &str = "towpath_previous_access_key";
 const NOTED_TIME: &str = "towpath_rotated_at";
+/// No key is replaced more often than this: while its predecessors have their grace, the bearer's quota fills up.
+const SHORTEST_EVERY: Duration = Duration::from_secs(10 * 60);
+/// An end that is nearer may be over before IAM hears of it, which takes none that is.
+const SHORTEST_GRACE: Duration = Duration::from_secs(60);
 
 /// What the report says of a rotation.
 #[derive(Debug, Serialize)]
@@ -57,7 +63,9 @@ pub(crate) struct Taken {
 struct Work<'a> {
     args: &'a RotateArgs,
     run: &'a Run,
-    session: &'a Session,
+    vault: &'a Vault,
+    login: &'a Login,
+    session: &'a mut Session,
     iam: Iam,
     mount: Mount,
     metadata: SecretMetadata,
@@ -75,13 +83,21 @@ pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outco
         );
     }
     args.source.secret()?;
+    check(args)?;
     let vault = access::server(&args.source.vault_addr, &args.source.reach, run.deadline)?;
     let login = access::login(&args.source.login)?;
-    let session = access::log_in(&vault, &login, run, &mut signals).await?;
+    let mut session = access::log_in(&vault, &login, run, &mut signals).await?;
     let mut rotation = None;
-    let worked = survive(with_session(args, run, &session, &mut signals, &mut rotation))
-        .await
-        .flatten();
+    let worked = survive(async {
+        // Nothing was made yet, so a signal ends it at once.
+        let (work, state) = tokio::select! {
+            looked = Work::begin(args, run, &vault, &login, &mut session) => looked?,
+            signal = signals.ending() => return Err(run.ended_by(signal, "looking at the key")),
+        };
+        go_on(work, state, &mut signals, &mut rotation).await
+    })
+    .await
+    .flatten();
     let token = access::give_back(&session).await;
     let mut report = report::Outcome::of("rotate", args.dry_run);
     report.token = Some(token_word(token));
@@ -101,29 +117,50 @@ pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outco
     })
 }
 
-async fn with_session(
-    args: &RotateArgs,
-    run: &Run,
-    session: &Session,
+/// Refuses a rhythm in which keys would end that are in use, or in which there is always one to be replaced.
+fn check(args: &RotateArgs) -> Result<()> {
+    let rhythm = &args.rhythm;
+    let shortest = SHORTEST_EVERY.max(args.proof.prove_within);
+    if rhythm.every < shortest {
+        return Err(
+            Failure::usage(format!("--every is less than {} minutes", shortest.as_secs().div_ceil(60)))
+                .hint("rotating takes that long (--prove-within), and each replaced key stays for --grace (TOWPATH_ROTATE_EVERY)"),
+        );
+    }
+    if rhythm.grace < SHORTEST_GRACE {
+        return Err(Failure::usage(
+            "--grace is less than a minute, so that a key may end before IAM hears of it",
+        )
+        .hint("let commands that have the key finish: give it as long as they take (TOWPATH_GRACE)"));
+    }
+    // Runs come now and then, so that a key is replaced somewhat after it could be.
+    let needed = rhythm.every + rhythm.every / 10 + rhythm.grace;
+    if rhythm.key_lifetime.is_some_and(|lifetime| lifetime < needed) {
+        return Err(Failure::usage(
+            "--key-lifetime is not clearly longer than --every and --grace together, so that keys would end in use",
+        )
+        .hint(format!(
+            "let it be {} h at least, or rotate more often (TOWPATH_KEY_LIFETIME, TOWPATH_ROTATE_EVERY)",
+            needed.as_secs().div_ceil(3600)
+        )));
+    }
+    Ok(())
+}
+
+/// Decides, acts, and decides again.
+async fn go_on(
+    mut work: Work<'_>,
+    mut state: State,
     signals: &mut Signals,
     report: &mut Option<Rotation>,
 ) -> Result<()> {
-    // Nothing was made yet, so a signal ends it at once.
-    let looking = async {
-        let work = Work::begin(args, run, session).await?;
-        let state = work.look().await?;
-        Ok::<_, Failure>((work, state))
-    };
-    let (mut work, mut state) = tokio::select! {
-        looked = looking => looked?,
-        signal = signals.ending() => return Err(run.ended_by(signal, "looking at the key")),
-    };
+    let (args, run) = (work.args, work.run);
     let rhythm = Rhythm {
         every: args.rhythm.every,
         now: args.rhythm.now,
         grace: args.rhythm.grace,
     };
-    let began = Timestamp::now();
+    let began = work.iam.now();
     let old = age(&state.current, began);
     let report = report.insert(Rotation {
         access_key: state.current.access_key.clone(),
@@ -154,10 +191,10 @@ async fn with_session(
             rotated |= matches!(step, Step::Rotate(_));
             let taken = work.take(step, &mut state, signals).await?;
             report.access_key.clone_from(&state.current.access_key);
-            report.age_days = age(&state.current, Timestamp::now()).as_secs() / 86_400;
+            report.age_days = age(&state.current, work.iam.now()).as_secs() / 86_400;
             report.steps.push(taken);
         }
-        steps = decide(&state, &again, Timestamp::now());
+        steps = decide(&state, &again, work.iam.now());
         // One new key a run, whatever clocks and life times say: a key that is due as soon as it is made would be
         // replaced without end.
         if rotated && steps.iter().any(|step| matches!(step, Step::Rotate(_))) {
@@ -217,102 +254,64 @@ pub(crate) fn iam(api: &ApiArgs, source: &SourceArgs, run: &Run, key: Secret) ->
     Iam::new(Client::new(settings, run.deadline)?, address, key)
 }
 
-impl<'a> Work<'a> {
-    /// Reads the secret, and sees that all may be done that will have to be.
-    async fn begin(args: &'a RotateArgs, run: &'a Run, session: &'a Session) -> Result<Self> {
-        let secret = args.source.secret()?;
-        let effect = effect("read", secret.as_str());
-        let mount = session.mount_of(secret).await?;
-        if mount.version != KvVersion::Two {
-            return Err(Failure::usage(format!(
-                "{} is a KV {} mount, which has no check-and-set",
-                mount.path, mount.version
-            ))
-            .hint("keep the secret in a KV v2 mount"));
+impl Work<'_> {
+    /// Sees that the token is good for the next request: renews it, or logs in again where that is not enough. One that was
+    /// given to us is used as long as it is good.
+    async fn fresh(&mut self, signals: &mut Signals) -> Result<()> {
+        if !self.session.ends_soon() {
+            return Ok(());
         }
-        may_write(session, &mount).await?;
-        let metadata = session.metadata(&mount).await?;
-        let original = session.original(&mount).await?;
-        effect.done(&format!("version {}", original.version));
-        let manager = match &args.manager.iam_secret {
-            Some(_) => manager(&args.manager, &args.proof.api, &args.source, run, session).await?,
-            None => {
-                let key = field(&original, &args.source, Field::SecretKey)?;
-                iam(&args.proof.api, &args.source, run, Secret::new(key))?
-            }
+        let renewed = tokio::select! {
+            renewed = self.session.renew() => renewed,
+            signal = signals.ending() => return Err(self.run.ended_by(signal, "renewing the token")),
         };
-        Ok(Work {
-            args,
-            run,
-            session,
-            iam: manager.with_pause(args.proof.proof_pause),
-            mount,
-            metadata,
-            original,
-        })
-    }
-
-    fn access_key(&self, original: &Original) -> Result<String> {
-        field(original, &self.args.source, Field::AccessKey)
-    }
-
-    /// Gathers what is known of the secret's keys.
-    async fn look(&self) -> Result<State> {
-        let access_key = self.access_key(&self.original)?;
-        let effect = effect("look", format!("API keys at {}", self.iam.shown()));
-        let current = self.iam.get(&access_key).await?.ok_or_else(|| {
-            Failure::conflict(format!(
-                "the key in {} is {access_key}, which IAM does not know",
-                self.args.source.shown()
-            ))
-            .hint("was it deleted, or is it of another organization? Write a key that is there to the secret, then rotate")
-        })?;
-        let own = Marker::read(&current.description).filter(|own| self.is_ours(own));
-        let mut others = Vec::new();
-        for key in self.iam.list(&current.bearer).await? {
-            if key.access_key == access_key {
-                continue;
-            }
-            let past = if own.as_ref().is_some_and(|own| own.replaces == key.access_key) {
-                Some(Past::Predecessor)
-            } else {
-                self.past(&key).await?
-            };
-            others.extend(past.map(|past| Other { key, past }));
+        if renewed.is_ok() && !self.session.ends_soon() {
+            return Ok(());
         }
-        effect.done(&format!("{} beside the one in use", others.len()));
-        Ok(State {
-            noted: own.is_none() || self.metadata.custom.get(NOTED_KEY) == Some(&access_key),
-            current,
-            others,
-        })
-    }
-
-    fn is_ours(&self, marker: &Marker) -> bool {
-        marker.born == self.metadata.created_time
-    }
-
-    /// What a key was for this secret; none when it was not made for it.
-    async fn past(&self, key: &ApiKey) -> Result<Option<Past>> {
-        let Some(marker) = Marker::read(&key.description).filter(|marker| self.is_ours(marker)) else {
-            return Ok(None);
-        };
-        if marker.after >= self.original.version {
-            return Ok(Some(Past::Pending));
+        if !self.session.is_issued() {
+            return Ok(());
         }
-        let name = plan::key_of(&self.args.source.fields, Field::AccessKey);
-        Ok(Some(
-            match self.session.read(&self.mount, Some(marker.after + 1)).await {
-                Ok(next) if next.field(name) == Some(&key.access_key) => Past::Used,
-                Ok(_) => Past::NeverUsed,
-                // It is not known any more whether it was used, so it may have been.
-                Err(failure) if failure.kind() == Kind::NotFound => Past::Used,
-                Err(failure) => return Err(failure),
-            },
-        ))
+        let next = access::log_in(self.vault, self.login, self.run, signals).await?;
+        let before = std::mem::replace(self.session, next);
+        access::give_back(&before).await;
+        Ok(())
     }
 
     async fn take(&mut self, step: Step, state: &mut State, signals: &mut Signals) -> Result<Taken> {
+        self.fresh(signals).await?;
+        if !matches!(step, Step::Rotate(_)) {
+            let run = self.run;
+            // Each of these can be done again by the next run.
+            return tokio::select! {
+                taken = self.settle(step, state) => taken,
+                signal = signals.ending() => {
+                    Err(run.ended_by(signal, "rotating: the next run goes on from here"))
+                }
+            };
+        }
+        let mut taken = foretold(&step, state);
+        let new = self.replace(&state.current, signals).await?;
+        let before = std::mem::replace(&mut state.current, new);
+        for other in &mut state.others {
+            // The version that a pending key could have been in is taken.
+            match other.past {
+                Past::Pending => other.past = Past::NeverUsed,
+                Past::Predecessor => other.past = Past::Used,
+                Past::Used | Past::NeverUsed => {}
+            }
+        }
+        state.others.push(Other {
+            key: before,
+            past: Past::Predecessor,
+        });
+        state.noted = false;
+        taken.access_key.clone_from(&state.current.access_key);
+        taken.step = "rotated";
+        Ok(taken)
+    }
+
+    /// Takes a step that makes no key.
+    async fn settle(&mut self, step: Step, state: &mut State) -> Result<Taken> {
         let mut taken = foretold(&step, state);
         match step {
             Step::Note => {
@@ -322,14 +321,14 @@ impl<'a> Work<'a> {
             }
             Step::Delete(access_key, _) => {
                 let effect = effect("delete", format!("API key {access_key}"));
-                let there = self.iam.delete(&access_key).await?;
+                let there = self.session.kept(self.iam.delete(&access_key)).await?;
                 effect.done(if there { "done" } else { "gone already" });
                 state.others.retain(|other| other.key.access_key != access_key);
                 taken.step = "deleted";
             }
             Step::Retire(access_key, at) => {
                 let effect = effect("retire", format!("API key {access_key}"));
-                let there = self.iam.end_at(&access_key, at).await?;
+                let there = self.session.kept(self.iam.end_at(&access_key, at)).await?;
                 effect.done(&if there {
                     format!("ends at {at}")
                 } else {
@@ -346,25 +345,7 @@ impl<'a> Work<'a> {
                 }
                 taken.step = "retired";
             }
-            Step::Rotate(_) => {
-                let new = self.replace(&state.current, signals).await?;
-                let before = std::mem::replace(&mut state.current, new);
-                for other in &mut state.others {
-                    // The version that a pending key could have been in is taken.
-                    match other.past {
-                        Past::Pending => other.past = Past::NeverUsed,
-                        Past::Predecessor => other.past = Past::Used,
-                        Past::Used | Past::NeverUsed => {}
-                    }
-                }
-                state.others.push(Other {
-                    key: before,
-                    past: Past::Predecessor,
-                });
-                state.noted = false;
-                taken.access_key.clone_from(&state.current.access_key);
-                taken.step = "rotated";
-            }
+            Step::Rotate(_) => {}
         }
         Ok(taken)
     }

@@ -1,10 +1,10 @@
 //! A new key in the place of the old one, or no new key.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use towpath::cli::effect;
-use towpath::deadline::Deadline;
 use towpath::failure::{Failure, Kind, Result};
 use towpath::process::Signals;
 use towpath::scaleway::{ApiKey, Field, NewApiKey};
@@ -14,49 +14,92 @@ use towpath::vault::{Original, Replaced};
 use super::decision::later;
 use super::marker::Marker;
 use super::{Work, field};
+use crate::making::{self, Wanted};
 use crate::plan;
 
-/// How long it may take to take back a key that nobody is to have, whatever became of the run.
-const UNDO_WITHIN: Duration = Duration::from_secs(15);
+/// How long writing that is under way has after a signal: what is known of it is worth more than a quick end.
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Work<'_> {
     /// Makes a key, proves it and puts it into the secret. Whatever goes wrong before, it is deleted again.
     pub(super) async fn replace(&mut self, current: &ApiKey, signals: &mut Signals) -> Result<ApiKey> {
+        let until = later(self.iam.now(), self.run.deadline.remaining());
         let marker = Marker {
             secret: self.args.source.shown(),
             born: self.metadata.created_time.clone(),
             after: self.original.version,
             replaces: current.access_key.clone(),
+            until: Timestamp::from_second(until.as_second()).unwrap_or(until),
+            nonce: making::nonce(),
         };
         let description = marker.to_string();
         let lifetime = self.args.rhythm.key_lifetime;
-        let wanted = NewApiKey::of(&current.bearer, &description)
-            .ending(lifetime.map(|lifetime| later(Timestamp::now(), lifetime)))
+        let key = NewApiKey::of(&current.bearer, &description)
+            .ending(lifetime.map(|lifetime| later(self.iam.now(), lifetime)))
             .in_project(current.default_project_id.as_deref());
+        let wanted = Wanted {
+            bearer: &current.bearer,
+            description: &description,
+            key,
+        };
         let making = effect("create", format!("API key in place of {}", current.access_key));
-        let (key, secret_key) = self.iam.create(&wanted).await?;
+        let made = making::make(&self.iam, &wanted, self.run, signals);
+        let (key, secret_key) = self.session.kept(made).await?;
         making.done(&key.access_key);
 
         let proving = effect("prove", format!("API key {}", key.access_key));
         let proof = self.args.proof.proof();
         let proven = tokio::select! {
-            proven = self.iam.prove(&key.access_key, &secret_key, &proof) => proven,
+            proven = self.session.kept(self.iam.prove(&key.access_key, &secret_key, &proof)) => proven,
             signal = signals.ending() => Err(self.run.ended_by(signal, "proving the new key")),
         };
         match proven {
             Ok(asked) => proving.done(&format!("good after {asked} requests")),
             Err(failure) => {
                 drop(proving);
-                return Err(self.undo(&key, failure).await);
-            }
-        }
-        if let Err((failure, may_be_there)) = self.put(&key, &secret_key).await {
-            if may_be_there {
+                making::take_back(&self.iam, &key.access_key).await;
                 return Err(failure);
             }
-            return Err(self.undo(&key, failure).await);
+        }
+        let put = match self.fresh(signals).await {
+            // Whoever finds the key after this moment takes it for nobody's, and deletes it.
+            Ok(()) if self.iam.now() > marker.until => Err((
+                Failure::deadline("the time was up before the new key could be written")
+                    .hint("raise --timeout (TOWPATH_TIMEOUT); or was the clock moved?"),
+                false,
+            )),
+            Ok(()) => self.put_in_time(&key, &secret_key, signals).await,
+            Err(failure) => Err((failure, false)),
+        };
+        if let Err((failure, may_be_there)) = put {
+            if !may_be_there {
+                making::take_back(&self.iam, &key.access_key).await;
+            }
+            return Err(failure);
         }
         Ok(key)
+    }
+
+    /// The same as [`Work::put`], and not for long after a signal.
+    async fn put_in_time(
+        &mut self,
+        key: &ApiKey,
+        secret_key: &Secret,
+        signals: &mut Signals,
+    ) -> Result<(), (Failure, bool)> {
+        let run = self.run;
+        let mut putting = pin!(self.put(key, secret_key));
+        tokio::select! {
+            put = &mut putting => put,
+            signal = signals.ending() => match tokio::time::timeout(GRACE, putting).await {
+                Ok(put) => put,
+                Err(_elapsed) => Err((
+                    run.ended_by(signal, "writing the new key")
+                        .hint("nobody knows whether it was written: run `rotate` again, it finds out"),
+                    true,
+                )),
+            },
+        }
     }
 
     /// Writes the key to the secret, and reads it back. With a failure goes whether the key may be there all the same.
@@ -119,22 +162,5 @@ impl Work<'_> {
                 true,
             )),
         }
-    }
-
-    /// Takes back a key that nobody is to have, and hands on why.
-    async fn undo(&self, key: &ApiKey, failure: Failure) -> Failure {
-        let undoing = effect("delete", format!("API key {}", key.access_key));
-        let iam = self.iam.with_deadline(Deadline::after(UNDO_WITHIN));
-        match iam.delete_new(&key.access_key).await {
-            Ok(()) => undoing.done("done"),
-            Err(why) => {
-                drop(undoing);
-                tracing::error!(
-                    "the API key {} is left, for the next rotation to delete: {why}",
-                    key.access_key
-                );
-            }
-        }
-        failure
     }
 }

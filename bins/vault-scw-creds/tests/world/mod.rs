@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
 pub(crate) mod engine;
+pub(crate) mod rotating;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

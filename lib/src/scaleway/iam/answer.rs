@@ -10,6 +10,8 @@ use crate::secret::Secret;
 
 /// No answer that we ask for is anywhere near this many bytes.
 const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
+/// The type of a refusal for a quota, which has no status of its own (SDK, `scw/errors.go`).
+const QUOTA: &str = "quotas_exceeded";
 /// How much of the server's words is shown, in characters.
 const WORDS: usize = 300;
 
@@ -40,6 +42,8 @@ pub(super) struct RawPage {
 
 #[derive(Default, Deserialize)]
 struct Refusal {
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     message: String,
     #[serde(default)]
@@ -48,7 +52,9 @@ struct Refusal {
 
 impl RawKey {
     pub(super) fn read(self) -> Result<(ApiKey, Option<Secret>)> {
-        let bearer = match (self.application_id, self.user_id) {
+        // Some servers write nothing as an empty text.
+        let named = |id: Option<String>| id.filter(|id| !id.is_empty());
+        let bearer = match (named(self.application_id), named(self.user_id)) {
             (Some(id), None) => Bearer::Application(id),
             (None, Some(id)) => Bearer::User(id),
             _ => {
@@ -99,16 +105,22 @@ pub(super) async fn refused(response: Response, what: &str) -> Failure {
             Failure::denied(format!("scaleway does not {what}: it knows no such key"))
                 .hint("the key that manages keys ended, was deleted, or is not known everywhere yet")
         }
+        StatusCode::FORBIDDEN if said.kind == QUOTA => Failure::conflict(format!(
+            "scaleway does not {what}: there are as many as there may be"
+        ))
+        .hint("delete keys of that bearer that nobody uses, or have the quota raised"),
         StatusCode::FORBIDDEN => Failure::denied(format!(
             "scaleway does not {what}: the key that asks may not"
         ))
         .hint("give its bearer the permission set IAMApplicationManager (IAMManager for keys of persons)"),
         StatusCode::NOT_FOUND => Failure::not_found(format!("scaleway cannot {what}: not found"))
             .hint("check the id of the bearer, and --scw-api-url (SCW_API_URL)"),
-        StatusCode::CONFLICT => Failure::conflict(format!(
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Failure::conflict(format!(
             "scaleway does not {what}: it conflicts with what is there"
         ))
         .hint("try again; another change may be under way"),
+        StatusCode::LOCKED => Failure::denied(format!("scaleway does not {what}: it is locked"))
+            .hint("ask Scaleway's support why the organization is"),
         _ => Failure::unavailable(format!("{shown} is answered with {status}"))
             .hint("try again later; is --scw-api-url (SCW_API_URL) right?"),
     };
@@ -161,4 +173,36 @@ fn perhaps_timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         .filter(|text| !text.is_empty())
         .map(|text| text.parse().map_err(serde::de::Error::custom))
         .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(ids: &str) -> Result<Bearer> {
+        let text = format!(r#"{{"access_key":"SCWX","created_at":"2026-11-21T14:00:00Z"{ids}}}"#);
+        let key: RawKey = serde_json::from_str(&text).expect("a key");
+        key.read().map(|(key, _)| key.bearer)
+    }
+
+    #[test]
+    fn a_bearer_is_one_that_is_named() {
+        let application = Bearer::Application("a".to_owned());
+        for ids in [
+            r#","application_id":"a""#,
+            r#","application_id":"a","user_id":null"#,
+            r#","application_id":"a","user_id":"""#,
+        ] {
+            assert_eq!(bearer(ids).expect(ids), application);
+        }
+        let user = bearer(r#","application_id":"","user_id":"u""#).expect("a user");
+        assert_eq!(user, Bearer::User("u".to_owned()));
+        for ids in [
+            "",
+            r#","application_id":"","user_id":"""#,
+            r#","application_id":"a","user_id":"u""#,
+        ] {
+            assert!(bearer(ids).is_err(), "{ids}");
+        }
+    }
 }

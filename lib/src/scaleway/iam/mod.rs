@@ -9,9 +9,10 @@
 
 mod answer;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use self::answer::{RawKey, RawPage, read, refused};
@@ -34,6 +35,8 @@ const PAGES: usize = 100;
 pub const DESCRIPTION_LIMIT: usize = 200;
 /// How long to wait before asking again for a key that was made a moment ago.
 const NEWS: Duration = Duration::from_secs(1);
+/// Clocks that differ by less are taken to agree.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(5);
 /// How often a refusal that may pass, or the absence of a key, is seen before it is believed.
 const LOOKS: usize = 4;
 
@@ -45,6 +48,8 @@ pub struct Iam {
     manager: Secret,
     /// Between two looks at something that may still be on its way.
     pause: Duration,
+    /// By how much its clock is ahead of ours.
+    ahead: Arc<Mutex<SignedDuration>>,
 }
 
 /// Who acts with a key.
@@ -129,6 +134,15 @@ impl<'a> NewApiKey<'a> {
     }
 }
 
+/// Why no key came of asking for one.
+#[derive(Debug)]
+pub struct NotMade {
+    /// What went wrong.
+    pub failure: Failure,
+    /// Whether there may be a key all the same, whose secret half nobody knows.
+    pub in_doubt: bool,
+}
+
 /// How a key is proven.
 #[derive(Clone, Debug)]
 pub struct Proof {
@@ -154,7 +168,33 @@ impl Iam {
             address,
             manager,
             pause: Duration::from_millis(500),
+            ahead: Arc::default(),
         })
+    }
+
+    /// What time it is by the clock that says when keys are made and end, as far as IAM has answered yet. Ours may be wrong,
+    /// or be set meanwhile.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        Timestamp::now()
+            .saturating_add(ahead)
+            .unwrap_or_else(|_| Timestamp::now())
+    }
+
+    fn note_clock(&self, response: &Response) {
+        let Some(theirs) = response
+            .header(&http::header::DATE)
+            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+        else {
+            return;
+        };
+        let ahead = theirs.timestamp().duration_since(Timestamp::now());
+        let mut known = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        // It tells whole seconds, and has come some way: what differs by less says nothing.
+        if (ahead - *known).abs() > CLOCKS {
+            *known = ahead;
+        }
     }
 
     /// Host and port, for messages.
@@ -187,19 +227,57 @@ impl Iam {
     /// # Errors
     /// Denied (exit 4) when the manager may not make keys for that bearer; usage (exit 2) when IAM does not take what
     /// the key is to be, such as an end beyond the organization's limit; conflict (exit 6) when the bearer has as many
-    /// keys as it may; unavailable (exit 7).
-    pub async fn create(&self, new: &NewApiKey<'_>) -> Result<(ApiKey, Secret)> {
-        let response = self
+    /// keys as it may; unavailable (exit 7); input (exit 3) when the answer cannot be read.
+    pub async fn create(&self, new: &NewApiKey<'_>) -> Result<(ApiKey, Secret), NotMade> {
+        let asked = self
             .ask(|| Ok(self.http.post(self.url("iam/v1alpha1/api-keys")?).json(new)))
-            .await?;
+            .await;
+        let response = match asked {
+            Ok(response) => response,
+            Err(failure) => {
+                let never_arrived = std::error::Error::source(&failure)
+                    .and_then(|source| source.downcast_ref::<http::Unanswered>())
+                    .is_some_and(http::Unanswered::never_arrived);
+                let in_doubt = !never_arrived;
+                return Err(NotMade { failure, in_doubt });
+            }
+        };
         if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
-            return Err(refused(response, "make an API key").await);
+            let in_doubt = !response.status().is_client_error();
+            let failure = refused(response, "make an API key").await;
+            return Err(NotMade { failure, in_doubt });
         }
+        let unreadable = |failure| NotMade {
+            failure,
+            in_doubt: true,
+        };
         let shown = response.shown().to_owned();
-        let (key, secret) = read::<RawKey>(response).await?.read()?;
-        let secret =
-            secret.ok_or_else(|| Failure::input(format!("the answer to {shown} holds no secret key")))?;
-        Ok((key, secret))
+        let raw = read::<RawKey>(response).await.map_err(unreadable)?;
+        match raw.read().map_err(unreadable)? {
+            (key, Some(secret)) => Ok((key, secret)),
+            (_, None) => Err(unreadable(Failure::input(format!(
+                "the answer to {shown} holds no secret key"
+            )))),
+        }
+    }
+
+    /// Deletes a key that may have been made though nobody knows its name, by the description that no other key has. Looks
+    /// for it until this client's time is up, and says what it was called.
+    ///
+    /// # Errors
+    /// Denied (exit 4) when the manager may not; unavailable (exit 7).
+    pub async fn delete_lost(&self, bearer: &Bearer, description: &str) -> Result<Option<String>> {
+        loop {
+            let keys = self.list(bearer).await?;
+            if let Some(lost) = keys.into_iter().find(|key| key.description == description) {
+                self.delete_new(&lost.access_key).await?;
+                return Ok(Some(lost.access_key));
+            }
+            if self.http.deadline().remaining() <= NEWS {
+                return Ok(None);
+            }
+            tokio::time::sleep(NEWS).await;
+        }
     }
 
     /// Looks at a key; none when IAM says several times that it does not know it.
@@ -376,6 +454,7 @@ impl Iam {
         let mut looks = 1;
         loop {
             let response = request()?.secret_header(TOKEN, &self.manager).send().await?;
+            self.note_clock(&response);
             let passes = matches!(
                 response.status(),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::CONFLICT

@@ -27,8 +27,15 @@ pub(super) async fn create(Shares(shared): Shares<Arc<Shared>>, headers: HeaderM
         let mut state = shared.state();
         allowed(&mut state, &headers, Wish::Write)?;
         let body = document(&body)?;
-        let Some(application_id) = body["application_id"].as_str() else {
-            return Err(invalid("application_id", "is required"));
+        let named = |name: &str| body[name].as_str().filter(|id| !id.is_empty());
+        let application_id = match (named("application_id"), named("user_id")) {
+            (Some(id), None) => id,
+            (None, Some(_)) => {
+                // Nobody makes keys for another person, whatever they may do; and no person asks here.
+                return Err(denied("write"));
+            }
+            (Some(_), Some(_)) => return Err(invalid("user_id", "excludes application_id")),
+            (None, None) => return Err(invalid("application_id", "is required")),
         };
         if state.application(application_id).is_none() {
             return Err(refusal(
@@ -79,8 +86,11 @@ pub(super) async fn list(
             keys.retain(|key| key.application_id == *bearer);
         }
         if let Some(expired) = query.get("expired") {
-            let now = Timestamp::now();
-            keys.retain(|key| key.expires_at.is_some_and(|end| end <= now) == (expired == "true"));
+            let now = state.now();
+            keys.retain(|key| key.ended(now) == (expired == "true"));
+        }
+        if let Some(description) = query.get("description") {
+            keys.retain(|key| key.description.contains(description.as_str()));
         }
         keys.sort_by_key(|key| key.created_at);
         if query
@@ -184,26 +194,40 @@ fn allowed(state: &mut State, headers: &HeaderMap, wish: Wish) -> Result<(), Box
         return Err(response);
     }
     let token = headers.get("x-auth-token").and_then(|token| token.to_str().ok());
-    let Some(application_id) = token.and_then(|token| state.bearer(token)) else {
-        // A server that has not heard of a key cannot tell it from a wrong one.
-        return Err(refusal(
+    // A server that has not heard of a key cannot tell it from a wrong one.
+    let bearer = token.map_or(Err("invalid_argument"), |token| state.bearer(token));
+    let application_id = bearer.map_err(|reason| {
+        refusal(
             StatusCode::UNAUTHORIZED,
-            json!({"type": "denied_authentication", "method": "api_key", "reason": "not_found",
+            json!({"type": "denied_authentication", "method": "api_key", "reason": reason,
                    "message": "authentication is denied"}),
-        ));
-    };
+        )
+    })?;
     let may = state
         .application(&application_id)
         .is_some_and(|application| application.manages || application.reads && wish == Wish::Read);
     if may {
         return Ok(());
     }
-    let action = if wish == Wish::Write { "write" } else { "read" };
-    Err(refusal(
+    Err(denied(if wish == Wish::Write { "write" } else { "read" }))
+}
+
+fn denied(action: &str) -> Box<Response> {
+    refusal(
         StatusCode::FORBIDDEN,
         json!({"type": "permissions_denied", "message": "insufficient permissions",
                "details": [{"resource": "iam_api_key", "action": action}]}),
-    ))
+    )
+}
+
+/// Tells the time by this server's clock with every answer.
+pub(super) async fn dated(Shares(shared): Shares<Arc<Shared>>, mut response: Response) -> Response {
+    let now = shared.state().now();
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    if let Some(value) = date.ok().and_then(|date| date.parse().ok()) {
+        response.headers_mut().insert("date", value);
+    }
+    response
 }
 
 fn document(body: &Bytes) -> Result<Value, Box<Response>> {

@@ -4,7 +4,8 @@
 //! `X-Auth-Token` with a key's secret half; a key is borne by one application or one user, and may do what its bearer
 //! may; `secret_key` is told once, by the creation; `description` of 200 characters at most; `expires_at` in the future
 //! and, where the organization says so, not beyond its longest; a key past its end is as good as unknown; lists are
-//! filtered by `bearer_id` and `expired`, ordered, and in pages of 1 to 100; standard errors with `type`: 400
+//! filtered by `bearer_id`, `description` and `expired`, ordered, and in pages of 1 to 100; nobody makes keys for another
+//! user, whatever they may do; its clock is told in the header `Date`; standard errors with `type`: 400
 //! `invalid_arguments`, 401 `denied_authentication`, 403 `permissions_denied`, 403 `quotas_exceeded`, 404 `not_found`,
 //! 409 `transient_state`, 429 `too_many_requests`.
 //!
@@ -49,6 +50,10 @@ impl Iam {
                 get(api::show).patch(api::update).delete(api::delete),
             )
             .fallback(api::elsewhere)
+            .layer(axum::middleware::map_response_with_state(
+                shared.clone(),
+                api::dated,
+            ))
             .with_state(shared.clone());
         let server = loopback::Server::start(|_| router).await?;
         Ok(Self { server, shared })
@@ -89,6 +94,11 @@ impl Iam {
     /// Moves a key's creation and end back by so many seconds, as if that time had passed.
     pub fn age(&self, access_key: &str, seconds: i64) {
         self.shared.state().age(access_key, seconds);
+    }
+
+    /// Sets its clock so many seconds ahead of this machine's.
+    pub fn set_clock(&self, ahead: i64) {
+        self.shared.state().set_clock(ahead);
     }
 
     /// Whether a secret half is that of a key that is there and has not ended.

@@ -19,6 +19,15 @@ pub struct Settings {
     pub longest: Option<i64>,
     /// How many keys a bearer may have.
     pub quota: Option<usize>,
+    /// By how many seconds its clock is ahead of this machine's.
+    pub clock: i64,
+}
+
+impl Settings {
+    /// What time it is by its clock.
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::now() + SignedDuration::from_secs(self.clock)
+    }
 }
 
 /// Why requests are turned away that are right.
@@ -98,8 +107,8 @@ impl Shared {
 }
 
 impl ApiKey {
-    fn ended(&self) -> bool {
-        self.expires_at.is_some_and(|end| end <= Timestamp::now())
+    pub(super) fn ended(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
     }
 
     /// As the API shows it; the secret half only on request.
@@ -154,7 +163,7 @@ impl State {
             secret_key: new_uid(),
             application_id: application_id.to_owned(),
             description: description.to_owned(),
-            created_at: Timestamp::now(),
+            created_at: self.settings.now(),
             expires_at,
             default_project_id: project_id.map_or_else(new_uid, str::to_owned),
         };
@@ -204,28 +213,44 @@ impl State {
         }
     }
 
+    pub(super) fn set_clock(&mut self, ahead: i64) {
+        self.settings.clock = ahead;
+    }
+
     pub(super) fn forget(&mut self, access_key: &str) {
         self.entries.retain(|entry| entry.key.access_key != access_key);
     }
 
     pub(super) fn is_good(&self, secret_key: &str) -> bool {
+        let now = self.settings.now();
         self.entries
             .iter()
-            .any(|entry| entry.key.secret_key == secret_key && !entry.deleted && !entry.key.ended())
+            .any(|entry| entry.key.secret_key == secret_key && !entry.deleted && !entry.key.ended(now))
     }
 
     pub(super) fn application(&self, id: &str) -> Option<&Application> {
         self.applications.get(id)
     }
 
-    /// The application that a secret half belongs to, as the server knows it that this request meets.
-    pub(super) fn bearer(&mut self, secret_key: &str) -> Option<String> {
+    /// Who asks with a secret half, as the server knows it that this request meets; else why nobody does, in the API's word.
+    pub(super) fn bearer(&mut self, secret_key: &str) -> Result<String, &'static str> {
         let place = self
             .entries
             .iter()
-            .position(|entry| entry.key.secret_key == secret_key && !entry.key.ended())?;
-        self.knows(place)
-            .then(|| self.entries[place].key.application_id.clone())
+            .position(|entry| entry.key.secret_key == secret_key);
+        let Some(place) = place.filter(|&place| self.knows(place)) else {
+            return Err("not_found");
+        };
+        let key = &self.entries[place].key;
+        if key.ended(self.settings.now()) {
+            return Err("expired");
+        }
+        Ok(key.application_id.clone())
+    }
+
+    /// What time it is by its clock.
+    pub(super) fn now(&self) -> Timestamp {
+        self.settings.now()
     }
 
     /// A key, as the server knows it that this request meets.
@@ -273,7 +298,7 @@ impl State {
     }
 
     pub(super) fn refuses_end(&self, end: Option<Timestamp>) -> Option<&'static str> {
-        let now = Timestamp::now();
+        let now = self.settings.now();
         match (end, self.settings.longest) {
             (Some(end), _) if end <= now => Some("must be in the future"),
             (None, Some(_)) => Some("is required by the organization"),
