@@ -28,10 +28,10 @@ use towpath_sandbox::tools::{Progress, Tools};
 use world::{Tokens, World};
 
 /// Pipelines that are followed at once, by each of both.
-const PIPELINES: usize = 40;
+const PIPELINES: usize = 20;
 /// Their jobs take this long, in seconds: short ones more often than long ones.
 const SHORTEST: f64 = 3.0;
-const LONGEST: f64 = 240.0;
+const LONGEST: f64 = 150.0;
 const JOBS: usize = 2000;
 const LIMIT: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(10);
