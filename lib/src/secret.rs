@@ -4,6 +4,8 @@
 //! list, which lasts as long as the process, so that [`redact`] can take it out of any text that came from elsewhere (a
 //! child's output, a server's error) before that text reaches a log, a report or an error.
 
+mod lines;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
@@ -26,6 +28,9 @@ const SHORTEST_MASKED: usize = 8;
 
 static KNOWN: RwLock<Vec<SecretString>> = RwLock::new(Vec::new());
 
+/// Lines that tools break base64 into: `base64` of the GNU core utilities, and openssl.
+const BASE64_LINES: [usize; 2] = [76, 64];
+
 /// A password, token or key. Formatting it in any way gives `****`.
 #[derive(Clone)]
 pub struct Secret(SecretString);
@@ -41,6 +46,23 @@ impl Secret {
         }
         remember(&value);
         Secret(SecretString::from(value))
+    }
+
+    /// Takes a value of several lines, such as a key or a configuration, and makes each line known as well that is
+    /// secret by itself: programs print them indented, prefixed or one by one.
+    pub fn with_lines(value: impl Into<String>) -> Self {
+        let secret = Secret::new(value);
+        let value = secret.expose();
+        for part in lines::secret_parts(value) {
+            remember(part);
+        }
+        if value.contains('\n') {
+            // The last line may be too short to be looked for by itself.
+            let bare = value.replace("\r\n", "\n");
+            remember(&bare.replace('\n', "\r\n"));
+            remember(&bare);
+        }
+        secret
     }
 
     /// Takes a value that is not secret by itself, such as a role, for where a secret is wanted. It is not searched for.
@@ -209,6 +231,16 @@ fn visible_forms_of(value: &str) -> Vec<Vec<u8>> {
     let login = [b"nologin:", bytes].concat();
     for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
         found.push(engine.encode(&login).into_bytes());
+    }
+    // What is longer than a line is broken into lines, which may be indented.
+    let whole = STANDARD.encode(bytes);
+    for width in BASE64_LINES.into_iter().filter(|width| whole.len() > *width) {
+        let lines = whole.as_bytes().chunks(width);
+        found.extend(
+            lines
+                .filter(|line| line.len() >= SHORTEST_MASKED)
+                .map(<[u8]>::to_vec),
+        );
     }
     // Three bytes make four letters: where the secret begins among the three decides which letters are its own alone.
     for before in 0..3_usize {

@@ -6,6 +6,7 @@
 mod access;
 mod args;
 mod compose;
+mod ending;
 mod follow;
 mod look;
 mod manual;
@@ -21,24 +22,18 @@ mod tails;
 mod tell;
 mod tree;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use towpath::cli::{self, Outcome, Run, RunArgs};
-use towpath::failure::{Failure, Kind};
-use towpath::gitlab::{Client, Pipeline};
+use towpath::cli::{self, Outcome, Run};
+use towpath::failure::Failure;
 
 use crate::access::Access;
-use crate::args::{Args, Command, Downstream};
-use crate::follow::Follower;
-use crate::manual::OnManual;
-use crate::plan::{Policy, Verdict};
+use crate::args::{Args, Command};
+use crate::ending::{Follow, Interrupted, give_way};
 use crate::report::Triggered;
 use crate::request::Request;
-use crate::result::Source;
-use crate::search::Search;
 use crate::stop::Stopped;
 
 fn main() -> ExitCode {
@@ -107,7 +102,7 @@ async fn start(
                 })
                 .await
         {
-            give_way(access, started.pipeline.id, &twin, report).await;
+            return Ok(give_way(access, started.pipeline.id, &twin, report).await);
         }
         return Ok(None);
     }
@@ -119,273 +114,6 @@ async fn start(
     Ok(follow
         .to_the_end(access, run, report, search.as_ref(), interrupted)
         .await)
-}
-
-/// Another run started a pipeline with the same key at the same time, and before ours: ours is cancelled.
-async fn give_way(access: &Access, ours: u64, twin: &Pipeline, report: &mut Triggered) {
-    tracing::warn!(
-        action = "start",
-        object = format!("pipeline {ours} of {}", access.project()),
-        outcome = "cancelled for its twin",
-        url = twin.web_url.as_deref().unwrap_or_default(),
-        "another run started pipeline {} with the same key at the same time",
-        twin.id
-    );
-    let stopped = stop::stop(access, ours).await;
-    report.gave_way(twin);
-    report.stopped(&stopped);
-}
-
-/// What an interruption or the deadline does to the pipeline.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Interrupted {
-    /// It is ours: it goes down with us.
-    Stop,
-    /// Somebody else's: we only watched.
-    LeaveRunning,
-}
-
-/// How a pipeline is followed, and what is made of it.
-struct Follow<'a> {
-    policy: Policy,
-    result: Option<(&'a Source, BTreeMap<String, String>)>,
-    settings: &'a RunArgs,
-    in_gitlab: bool,
-}
-
-impl<'a> Follow<'a> {
-    /// Takes over the arguments.
-    ///
-    /// # Errors
-    /// Usage (exit 2) when they contradict each other, or a token is missing for what they ask for.
-    fn new(args: &'a Args, access: &Access, run: &Run) -> Result<Self> {
-        let given = &args.follow;
-        let policy = Policy {
-            on_manual: OnManual::new(&given.on_manual)?,
-            downstream: given.downstream,
-        };
-        let follows = !matches!(args.command, Some(Command::Cancel { .. }));
-        if follows && policy.on_manual.starts_any() && access.full_reader().is_none() {
-            return Err(Failure::usage("only an access token may start manual jobs")
-                .hint("set TOWPATH_GITLAB_TOKEN, or give --on-manual (TOWPATH_ON_MANUAL) without play")
-                .into());
-        }
-        if follows && policy.downstream == Downstream::All && access.full_reader().is_none() {
-            return Err(Failure::usage("only an access token sees the pipelines below")
-                .hint("set TOWPATH_GITLAB_TOKEN, or leave out --downstream all (TOWPATH_DOWNSTREAM)")
-                .into());
-        }
-        if given.result.is_none() && !given.expect.is_empty() {
-            return Err(Failure::usage("--expect is given without --result")
-                .hint("name the file that says what came of it: --result JOB:PATH (TOWPATH_RESULT)")
-                .into());
-        }
-        let result = match &given.result {
-            Some(source) => {
-                let expected = request::expected(&given.expect, &args.start, &run.trace)?;
-                Some((source, expected))
-            }
-            None => None,
-        };
-        Ok(Follow {
-            policy,
-            result,
-            settings: &args.run,
-            in_gitlab: given.gitlab_ci,
-        })
-    }
-
-    /// Follows the pipeline of the report to its end, or the one that it gives way to. Gives back the failure that goes
-    /// with how it ended.
-    async fn to_the_end(
-        &self,
-        access: &Access,
-        run: &Run,
-        report: &mut Triggered,
-        mut search: Option<&Search<'_>>,
-        mut interrupted: Interrupted,
-    ) -> Option<Failure> {
-        let reader = match access.reader() {
-            Ok(reader) => reader,
-            Err(failure) => return Some(failure),
-        };
-        loop {
-            let id = report.pipeline_id();
-            let section = self.in_gitlab.then(|| {
-                let title = format!("pipeline {id} of {}", access.project());
-                cli::section(self.settings, &format!("pipeline_{id}"), &title, false)
-            });
-            let mut follower = Follower::new(reader, access.project(), id, &self.policy, report.created);
-            let twin = async {
-                match search {
-                    Some(search) if report.created => search.twin_of(id, false).await,
-                    _ => None,
-                }
-            };
-            let followed = tokio::select! {
-                ended = follower.until_ended() => Followed::Ended(ended),
-                Some(twin) = twin => Followed::Twin(twin),
-                () = run.interrupted() => Followed::CutShort,
-                () = tokio::time::sleep(run.deadline.remaining()) => Followed::CutShort,
-            };
-            drop(section);
-            report.played(follower.played());
-            let failure = match followed {
-                Followed::Twin(twin) => {
-                    give_way(access, id, &twin, report).await;
-                    search = None;
-                    interrupted = Interrupted::LeaveRunning;
-                    continue;
-                }
-                Followed::Ended(Ok(Verdict::Canceled)) if !report.created && search.is_some() => {
-                    // The run that started it may have given way to another one of ours.
-                    let found = search.take()?.look().await.ok();
-                    if let Some(other) = found.as_ref().and_then(|found| found.best())
-                        && other.id != id
-                    {
-                        report.status_of(other);
-                        continue;
-                    }
-                    report.verdict(Verdict::Canceled);
-                    plan::failure_of(Verdict::Canceled, follower.tree(), &self.policy, false)
-                }
-                Followed::Ended(Ok(verdict)) => {
-                    report.verdict(verdict);
-                    self.conclude(reader, &mut follower, verdict, report).await
-                }
-                Followed::Ended(Err(failure)) => Some(still_there(failure, id)),
-                Followed::CutShort => Some(cut_short(access, run, &follower, interrupted, report).await),
-            };
-            self.warn_of_unmet_names(&follower);
-            report.seen(follower.tree());
-            return failure;
-        }
-    }
-
-    /// The pipeline has ended: reads the logs of what failed, or what came of it.
-    async fn conclude(
-        &self,
-        reader: &Client,
-        follower: &mut Follower<'_>,
-        verdict: Verdict,
-        report: &mut Triggered,
-    ) -> Option<Failure> {
-        if verdict == Verdict::Failed {
-            tails::collect(reader, follower.tree_mut(), self.settings, self.in_gitlab).await;
-        }
-        let failure = plan::failure_of(verdict, follower.tree(), &self.policy, report.created);
-        let Some((source, expected)) = self.result.as_ref().filter(|_| failure.is_none()) else {
-            return failure;
-        };
-        match result::fetch(reader, follower.tree(), source).await {
-            Ok(result) => {
-                let difference = result::difference(&result, expected, source);
-                report.result = Some(result);
-                difference
-            }
-            Err(failure) => Some(
-                Failure::new(
-                    failure.kind(),
-                    "the pipeline succeeded, but its result cannot be read",
-                )
-                .hint(
-                    failure
-                        .next_action()
-                        .unwrap_or("look at --result (TOWPATH_RESULT)")
-                        .to_owned(),
-                )
-                .because(failure),
-            ),
-        }
-    }
-
-    /// A rule for a job that is not there is most often a misspelt one.
-    fn warn_of_unmet_names(&self, follower: &Follower<'_>) {
-        let tree = follower.tree();
-        if !tree.root.is_known() || tree.pipelines().any(|(_, _, _, seen)| seen.partial) {
-            return;
-        }
-        let unmet = self.policy.on_manual.unmet(tree.all_jobs());
-        if !unmet.is_empty() {
-            tracing::warn!(
-                action = "look",
-                object = format!("pipeline {} of {}", tree.id, tree.project),
-                outcome = "no such job",
-                "--on-manual (TOWPATH_ON_MANUAL) names {}",
-                unmet.join(", ")
-            );
-        }
-    }
-}
-
-/// Why following came to an end.
-enum Followed {
-    Ended(towpath::failure::Result<Verdict>),
-    Twin(Pipeline),
-    CutShort,
-}
-
-/// The run ended before the pipeline did.
-async fn cut_short(
-    access: &Access,
-    run: &Run,
-    follower: &Follower<'_>,
-    interrupted: Interrupted,
-    report: &mut Triggered,
-) -> Failure {
-    let id = follower.tree().id;
-    let why = if run.deadline.passed() {
-        "the deadline passed"
-    } else {
-        "interrupted"
-    };
-    let holdup = follower.tree().holdup();
-    let holdup = holdup.map(|holdup| format!(" ({holdup})")).unwrap_or_default();
-    let left = match interrupted {
-        Interrupted::LeaveRunning => None,
-        Interrupted::Stop => Some(stop::stop(access, id).await),
-    };
-    let outcome = match &left {
-        None => format!("pipeline {id} goes on"),
-        Some(left) => left.to_string(),
-    };
-    if let Some(left) = &left {
-        report.stopped(left);
-    }
-    // A wait that ended because GitLab did not answer is worth another try; a pipeline that is slow is not.
-    if run.deadline.passed()
-        && let Some(last) = follower.last_trouble()
-    {
-        return Failure::new(
-            Kind::Unavailable,
-            format!("{why} without an answer: {last}; {outcome}"),
-        )
-        .hint("run it again: it follows a pipeline that goes on");
-    }
-    match left {
-        None => Failure::deadline(format!("{why} before pipeline {id} ended{holdup}; it goes on"))
-            .hint("run it again with a longer --timeout (TOWPATH_TIMEOUT) to go on waiting"),
-        Some(Stopped::All { .. }) => {
-            Failure::deadline(format!("{why} before pipeline {id} ended{holdup}; {outcome}"))
-                .hint("raise --timeout (TOWPATH_TIMEOUT) if it only needs longer")
-        }
-        Some(Stopped::Left(_)) => {
-            Failure::deadline(format!("{why} before pipeline {id} ended{holdup}; {outcome}")).hint(format!(
-                "cancel what is left in {}, or set TOWPATH_GITLAB_TOKEN so that it can be done from here",
-                access.project()
-            ))
-        }
-    }
-}
-
-fn still_there(failure: Failure, id: u64) -> Failure {
-    let kind = failure.kind();
-    let hint = failure.next_action().map(str::to_owned);
-    let wrapped = Failure::new(kind, format!("cannot follow pipeline {id}, which goes on")).because(failure);
-    match hint {
-        Some(hint) => wrapped.hint(hint),
-        None => wrapped,
-    }
 }
 
 /// `env-trigger cancel`.

@@ -5,13 +5,16 @@ use std::str::FromStr;
 
 use towpath::cli::effect;
 use towpath::failure::{Failure, Result};
-use towpath::gitlab::{Client, Status};
+use towpath::gitlab::{Client, Project, Status};
 use towpath::handoff::Handoff;
 
 use crate::tree::Tree;
 
 /// The most such a file may have, in bytes: well above GitLab's own limit for dotenv reports.
 const LIMIT: usize = 64 * 1024;
+
+/// Over how many pages of a hundred a job that went well is looked for.
+const PAGES: usize = 50;
 
 /// A file among the artifacts of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,14 +50,7 @@ impl FromStr for Source {
 /// Not found (exit 5) when there is no such job or file; input (exit 3) when it is no dotenv file; denied or
 /// unavailable, as GitLab answers.
 pub(crate) async fn fetch(client: &Client, tree: &Tree, source: &Source) -> Result<BTreeMap<String, String>> {
-    let jobs = tree.pipelines().flat_map(|(project, _, _, seen)| {
-        let named = seen.jobs.iter().filter(|job| job.name == source.job);
-        named.map(move |job| (project, job))
-    });
-    let found: Vec<_> = jobs.collect();
-    // The pipeline's own comes before those below.
-    let succeeded = found.iter().find(|(_, job)| job.status == Status::Success);
-    let Some((project, job)) = succeeded.or(found.first()) else {
+    let Some((project, job)) = find(client, tree, &source.job).await? else {
         return Err(Failure::not_found(format!(
             "pipeline {} of {} has no job {}",
             tree.id, tree.project, source.job
@@ -62,7 +58,7 @@ pub(crate) async fn fetch(client: &Client, tree: &Tree, source: &Source) -> Resu
         .hint("compare --result (TOWPATH_RESULT) with the names of its jobs"));
     };
     let effect = effect("read", format!("{} of job {}", source.path, source.job));
-    let content = client.artifact(project, job.id, &source.path, LIMIT).await?;
+    let content = client.artifact(&project, job, &source.path, LIMIT).await?;
     let origin = format!("{} of job {} of {project}", source.path, source.job);
     let result = Handoff::parse(&String::from_utf8_lossy(&content), &origin)?;
     effect.done("read");
@@ -70,6 +66,26 @@ pub(crate) async fn fetch(client: &Client, tree: &Tree, source: &Source) -> Resu
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect())
+}
+
+/// The job of this name: one that succeeded, in the pipeline itself rather than in one below.
+async fn find(client: &Client, tree: &Tree, name: &str) -> Result<Option<(Project, u64)>> {
+    let mut found = None;
+    for (project, id, _, seen) in tree.pipelines() {
+        // Of a long pipeline the jobs that went well were not listed.
+        let whole = if seen.partial {
+            client.jobs_in(project, id, &[Status::Success], PAGES).await?.jobs
+        } else {
+            Vec::new()
+        };
+        for job in seen.jobs.iter().chain(&whole).filter(|job| job.name == name) {
+            if job.status == Status::Success {
+                return Ok(Some((project.clone(), job.id)));
+            }
+            found = found.or(Some((project.clone(), job.id)));
+        }
+    }
+    Ok(found)
 }
 
 /// The failure of a result that is not what was asked for; none when it is.

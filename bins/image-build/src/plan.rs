@@ -1,78 +1,163 @@
-//! What to build, from the arguments and the Dockerfile's stages. Nothing here looks at the outside.
+//! What to build and which tags to write, from the arguments, the Dockerfile and what is at the registry. Nothing here
+//! looks at the outside.
 
 use std::collections::BTreeMap;
 
-use towpath::failure::{Failure, Result};
-use towpath::kaniko::Recipe;
-use towpath::kaniko::dockerfile::{Base, Stage};
-use towpath::oci::{Reference, Tag};
+use towpath::failure::{Failure, Kind, Result};
+use towpath::kaniko::dockerfile::Dockerfile;
+use towpath::kaniko::{BasePattern, full_name};
+use towpath::oci::copy::MoveTag;
+use towpath::oci::{Digest, Reference, Tag};
 
-use crate::args::Args;
+use crate::args::BuildArgs;
+use crate::tags::{self, Wanted};
 
-/// The decision.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    /// Without tag and digest.
-    pub(crate) repository: Reference,
-    /// At least one; the first stands in the handoff.
-    pub(crate) tags: Vec<Tag>,
-    pub(crate) bases: Vec<String>,
-    pub(crate) source_project: Option<String>,
+/// The annotation that says which commit an image was built from.
+pub(crate) const REVISION: &str = "org.opencontainers.image.revision";
+
+/// An image that the Dockerfile names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    /// Its place among the Dockerfile's images.
+    pub(crate) place: usize,
+    /// The line that names it, counted from 1.
+    pub(crate) line: usize,
+    /// As written, with arguments filled in.
+    pub(crate) name: String,
+    /// By its full name.
+    pub(crate) reference: Reference,
+    /// Whether the stage that is built needs it.
+    pub(crate) is_needed: bool,
+}
+
+/// Gives every image of the Dockerfile its full name, and refuses those that may not be built on, whether the build needs
+/// them or not.
+///
+/// # Errors
+/// Input (exit 3) when a name is malformed; denied (exit 4) when an image is not allowed, or builders may not agree on
+/// whether a line names one.
+pub(crate) fn bases(
+    dockerfile: &Dockerfile,
+    target: usize,
+    allowed: &[BasePattern],
+    shown: &str,
+) -> Result<Vec<Base>> {
+    let needed = dockerfile.needed(target);
+    let guarded = !allowed.is_empty();
+    if let Some(line) = dockerfile.doubts().first().filter(|_| guarded) {
+        return Err(Failure::denied(format!(
+            "{shown}, line {line}: not every builder reads this here-document in the same way, and an image could hide in it"
+        ))
+        .hint("write the file's text to a file of its own and COPY it, or give the document a plain delimiter"));
+    }
+    let mut bases = Vec::new();
+    for (place, image) in dockerfile.images().iter().enumerate() {
+        let at = || format!("{shown}, line {}", image.line);
+        let reference = full_name(&image.name).map_err(|failure| {
+            Failure::new(Kind::Input, format!("{}: {}", at(), failure.message())).because(failure)
+        })?;
+        if guarded && !allowed.iter().any(|pattern| pattern.allows(&reference)) {
+            let patterns: Vec<String> = allowed.iter().map(BasePattern::to_string).collect();
+            return Err(
+                Failure::denied(format!("{}: the image {reference} is not allowed", at())).hint(format!(
+                    "--allow-base (TOWPATH_ALLOWED_BASES) allows {}",
+                    patterns.join(", ")
+                )),
+            );
+        }
+        bases.push(Base {
+            place,
+            line: image.line,
+            name: image.name.clone(),
+            reference,
+            is_needed: needed.contains(&place),
+        });
+    }
+    Ok(bases)
+}
+
+/// A tag that is going to be written, and what it names now.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) wanted: Wanted,
+    pub(crate) digest: Option<Digest>,
+    /// The commit that what it names was built from, as far as it says; looked for of fixed tags alone.
     pub(crate) revision: Option<String>,
-    pub(crate) recipe: Recipe,
 }
 
-/// Decides tags, labels and which registries speak plain http.
-pub(crate) fn decide(args: &Args, stages: &[Stage]) -> Result<Plan> {
-    let repository = bare(&args.repository)?;
-    let mut tags = Vec::new();
-    if let Some(git_tag) = &args.git_tag {
-        tags.push(version_of(git_tag)?);
+impl Found {
+    /// What the tag may be moved from. What it names by then must be what was seen.
+    pub(crate) fn may_move(&self, move_tag: bool) -> MoveTag {
+        match (&self.digest, self.wanted.kind) {
+            (Some(digest), tags::Kind::Branch | tags::Kind::Release(_)) => MoveTag::From(digest.clone()),
+            (Some(digest), tags::Kind::Fixed) if move_tag => MoveTag::From(digest.clone()),
+            _ => MoveTag::Never,
+        }
     }
-    tags.extend(args.tags.iter().cloned());
-    if tags.is_empty() {
-        return Err(Failure::usage("the image would have no tag")
-            .hint("run this for a git tag (CI_COMMIT_TAG), or pass --tag (TOWPATH_TAGS)"));
-    }
-    tags.dedup();
-    let bases: Vec<String> = stages
-        .iter()
-        .filter_map(|stage| match &stage.base {
-            Base::Image(image) => Some(image.clone()),
-            Base::Stage(_) | Base::Scratch => None,
-        })
-        .collect();
-    let recipe = Recipe {
-        context: args.context.clone(),
-        dockerfile: args.dockerfile(),
-        destinations: tags
-            .iter()
-            .map(|tag| repository.clone().with_tag(Some(tag.clone())).to_string())
-            .collect(),
-        labels: labels(args, tags[0].as_str()),
-        build_args: args.build_args.iter().cloned().collect(),
-        target: args.target.clone(),
-        created: args.created,
-        plain_http: plain_http(args, &repository, &bases),
-        docker_config: args.registry.docker_config.clone(),
-    };
-    Ok(Plan {
-        repository,
-        tags,
-        bases,
-        source_project: args.source_project.clone(),
-        revision: args.revision.clone(),
-        recipe,
-    })
 }
 
+/// What to do about an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Build it.
+    Build,
+    /// It is there, built from this commit: only tags may be missing.
+    Keep(Digest),
+}
+
+/// Decides by what the fixed tags name.
+///
+/// # Errors
+/// Conflict (exit 6) when one names an image of another commit, and may not be moved.
+pub(crate) fn decide(
+    repository: &Reference,
+    found: &[Found],
+    revision: Option<&str>,
+    rebuild: bool,
+    move_tag: bool,
+) -> Result<Decision> {
+    let mut kept: Option<&Digest> = None;
+    let fixed = found.iter().filter(|one| one.wanted.kind == tags::Kind::Fixed);
+    for (one, digest) in fixed.filter_map(|one| Some((one, one.digest.as_ref()?))) {
+        let is_ours = revision.is_some() && one.revision.as_deref() == revision;
+        let agrees = kept.is_none_or(|kept| kept == digest);
+        if is_ours && (agrees || rebuild) {
+            kept = Some(digest);
+            continue;
+        }
+        if move_tag {
+            return Ok(Decision::Build);
+        }
+        let name = repository.clone().with_tag(Some(one.wanted.tag.clone()));
+        let origin = match &one.revision {
+            Some(revision) => format!("built from {revision}"),
+            None => "which does not say what it was built from".to_owned(),
+        };
+        return Err(Failure::conflict(format!("{name} is there already: {digest}, {origin}")).hint(
+            "give the commit a tag of its own, or replace what is there knowingly with --move-tag (TOWPATH_MOVE_TAG)",
+        ));
+    }
+    match kept {
+        Some(digest) if !rebuild => Ok(Decision::Keep(digest.clone())),
+        _ => Ok(Decision::Build),
+    }
+}
+
+/// The labels of the image.
+///
 /// Source: OCI image specification, "Annotations", pre-defined keys. A label given by hand wins.
-fn labels(args: &Args, version: &str) -> BTreeMap<String, String> {
+pub(crate) fn labels(
+    args: &BuildArgs,
+    first_tag: &Tag,
+    base: Option<(&Base, &Digest)>,
+) -> BTreeMap<String, String> {
     let known = [
         ("source", args.source_url.clone()),
-        ("revision", args.revision.clone()),
-        ("version", Some(version.to_owned())),
+        ("revision", args.target.revision.clone()),
+        ("version", Some(first_tag.to_string())),
         ("created", args.created.map(|time| time.to_string())),
+        ("base.name", base.map(|(base, _)| base.reference.to_string())),
+        ("base.digest", base.map(|(_, digest)| digest.to_string())),
     ];
     let mut labels: BTreeMap<String, String> = known
         .into_iter()
@@ -82,15 +167,13 @@ fn labels(args: &Args, version: &str) -> BTreeMap<String, String> {
     labels
 }
 
-/// The hosts named by hand, and those on this machine that the build speaks to.
-fn plain_http(args: &Args, repository: &Reference, bases: &[String]) -> Vec<String> {
-    // A short name of Docker Hub is no reference to us, and never on this machine.
-    let bases = bases.iter().filter_map(|base| base.parse::<Reference>().ok());
+/// The hosts named by hand, and those on this machine that the builder speaks to.
+pub(crate) fn plain_http(args: &BuildArgs, spoken_to: &[Reference]) -> Vec<String> {
     let mut hosts = args.registry.plain_http.clone();
     hosts.extend(
-        bases
-            .chain([repository.clone()])
-            .filter(Reference::is_on_loopback)
+        spoken_to
+            .iter()
+            .filter(|reference| reference.is_on_loopback())
             .map(|reference| reference.registry().to_owned())
             .filter(|host| !args.registry.tls.contains(host)),
     );
@@ -99,78 +182,116 @@ fn plain_http(args: &Args, repository: &Reference, bases: &[String]) -> Vec<Stri
     hosts
 }
 
-fn bare(repository: &Reference) -> Result<Reference> {
-    if repository.tag().is_some() || repository.digest().is_some() {
-        return Err(Failure::usage(format!("the repository {repository} carries a tag or digest"))
-            .hint("pass --repository (TOWPATH_REPOSITORY) as HOST/PATH; the tag comes from the git tag or --tag"));
-    }
-    Ok(repository.clone())
-}
-
-/// The image tag for a git tag that is a semantic version, with or without a leading `v`.
-fn version_of(git_tag: &str) -> Result<Tag> {
-    let wrong = || {
-        Failure::usage(format!("the git tag {git_tag:?} is not a version"))
-            .hint("tag a release as v1.2.3 or 1.2.3, with -rc.1 and the like behind it; build metadata (+) has no place in an image tag")
-    };
-    let version = git_tag.strip_prefix('v').unwrap_or(git_tag);
-    let (core, pre_release) = match version.split_once('-') {
-        Some((core, pre_release)) => (core, Some(pre_release)),
-        None => (version, None),
-    };
-    let number = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_digit())
-            && (part == "0" || !part.starts_with('0'))
-    };
-    let numbers: Vec<&str> = core.split('.').collect();
-    if numbers.len() != 3 || !numbers.into_iter().all(number) {
-        return Err(wrong());
-    }
-    let identifier =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if pre_release.is_some_and(|pre_release| !pre_release.split('.').all(identifier)) {
-        return Err(wrong());
-    }
-    version.parse().map_err(|_| wrong())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn git_tags_that_are_versions_become_tags() {
-        for (git_tag, tag) in [
-            ("v1.2.3", "1.2.3"),
-            ("1.2.3", "1.2.3"),
-            ("v0.10.0-rc.1", "0.10.0-rc.1"),
-        ] {
-            assert_eq!(version_of(git_tag).unwrap().as_str(), tag);
-        }
-        for wrong in [
-            "",
-            "v",
-            "1",
-            "1.2",
-            "1.2.3.4",
-            "01.2.3",
-            "1.2.3-",
-            "1.2.3+build",
-            "release-1",
-            "v1.2.x",
-            "1.2.3-a..b",
-        ] {
-            assert!(version_of(wrong).is_err(), "{wrong:?} was accepted");
-        }
+    fn read(text: &str) -> Dockerfile {
+        Dockerfile::parse(text, "Dockerfile", &BTreeMap::new()).unwrap()
+    }
+
+    fn allowed(text: &str, patterns: &[&str]) -> Result<Vec<Base>> {
+        let patterns: Vec<BasePattern> = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        let dockerfile = read(text);
+        let target = dockerfile.target(None).unwrap();
+        bases(&dockerfile, target, &patterns, "Dockerfile")
     }
 
     #[test]
-    fn a_repository_carries_neither_tag_nor_digest() {
-        let digest = format!("r.example.com/app@sha256:{}", "0".repeat(64));
-        bare(&"registry.example.com/team/app".parse().unwrap()).unwrap();
-        for wrong in ["r.example.com/app:1", digest.as_str()] {
-            assert!(bare(&wrong.parse().unwrap()).is_err(), "{wrong:?} was accepted");
+    fn only_allowed_images_are_built_on() {
+        let patterns = ["allowed.example.com", "docker.io/library/debian:12*"];
+        for text in [
+            "FROM allowed.example.com/a/b\n",
+            "FROM debian:12-slim AS x\nFROM scratch\nCOPY --from=x / /\n",
+            "FROM allowed.example.com/a\nRUN <<EOF\necho FROM here\nEOF\n",
+        ] {
+            allowed(text, &patterns).unwrap();
         }
+        for text in [
+            "FROM allowed.example.com.evil/a\n",
+            "FROM evil.example.com/allowed.example.com/a\n",
+            "FROM debian\n",
+            "FROM debian:12@sha256:0000000000000000000000000000000000000000000000000000000000000000\n",
+            "FROM evil/x AS unused\nFROM debian:12\n",
+            "FROM debian:12\nCOPY --from=evil/x / /\n",
+            "FROM debian:12\nRUN --mount=type=bind,from=evil/x,target=/x true\n",
+            "FROM debian:12\nRUN <<EOF\nFROM evil/x\nEOF\n",
+            "FROM debian:12\nCOPY --from=late / /\nFROM debian:12 AS late\n",
+        ] {
+            let failure = allowed(text, &patterns).expect_err(text);
+            assert_eq!(failure.kind(), Kind::Denied, "{text}");
+            allowed(text, &[]).unwrap();
+        }
+        assert_eq!(
+            allowed("FROM Evil/x\n", &[]).expect_err("malformed").kind(),
+            Kind::Input
+        );
+    }
+
+    #[test]
+    fn a_tag_that_is_there_is_kept_moved_or_refused() {
+        let repository: Reference = "r.example.com/app".parse().unwrap();
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let fixed = |digest: Option<&Digest>, revision: Option<&str>| Found {
+            wanted: Wanted {
+                tag: "1.0.0".parse().unwrap(),
+                kind: tags::Kind::Fixed,
+            },
+            digest: digest.cloned(),
+            revision: revision.map(str::to_owned),
+        };
+        let decided = |found: &[Found], revision, rebuild, move_tag| {
+            decide(&repository, found, revision, rebuild, move_tag)
+        };
+        let ours = Some("abc");
+        let (absent, same, other) = (
+            fixed(None, None),
+            fixed(Some(&one), ours),
+            fixed(Some(&one), Some("def")),
+        );
+        assert_eq!(
+            decided(std::slice::from_ref(&absent), ours, false, false).unwrap(),
+            Decision::Build
+        );
+        let keep = Decision::Keep(one.clone());
+        assert_eq!(
+            decided(&[absent, same.clone()], ours, false, false).unwrap(),
+            keep
+        );
+        assert_eq!(
+            decided(std::slice::from_ref(&same), ours, false, true).unwrap(),
+            keep
+        );
+        assert_eq!(
+            decided(std::slice::from_ref(&same), ours, true, false).unwrap(),
+            Decision::Build
+        );
+        let twin = fixed(Some(&two), ours);
+        for found in [
+            vec![other.clone()],
+            vec![same.clone(), other],
+            vec![fixed(Some(&one), None)],
+            vec![same.clone(), twin],
+        ] {
+            let failure = decided(&found, ours, false, false).expect_err("another image");
+            assert_eq!(failure.kind(), Kind::Conflict);
+            assert_eq!(decided(&found, ours, false, true).unwrap(), Decision::Build);
+        }
+        // Who does not know what is built cannot know that it is there.
+        assert!(decided(&[fixed(Some(&one), None)], None, false, false).is_err());
+        let branch = Found {
+            wanted: Wanted {
+                tag: "main".parse().unwrap(),
+                kind: tags::Kind::Branch,
+            },
+            ..fixed(Some(&one), Some("def"))
+        };
+        assert_eq!(
+            decided(std::slice::from_ref(&branch), ours, false, false).unwrap(),
+            Decision::Build
+        );
+        assert_eq!(branch.may_move(false), MoveTag::From(one.clone()));
+        assert_eq!(same.may_move(false), MoveTag::Never);
+        assert_eq!(same.may_move(true), MoveTag::From(one));
     }
 }

@@ -216,10 +216,15 @@ async fn a_tag_becomes_a_digest_that_the_registry_confirms() {
         );
     }
 
-    let second = report(&workshop.build(&arguments).await);
+    let again = report(&workshop.build(&arguments).await);
     assert_eq!(
-        second["digest"],
-        digest.as_str(),
+        (&again["changed"], &again["digest"]),
+        (&Value::Bool(false), &first["digest"])
+    );
+    let rebuilt = report(&workshop.build(&[&arguments[..], &["--rebuild"]].concat()).await);
+    assert_eq!(
+        (&rebuilt["changed"], &rebuilt["digest"]),
+        (&Value::Bool(false), &first["digest"]),
         "the same commit gives the same digest"
     );
     assert_eq!(

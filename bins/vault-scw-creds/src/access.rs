@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use towpath::cli::{Run, effect, secret_variable};
+use towpath::cli::{Run, effect, is_switched_on, secret_variable};
 use towpath::deadline::Deadline;
 use towpath::failure::{Failure, Result, survive};
 use towpath::http::{Client, ClientIdentity, PlainHttp, Settings, parse_base_url};
@@ -24,6 +24,28 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a login that is under way has after a signal.
 const LOGIN_GRACE: Duration = Duration::from_secs(3);
+
+/// Variables of the servers' own tools that have no effect here, and what to do instead.
+const NOT_HEEDED: [(&str, &str); 6] = [
+    (
+        "VAULT_SKIP_VERIFY",
+        "certificates are always checked: give the authority that signed the server's with --vault-ca-file (VAULT_CACERT)",
+    ),
+    (
+        "VAULT_CAPATH",
+        "give one file with the authorities with --vault-ca-file (VAULT_CACERT)",
+    ),
+    (
+        "VAULT_CACERT_BYTES",
+        "give a file with the authorities with --vault-ca-file (VAULT_CACERT)",
+    ),
+    (
+        "VAULT_TLS_SERVER_NAME",
+        "give the name that the certificate is for in --vault-addr (VAULT_ADDR)",
+    ),
+    ("VAULT_PROXY_ADDR", "give an address that is reached without it"),
+    ("VAULT_HTTP_PROXY", "give an address that is reached without it"),
+];
 
 /// Credentials that were read, and what became of the token that they were read with.
 #[derive(Debug)]
@@ -56,6 +78,15 @@ pub(crate) fn origin(secret: &SecretPath, reading: &Reading) -> String {
     match reading.version {
         Some(version) => format!("{secret} (version {version})"),
         None => secret.to_string(),
+    }
+}
+
+/// Warns of settings that somebody relies on and that have no effect.
+pub(crate) fn tell_what_is_not_heeded() {
+    for (variable, hint) in NOT_HEEDED {
+        if is_switched_on(variable) {
+            tracing::warn!(hint, "{variable} is set and has no effect");
+        }
     }
 }
 
@@ -147,6 +178,21 @@ pub(crate) fn login(args: &LoginArgs) -> Result<Login> {
             Ok(Login::Token { token })
         }
     }
+}
+
+/// What the login is made with, and what others lie about in variables for the same purpose: nothing for the command,
+/// under whatever names.
+///
+/// # Errors
+/// As [`login`].
+pub(crate) fn material(args: &LoginArgs) -> Result<Vec<Secret>> {
+    let mut secrets = login(args)?.secrets();
+    let variables = plan::LOGIN_SECRETS
+        .into_iter()
+        .chain([args.jwt_variable.as_str()]);
+    // One that is empty or no text holds nothing.
+    secrets.extend(variables.filter_map(|name| secret_variable(name).ok().flatten()));
+    Ok(secrets)
 }
 
 /// Reads the secret, without a token where the server lets us; else logs in, reads and gives the token back. Nothing that

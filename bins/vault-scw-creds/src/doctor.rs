@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Kind, Result};
 use towpath::process::Signals;
-use towpath::vault::{Login, Mount, Session, Vault, claims, seconds_since_epoch};
+use towpath::vault::{Login, Mount, SecretPath, Session, Vault, claims, seconds_since_epoch};
 
 use crate::args::DoctorArgs;
 use crate::report::{self, Check, SecretVersion, token_word};
@@ -19,8 +19,15 @@ const SOON: i64 = 60;
 const STEPS: [&str; 8] = [
     "address", "login", "server", "token", "mount", "policy", "secret", "fields",
 ];
+/// The steps where an engine makes the credentials: what it gives cannot be looked at without having some made.
+const LEASED: [&str; 7] = ["address", "login", "server", "token", "engine", "policy", "lease"];
 /// Those that only `rotate` needs.
 const ROTATION: [&str; 2] = ["rotation", "key"];
+
+/// Where leases and tokens are renewed, and leases revoked.
+const RENEW: &str = "sys/leases/renew";
+const REVOKE: &str = "sys/leases/revoke";
+const RENEW_SELF: &str = "auth/token/renew-self";
 
 /// What a check found.
 enum Found<T> {
@@ -41,7 +48,14 @@ struct Row {
 /// itself, or else of the first.
 pub(crate) async fn examine(args: &DoctorArgs, run: &Run) -> anyhow::Result<Outcome> {
     let mut signals = run.take_signals()?;
-    let secret = args.source.secret()?;
+    let sought = args.source.shown();
+    if args.rotation && args.source.dynamic.is_some() {
+        return Err(Failure::usage(
+            "--rotation (TOWPATH_CHECK_ROTATION) is about a secret, not about --dynamic",
+        )
+        .hint("leave one of them out")
+        .into());
+    }
     let mut row = Row::default();
     let mut report = report::Outcome::of("doctor", false);
     let vault = row.take("address", address(args, run));
@@ -54,11 +68,18 @@ pub(crate) async fn examine(args: &DoctorArgs, run: &Run) -> anyhow::Result<Outc
         if let (Some(()), Some(login)) = (row.take("server", health), login)
             && let Some(session) = row.take("token", open(&vault, &login, run, &mut signals).await)
         {
-            tokio::select! {
-                _ = with_token(args, run, &session, &mut row, &mut report) => {}
-                signal = signals.ending() => {
-                    row.failure = Some(run.ended_by(signal, &format!("looking at {secret}")));
+            let looking = async {
+                match &args.source.dynamic {
+                    Some(path) => leased(path, &session, &mut row).await,
+                    None => with_token(args, run, &session, &mut row, &mut report).await,
                 }
+            };
+            let signal = tokio::select! {
+                _ = looking => None,
+                signal = signals.ending() => Some(signal),
+            };
+            if let Some(signal) = signal {
+                row.failure = Some(run.ended_by(signal, &format!("looking at {sought}")));
             }
             report.token = Some(token_word(access::give_back(&session).await));
         }
@@ -68,8 +89,13 @@ pub(crate) async fn examine(args: &DoctorArgs, run: &Run) -> anyhow::Result<Outc
     } else {
         "depends on what failed"
     };
+    let steps = if args.source.dynamic.is_some() {
+        &LEASED[..]
+    } else {
+        &STEPS[..]
+    };
     let more = if args.rotation { &ROTATION[..] } else { &[] };
-    for (place, step) in STEPS.iter().chain(more).enumerate() {
+    for (place, step) in steps.iter().chain(more).enumerate() {
         if row.checks.get(place).is_none_or(|check| check.check != *step) {
             row.checks.insert(
                 place.min(row.checks.len()),
@@ -201,15 +227,90 @@ async fn with_token(
     Some(())
 }
 
+/// What can be told of credentials with a lease while none are made.
+async fn leased(path: &SecretPath, session: &Session, row: &mut Row) -> Option<()> {
+    let engine = session.engine_of(path).await;
+    let engine = engine.map(|(mount, kind)| Found::Fine(format!("{mount} ({kind})"), ()));
+    row.take("engine", engine)?;
+    let paths = [path.as_str(), RENEW, REVOKE, RENEW_SELF].map(str::to_owned);
+    let Ok(found) = session.capabilities(&paths).await else {
+        row.take("policy", Ok(cannot_ask()));
+        return None;
+    };
+    let may = |path: &str, wanted: &[&str]| {
+        found.get(path).is_some_and(|has| {
+            has.iter()
+                .any(|has| has == "root" || wanted.contains(&has.as_str()))
+        })
+    };
+    let policies = session.policies().join(", ");
+    // Engines that take parameters are written to; `exec` reads.
+    let read = if may(path.as_str(), &["read"]) {
+        Ok(Found::Fine(
+            format!("read at {path}; none were made to try it"),
+            (),
+        ))
+    } else {
+        Err(
+            Failure::denied(format!("the token may not read {path}")).hint(format!(
+                "let one of its policies ({policies}) have the capability read there"
+            )),
+        )
+    };
+    row.take("policy", read);
+    let missing: Vec<&str> = [RENEW, REVOKE, RENEW_SELF]
+        .into_iter()
+        .filter(|path| !may(path, &["update"]))
+        .collect();
+    row.take(
+        "lease",
+        Ok(lease_rights(&missing, &policies, session.is_issued())),
+    );
+    Some(())
+}
+
+/// What comes of it when the token may not do these things to its leases and itself.
+fn lease_rights(missing: &[&str], policies: &str, issued: bool) -> Found<()> {
+    if missing.is_empty() {
+        return Found::Fine(
+            "it may be renewed and revoked, and so may the token".to_owned(),
+            (),
+        );
+    }
+    let mut said = Vec::new();
+    if missing.contains(&RENEW) {
+        said.push("it cannot be renewed, so it has to last for as long as the command");
+    }
+    if missing.contains(&RENEW_SELF) {
+        said.push("the token cannot be renewed, and the lease ends with it");
+    }
+    if missing.contains(&REVOKE) {
+        said.push(if issued {
+            "it cannot be revoked by itself, but ends with the token, which is revoked after the command"
+        } else {
+            "it cannot be revoked, and outlives the command"
+        });
+    }
+    let hint = format!(
+        "let one of the token's policies ({policies}) have the capability update at {}",
+        missing.join(", ")
+    );
+    Found::But(said.join("; "), hint, ())
+}
+
+fn cannot_ask() -> Found<()> {
+    Found::But(
+        "the token may not ask what it may do".to_owned(),
+        "let it have the policy `default`, which allows sys/capabilities-self".to_owned(),
+        (),
+    )
+}
+
 /// Whether the token may do what it has to, and no more.
 async fn policy(args: &DoctorArgs, session: &Session, mount: &Mount) -> Result<Found<()>> {
     let path = mount.values_path();
     let Ok(found) = session.capabilities(std::slice::from_ref(&path)).await else {
-        return Ok(Found::But(
-            "the token may not ask what it may do".to_owned(),
-            "let it have the policy `default`, which allows sys/capabilities-self".to_owned(),
-            (),
-        ));
+        return Ok(cannot_ask());
     };
     let capabilities = found.get(&path).map(Vec::as_slice).unwrap_or_default();
     let may = |wanted: &[&str]| capabilities.iter().any(|has| wanted.contains(&has.as_str()));

@@ -1,11 +1,13 @@
 //! `exec`: one command, with credentials for as long as it runs.
 
+use std::collections::BTreeSet;
+
 use towpath::cli::{Outcome, Run, effect, variables_holding};
 use towpath::failure::survive;
 use towpath::process::{Command, Mask, Signals, Supervised};
 use towpath::scaleway::{Credentials, DockerFolder, docker_config};
 use towpath::secret::Secret;
-use towpath::vault::{Reading, Revocation, SecretPath};
+use towpath::vault::{Reading, Revocation, SecretPath, looks_like_token};
 
 use crate::access::{self, Access};
 use crate::args::ExecArgs;
@@ -40,7 +42,7 @@ pub(crate) async fn exec(args: &ExecArgs, run: &Run) -> anyhow::Result<Outcome> 
 
 /// With a secret that stays: its token is gone before the command starts.
 async fn with_secret(args: &ExecArgs, run: &Run, signals: &mut Signals) -> anyhow::Result<Outcome> {
-    let withheld = access::login(&args.source.login)?.secrets();
+    let withheld = access::material(&args.source.login)?;
     let mut access = access::obtain(&args.source, run, signals).await?;
     // A dry run makes no key: nobody else should have to clean up after it.
     let done = if args.mint && !args.dry_run {
@@ -90,7 +92,7 @@ async fn with_lease(
     run: &Run,
     signals: &mut Signals,
 ) -> anyhow::Result<Outcome> {
-    let withheld = access::login(&args.source.login)?.secrets();
+    let withheld = access::material(&args.source.login)?;
     let leased = access::obtain_leased(&args.source, path, run, signals).await?;
     let given = Given {
         credentials: &leased.credentials,
@@ -134,7 +136,7 @@ async fn with_credentials(
         .without_login(&args.source.login.jwt_variable);
     // From here on they are known for what they are, wherever they are printed.
     let _known: Vec<Secret> = plan::further_secrets(given.reading, &args.variables, &args.source.fields)
-        .map(Secret::new)
+        .map(Secret::with_lines)
         .collect();
     if args.dry_run {
         let mut variables = environment.names();
@@ -173,10 +175,19 @@ async fn supervise(
     let mut words = args.command.iter();
     let program = words.next().map_or_else(Default::default, Clone::clone);
     let mut command = Command::new(program).args(words);
-    for name in variables_holding(withheld) {
-        command = command.env_remove(name);
+    let unset: BTreeSet<&str> = environment.to_unset().collect();
+    for name in variables_holding(withheld, looks_like_token) {
+        let shown = name.to_string_lossy();
+        if !unset.contains(&*shown) {
+            tracing::info!(
+                action = "withhold",
+                object = &*shown,
+                "the command does not get a variable that holds a secret of the login"
+            );
+        }
+        command = command.env_remove(&name);
     }
-    for name in environment.to_unset() {
+    for name in unset {
         command = command.env_remove(name);
     }
     for (name, value) in environment.to_set() {
@@ -197,6 +208,10 @@ async fn supervise(
             drop(effect);
             tracing::error!(exit_code = code, hint = failure.next_action(), "{failure}");
             Ok(Done::Ran(Outcome::child(code)))
+        }
+        Supervised::Forestalled(signal) => {
+            effect.forget();
+            Err(run.ended_by(signal, "about to start the command").into())
         }
     }
 }

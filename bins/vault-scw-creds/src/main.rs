@@ -26,6 +26,7 @@ fn main() -> ExitCode {
 
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     towpath::process::keep_memory_private();
+    access::tell_what_is_not_heeded();
     match &args.command {
         Task::Exec(args) => exec::exec(args, &run).await,
         Task::Env(args) => print(args, &run).await,

@@ -124,6 +124,7 @@ async fn manager(args: &ExecArgs, access: &Access, run: &Run, signals: &mut Sign
     let mut source = args.source.clone();
     source.secret = Some(secret.clone());
     source.secret_version = None;
+    source.fields = args.manager.fields(&args.source.fields).to_vec();
     let mut managing = access::obtain(&source, run, signals).await?;
     managing.settle().await;
     Ok(managing.credentials.secret_key().clone())

@@ -31,6 +31,16 @@ const LOGIN_MATERIAL: [&str; 17] = [
     "VAULT_TOKEN",
     "VAULT_TOKEN_FILE",
 ];
+/// Those of them whose value is the secret itself, which may be there under another name, too.
+pub(crate) const LOGIN_SECRETS: [&str; 7] = [
+    "BAO_TOKEN",
+    "CI_JOB_JWT",
+    "CI_JOB_JWT_V1",
+    "CI_JOB_JWT_V2",
+    "VAULT_ID_TOKEN",
+    "VAULT_SECRET_ID",
+    "VAULT_TOKEN",
+];
 /// It comes before any file that DOCKER_CONFIG points to (GitLab's runner and kaniko read it).
 const DOCKER_SHADOWING: &str = "DOCKER_AUTH_CONFIG";
 

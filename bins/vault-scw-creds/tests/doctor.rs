@@ -10,6 +10,7 @@ mod world;
 
 use serde_json::json;
 use towpath_sandbox::scaleway::{Iam, Settings};
+use world::engine::{CREDS, Engine};
 use world::{Ran, World, run};
 
 fn outcomes(ran: &Ran) -> Vec<(String, String)> {
@@ -145,5 +146,62 @@ async fn what_rotation_needs_is_checked_on_request() {
         (4, "failed".to_owned()),
         "{ran:?}"
     );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_is_looked_at_without_having_it_make_anything() {
+    let world = World::start().await;
+    let engine = Engine::mount(&world, 3600, 3600).await;
+    let doctor = async |path: &str| {
+        let mut command = world.tool();
+        command
+            .env("VAULT_ADDR", &engine.address)
+            .args(["doctor", "--dynamic", path]);
+        run(command).await
+    };
+    let names = ["address", "login", "server", "token", "engine", "policy", "lease"];
+    // Reading is all that the policy allows.
+    let ran = doctor(CREDS).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let found: Vec<String> = outcomes(&ran).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, names);
+    assert_eq!(outcome(&ran, "policy"), "ok");
+    assert_eq!(outcome(&ran, "lease"), "warning");
+    assert!(ran.stdout.contains("sys/leases/revoke"), "{ran:?}");
+    engine
+        .allow(
+            &world,
+            r#"path "sys/leases/revoke" { capabilities = ["update"] }"#,
+        )
+        .await;
+    let ran = doctor(CREDS).await;
+    assert!(
+        outcomes(&ran).iter().all(|(_, outcome)| outcome == "ok"),
+        "{ran:?}"
+    );
+    let ran = doctor("scaleway/roles/deploy").await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "policy")),
+        (4, "failed".to_owned()),
+        "{ran:?}"
+    );
+    let ran = doctor("elsewhere/creds/deploy").await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "engine")),
+        (4, "failed".to_owned()),
+        "{ran:?}"
+    );
+    assert_eq!(outcome(&ran, "lease"), "skipped");
+    let more = r#"path "secret/data/ci/*" { capabilities = ["read"] }"#;
+    engine.allow(&world, more).await;
+    let ran = doctor("secret/ci/scw").await;
+    assert_eq!(
+        (ran.code, outcome(&ran, "engine")),
+        (2, "failed".to_owned()),
+        "{ran:?}"
+    );
+    assert_eq!(engine.users().0, 0, "something was made");
+    assert_eq!(world.leases().await, [""; 0]);
     world.stop().await;
 }

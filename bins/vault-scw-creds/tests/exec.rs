@@ -285,64 +285,6 @@ async fn a_dry_run_names_the_variables_and_runs_nothing() {
     world.stop().await;
 }
 
-/// `script` gives the tool a terminal of its own; what is written to it is typed there.
-#[tokio::test]
-async fn the_terminal_is_the_commands_while_it_runs() {
-    use tokio::io::AsyncWriteExt as _;
-    let world = World::start().await;
-    let said = world.path("said");
-    let tool = env!("CARGO_BIN_EXE_vault-scw-creds");
-    let inner = world.path("inner.sh");
-    // Were its group not in the foreground, reading would stop it, and Ctrl-C would not reach it.
-    std::fs::write(
-        &inner,
-        format!(
-            "trap 'echo interrupted >> {0}; exit 5' INT; echo ready >> {0}; read line; echo \"read $line\" >> {0}; \
-             while :; do sleep 0.02; done\n",
-            said.display()
-        ),
-    )
-    .unwrap();
-    // The shell around it wants its terminal back afterwards.
-    let outer = format!(
-        "{tool} exec -- sh {}; echo code $? >> {1}; read line; echo \"then $line\" >> {1}",
-        inner.display(),
-        said.display()
-    );
-    let settings = world.tool();
-    let mut command = tokio::process::Command::new("script");
-    command.env_clear();
-    for (name, value) in settings.as_std().get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
-        }
-    }
-    let mut child = command
-        .env("SHELL", "/bin/sh")
-        .args(["-qec", &outer, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("script, of util-linux, is there");
-    let mut keyboard = child.stdin.take().unwrap();
-    wait_for_lines(&said, 1).await;
-    keyboard.write_all(b"hello\n").await.unwrap();
-    wait_for_lines(&said, 2).await;
-    keyboard.write_all(b"\x03").await.unwrap();
-    wait_for_lines(&said, 4).await;
-    keyboard.write_all(b"bye\n").await.unwrap();
-    let text = wait_for_lines(&said, 5).await;
-    assert_eq!(
-        lines(&text),
-        ["ready", "read hello", "interrupted", "code 5", "then bye"]
-    );
-    drop(keyboard);
-    child.wait().await.unwrap();
-    world.stop().await;
-}
-
 #[tokio::test]
 async fn a_signal_before_the_command_ends_the_run_without_it() {
     // A server that takes the login and never answers.

@@ -80,7 +80,7 @@ async fn only_the_command_has_the_key_in_its_environment_and_nobody_in_an_argume
             assert_eq!(processes_with("cmdline", secret), [0; 0]);
         }
         let environment = std::fs::read(format!("/proc/{shell}/environ")).unwrap();
-        for secret in [STRAY_TOKEN, "canary-secret-id-of-somebody"] {
+        for secret in [STRAY_TOKEN, "canary-secret-id-of-somebody", &world.jwt] {
             assert!(!holds(&environment, secret), "{secret}");
         }
         assert!(!holds(&environment, "VAULT_ID_TOKEN"));
@@ -117,5 +117,72 @@ async fn a_token_is_kept_from_the_command_under_whatever_name() {
     assert!(ran.stdout.contains("SCW_SECRET_KEY="), "{ran:?}");
     assert!(!ran.stdout.contains(token), "{ran:?}");
     assert!(!ran.stdout.contains("SOMEBODYS_TOKEN"), "{ran:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_approle_logs_in_with_is_kept_from_the_command_under_whatever_name() {
+    let world = World::start().await;
+    let approle = serde_json::json!({"type": "approle"});
+    world.server.write("sys/auth/approle", &approle).await.unwrap();
+    let role = serde_json::json!({"token_policies": ["ci"], "token_ttl": "5m"});
+    world.server.write("auth/approle/role/ci", &role).await.unwrap();
+    let found = world.server.read("auth/approle/role/ci/role-id").await.unwrap();
+    let role_id = found["data"]["role_id"].as_str().unwrap();
+    let secret_id = async || {
+        let nothing = serde_json::json!({});
+        let made = world
+            .server
+            .write("auth/approle/role/ci/secret-id", &nothing)
+            .await
+            .unwrap();
+        made["data"]["secret_id"].as_str().unwrap().to_owned()
+    };
+    let (used, stray) = (secret_id().await, secret_id().await);
+    let file = |name: &str, text: &str| {
+        std::fs::write(world.path(name), text).unwrap();
+        world.path(name)
+    };
+    let body = serde_json::json!({"policies": ["ci"], "ttl": "10m", "no_parent": true});
+    let created = world.server.write("auth/token/create", &body).await.unwrap();
+    let token = created["auth"]["client_token"].as_str().unwrap();
+    let (marks, go) = (world.path("marks"), world.path("go"));
+    let script = format!(
+        "echo $$ >> {}; while ! [ -e {} ]; do sleep 0.02; done",
+        marks.display(),
+        go.display()
+    );
+    let mut command = world.tool();
+    command
+        .env("TOWPATH_VAULT_AUTH", "approle")
+        .env("VAULT_ROLE_ID_FILE", file("role-id", role_id))
+        .env("VAULT_SECRET_ID_FILE", file("secret-id", &format!("{used}\n")))
+        .env("VAULT_SECRET_ID", &stray)
+        .env("OF_THE_ROLE", format!("{used}\n"))
+        .env("OF_THE_VARIABLE", &stray)
+        .env("WHO", role_id)
+        .env("MY_TOKEN", token)
+        .env("MINE", "stays")
+        .args(["exec", "--log-format", "json", "--", "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let shell = wait_for_lines(&marks, 1).await;
+    let environment = std::fs::read(format!("/proc/{}/environ", shell.trim())).unwrap();
+    std::fs::write(go, "").unwrap();
+    let ran: world::Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for secret in [&used, &stray, role_id, token] {
+        assert!(!holds(&environment, secret), "{secret}");
+    }
+    assert!(holds(&environment, "MINE=stays"));
+    for name in ["OF_THE_ROLE", "OF_THE_VARIABLE", "WHO", "MY_TOKEN"] {
+        assert!(!holds(&environment, &format!("{name}=")), "{name}");
+        assert!(
+            ran.stderr.contains(&format!("\"{name}\"")),
+            "{name} is not told of: {ran:?}"
+        );
+    }
+    ran.assert_discreet(&[&used, &stray, token]);
     world.stop().await;
 }

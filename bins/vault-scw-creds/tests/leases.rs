@@ -237,11 +237,7 @@ async fn what_gives_no_lease_or_cannot_see_to_its_end_is_refused() {
         assert_eq!(ran.code, code, "{ran:?}");
         assert!(ran.stderr.contains(words), "{ran:?}");
     }
-    for subcommand in [
-        &["env"][..],
-        &["write", "--scw-config", "/tmp/never"],
-        &["doctor"],
-    ] {
+    for subcommand in [&["env"][..], &["write", "--scw-config", "/tmp/never"]] {
         let mut command = world.tool();
         command.args(subcommand).args(["--dynamic", CREDS]);
         let ran = run(command).await;

@@ -344,12 +344,7 @@ async fn wrong_arguments_are_refused_before_anything_is_sent() {
             2,
             "registry",
         ),
-        (
-            &[there, role, secret],
-            &["--secret-version", "0"],
-            2,
-            "--secret-version",
-        ),
+        (&[there, role, secret], &["--secret-version", "0"], 2, "--version"),
         (
             &[("VAULT_ADDR", "http://vault.example.com"), role, secret],
             &["--jwt-file", "/dev/null"],

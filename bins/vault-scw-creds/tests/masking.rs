@@ -79,6 +79,62 @@ async fn secrets_are_masked_in_every_form_and_on_both_streams() {
     world.stop().await;
 }
 
+/// A made-up key: what is between the marks is no key.
+const PEM: &str = "-----BEGIN PRIVATE KEY-----
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASCcanary0line0one0of0the0test/+AAB
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASCcanary0line0two0of0the0test/+AAB
+Y2FuYXJ5IGxhc3Q=
+-----END PRIVATE KEY-----
+";
+
+#[tokio::test]
+async fn the_lines_of_a_value_are_masked_wherever_they_stand() {
+    let world = World::start().await;
+    let kubeconfig =
+        "apiVersion: v1\nkind: Config\nusers:\n- name: ci\n  user:\n    token: canary-of-the-kubeconfig\n";
+    let data = serde_json::json!({
+        "access_key": world::ACCESS_KEY, "secret_key": SECRET_KEY, "pem": PEM, "config": kubeconfig,
+    });
+    world
+        .server
+        .write_secret("secret", "ci/scw", &data)
+        .await
+        .unwrap();
+    let script = r#"
+        printf '%s\n' "$TF_VAR_pem" | sed 's/^/  | /'
+        printf '%s\n' "$TF_VAR_pem" | sed 's/$/\r/'
+        printf '%s\n' "$TF_VAR_pem" | sed 's/^/key: /' >&2
+        printf '%s\n' "$TF_VAR_pem" | tr '\n' ','; echo
+        printf '%s' "$TF_VAR_pem" | base64 | sed 's/^/    /'
+        printf '%s' "$TF_VAR_pem" | base64 -w64 | sed 's/^/    /'
+        echo "$TF_VAR_config" | sed 's/^/  /'
+        echo "kind: Config"
+    "#;
+    let ran = world.exec(&["--tf-var", "pem=pem,config=config"], script).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ran.assert_discreet(&[
+        "canary0line0one",
+        "canary0line0two",
+        "Y2FuYXJ5IGxhc3Q",
+        "canary-of-the-kubeconfig",
+        // Of the base64 of it all.
+        "TUlJRXZRSUJBREFOQmdrcWhraUc5dzBCQVFFRkFBU0Nj",
+    ]);
+    assert!(
+        ran.stdout
+            .starts_with("  | -----BEGIN PRIVATE KEY-----\n  | ****\n  | ****\n"),
+        "{ran:?}"
+    );
+    // What all documents of that kind have in common is still there.
+    assert!(
+        ran.stdout.contains("  apiVersion: v1\n  kind: Config\n"),
+        "{ran:?}"
+    );
+    assert!(ran.stdout.contains("    token: ****\n"), "{ran:?}");
+    assert!(ran.stdout.ends_with("\nkind: Config\n"), "{ran:?}");
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn without_masking_secrets_pass() {
     let world = World::start().await;

@@ -148,3 +148,35 @@ async fn a_key_may_be_another_applications() {
     assert_eq!(minting.others(), []);
     minting.world.stop().await;
 }
+
+#[tokio::test]
+async fn the_secret_with_the_managing_key_has_field_names_of_its_own() {
+    let minting = Minting::start().await;
+    let write = async |path: &str, data: serde_json::Value| {
+        let server = &minting.world.server;
+        server.write_secret("secret", path, &data).await.unwrap();
+    };
+    let (access_key, secret_key) = (&minting.manager.access_key, &minting.manager.secret_key);
+    write("ci/odd", json!({"id": access_key, "token": secret_key})).await;
+    let flags = [
+        "--secret",
+        "secret/ci/odd",
+        "--field",
+        "access_key=id,secret_key=token",
+        "--iam-secret",
+        "secret/ci/scw",
+    ];
+    let ran = run(minting.exec(&flags, "exit 6")).await;
+    assert_eq!(ran.code, 6, "{ran:?}");
+    write("ci/maker", json!({"who": access_key, "what": secret_key})).await;
+    let flags = [
+        "--iam-secret",
+        "secret/ci/maker",
+        "--iam-field",
+        "access_key=who,secret_key=what",
+    ];
+    let ran = run(minting.exec(&flags, "exit 7")).await;
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert_eq!(minting.others().len(), 0);
+    minting.world.stop().await;
+}

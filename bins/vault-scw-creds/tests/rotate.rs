@@ -323,7 +323,7 @@ async fn what_cannot_be_rotated_is_refused_before_anything_is_made() {
     refused(&["--every", "1ms"], 2, "--every").await;
     refused(&["--every", "15m", "--prove-within", "20m"], 2, "--every").await;
     refused(&["--grace", "5s"], 2, "--grace").await;
-    refused(&["--secret-version", "1"], 2, "--secret-version").await;
+    refused(&["--secret-version", "1"], 2, "--version").await;
     let reader = rotating.iam.create_application(false, true);
     let key = rotating.iam.create_key(&reader, "may only read");
     let data = json!({"access_key": key.access_key, "secret_key": key.secret_key});

@@ -26,6 +26,37 @@ pub trait Arguments: clap::Parser {
 
     /// The arguments that all binaries share.
     fn run_args(&self) -> &RunArgs;
+
+    /// Settles what depends on where a value came from: what stands on the command line wins over what a variable sets
+    /// for a job as a whole.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when arguments do not go together.
+    fn settle(&mut self, given: &Given<'_>) -> Result<(), Failure> {
+        let _ = given;
+        Ok(())
+    }
+}
+
+/// Where the values of arguments came from.
+#[derive(Debug)]
+pub struct Given<'a>(&'a ArgMatches);
+
+impl Given<'_> {
+    /// Whether an argument, by the name of its field, stands on the command line.
+    #[must_use]
+    pub fn by_flag(&self, id: &str) -> bool {
+        let mut level = Some(self.0);
+        while let Some(matches) = level {
+            if matches!(matches.try_contains_id(id), Ok(true))
+                && matches.value_source(id) == Some(ValueSource::CommandLine)
+            {
+                return true;
+            }
+            level = matches.subcommand().map(|(_, below)| below);
+        }
+        false
+    }
 }
 
 /// How the result is written to standard output.
@@ -183,7 +214,14 @@ pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
     if let Some(complaint) = stray_value(&command, &matches).or_else(|| empty_value(&command, &matches)) {
         return Err(usage_error(&complaint));
     }
-    A::from_arg_matches(&matches).map_err(|error| refuse(&command, error))
+    let mut parsed = A::from_arg_matches(&matches).map_err(|error| refuse(&command, error))?;
+    match parsed.settle(&Given(&matches)) {
+        Ok(()) => Ok(parsed),
+        Err(failure) => {
+            let hint = failure.next_action().map(|hint| format!("\nhint: {hint}"));
+            Err(usage_error(&format!("{failure}{}", hint.unwrap_or_default())))
+        }
+    }
 }
 
 /// The binary's command with the table of exit codes below its help.

@@ -12,7 +12,7 @@ mod report;
 mod sections;
 mod subcommands;
 
-pub use arguments::{Arguments, LogFormat, LogTarget, Output, RunArgs, parse_duration};
+pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration};
 pub use logs::{Effect, effect, note};
 pub use progress::{Progress, size};
 pub use report::{Outcome, Report};
@@ -152,17 +152,42 @@ pub fn secret_variable(name: &str) -> Result<Option<Secret>> {
     }
 }
 
-/// The names of all environment variables whose value holds one of these secrets, for keeping them from a child.
+/// Whether a variable is set to something that is not a word for no. For variables that other tools heed and this one
+/// does not, so that it can say so.
 #[must_use]
-pub fn variables_holding(secrets: &[Secret]) -> Vec<OsString> {
+pub fn is_switched_on(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| {
+        let value = value.trim().to_ascii_lowercase();
+        !matches!(value.as_str(), "" | "0" | "f" | "false" | "n" | "no" | "off")
+    })
+}
+
+/// The names of all environment variables that a child must not have: whose value is one of these secrets, has a long
+/// one in it, or is one by its `looks`.
+#[must_use]
+pub fn variables_holding(secrets: &[Secret], looks: impl Fn(&str) -> bool) -> Vec<OsString> {
+    /// A shorter one may be in another value by chance.
+    const LONG: usize = 16;
+    let holds = |value: &str| {
+        secrets.iter().any(|secret| {
+            let secret = secret.expose();
+            !secret.is_empty() && (value.trim() == secret || secret.len() >= LONG && value.contains(secret))
+        })
+    };
     std::env::vars_os()
         .filter(|(_, value)| {
             let value = value.to_string_lossy();
-            secrets
-                .iter()
-                .any(|secret| !secret.is_empty() && value.contains(secret.expose()))
+            holds(&value) || looks(&value)
         })
         .map(|(name, _)| name)
+        .collect()
+}
+
+/// The environment variables with these names, for a child that is to have no others.
+#[must_use]
+pub fn variables_named(is_wanted: impl Fn(&str) -> bool) -> Vec<(OsString, OsString)> {
+    std::env::vars_os()
+        .filter(|(name, _)| name.to_str().is_some_and(&is_wanted))
         .collect()
 }
 
@@ -243,6 +268,8 @@ fn listen_for_signals(run: &Run) -> Result<()> {
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
                 if run.signals_taken.load(Ordering::SeqCst) {
+                    // It came in just before they were taken, and is for whoever has them now.
+                    crate::process::raise(number);
                     continue;
                 }
                 let first = run

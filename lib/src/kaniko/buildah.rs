@@ -2,61 +2,63 @@
 
 use std::path::Path;
 
-use super::{Built, Recipe, ended_badly, read_digest, without_secrets};
+use super::ground::Ground;
+use super::{Built, Recipe, ended_badly, finish};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
 
-/// Builds into a storage folder of its own, pushes each destination, and removes the folder.
+/// Builds into a storage folder of its own, writes the image out as a layout, and leaves the rest to be removed.
 pub(super) async fn build(
     program: &Path,
     recipe: &Recipe,
     deadline: Deadline,
     mut line: impl FnMut(&str),
 ) -> Result<Built> {
-    let scratch = tempfile::Builder::new()
-        .prefix("towpath-buildah-")
-        .tempdir()
-        .map_err(|error| Failure::internal("cannot make a folder for buildah's storage").because(error))?;
-    let at = |name: &str| scratch.path().join(name);
-    let registries = at("registries.conf");
+    if recipe.cache.is_some() {
+        return Err(Failure::usage("a cache repository is for kaniko alone")
+            .hint("leave --cache-repo (TOWPATH_CACHE_REPOSITORY) out, or use --builder kaniko"));
+    }
+    let ground = Ground::lay(recipe, None)?;
+    let registries = ground.at("registries.conf");
     std::fs::write(&registries, registries_conf(&recipe.plain_http))
         .map_err(|error| Failure::internal("cannot write buildah's registries.conf").because(error))?;
 
     let buildah = |subcommand: &str| {
-        let mut command = Command::new(program)
+        Command::new(program)
             .args(["--storage-driver", "vfs"])
             .arg("--root")
-            .arg(at("storage"))
+            .arg(ground.at("storage"))
             .arg("--runroot")
-            .arg(at("run"))
+            .arg(ground.at("run"))
             .arg(subcommand)
+            .env_clear()
+            .envs(&recipe.environment)
             .env("CONTAINERS_REGISTRIES_CONF", &registries)
-            .env("TMPDIR", scratch.path());
-        command = without_secrets(command);
-        if let Some(config) = recipe
-            .docker_config
-            .as_ref()
-            .map(|folder| folder.join("config.json"))
-            && config.is_file()
-        {
-            command = command.arg("--authfile").arg(config);
-        }
-        command
+            .env("TMPDIR", ground.path())
     };
 
-    let id_file = at("image-id");
+    let id_file = ground.at("image-id");
     let mut bud = buildah("bud")
         .args(["--isolation", "chroot", "--format", "oci", "--layers=false"])
+        .arg("--authfile")
+        .arg(ground.logins())
         .arg("--iidfile")
         .arg(&id_file)
         .arg("--file")
-        .arg(&recipe.dockerfile);
-    for (name, value) in &recipe.labels {
-        bud = bud.arg("--label").arg(format!("{name}={value}"));
+        .arg(ground.dockerfile());
+    let pairs = [
+        ("--label", recipe.labels.iter().collect::<Vec<_>>()),
+        ("--annotation", recipe.annotations().collect()),
+        ("--build-arg", recipe.build_args.iter().collect()),
+    ];
+    for (flag, pairs) in pairs {
+        for (name, value) in pairs {
+            bud = bud.arg(flag).arg(format!("{name}={value}"));
+        }
     }
-    for (name, value) in &recipe.build_args {
-        bud = bud.arg("--build-arg").arg(format!("{name}={value}"));
+    if recipe.ca_file.is_some() {
+        bud = bud.arg("--cert-dir").arg(ground.certificates());
     }
     if let Some(stage) = &recipe.target {
         bud = bud.arg("--target").arg(stage);
@@ -66,25 +68,22 @@ pub(super) async fn build(
     }
     let ended = bud.arg(&recipe.context).follow(deadline, &mut line).await?;
     if !ended.success() {
-        return Err(ended_badly("buildah", &ended));
+        return Err(ended_badly("buildah", &ended, ground.path()));
     }
     let id = std::fs::read_to_string(&id_file)
         .map_err(|error| Failure::internal("buildah ended well but left no image id").because(error))?;
-
-    let digest_file = at("digest");
-    for destination in &recipe.destinations {
-        let push = buildah("push")
-            .arg("--digestfile")
-            .arg(&digest_file)
-            .arg(id.trim())
-            .arg(format!("docker://{destination}"))
-            .follow(deadline, &mut line)
-            .await?;
-        if !push.success() {
-            return Err(ended_badly("buildah push", &push));
-        }
+    let push = buildah("push")
+        .arg("--digestfile")
+        .arg(ground.digest())
+        .arg(id.trim())
+        .arg(format!("oci:{}", ground.layout().display()))
+        .follow(deadline, &mut line)
+        .await?;
+    if !push.success() {
+        return Err(ended_badly("buildah push", &push, ground.path()));
     }
-    read_digest(&digest_file, "buildah")
+    let (digest, layout) = (ground.digest(), ground.layout());
+    finish(ground, &digest, layout, "buildah")
 }
 
 /// Source: containers-registries.conf(5), version 2.

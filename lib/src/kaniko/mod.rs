@@ -1,65 +1,75 @@
 //! Image builders: kaniko first, buildah where kaniko cannot be had.
 //!
-//! A [`Recipe`] says what to build and where to push it; a [`Builder`] does it and gives back the digest it pushed.
-//! kaniko wipes the file system it runs in between the stages of a build. In its own container that is meant to
-//! happen; anywhere else it is run in a private root (see [`root`]).
+//! A [`Recipe`] says what to build; a [`Builder`] does it, and leaves the image in an OCI layout. It pushes nothing but a
+//! cache: what it may push with, the steps of a build could read, and the bytes that were looked at are the ones that
+//! have to go. kaniko wipes the file system it runs in between the stages of a build. In its own container that is meant
+//! to happen; anywhere else it is run in a private root (`root`).
 //!
 //! Facts about kaniko were checked with the executor 1.28.3 of osscontainertools/kaniko, about buildah with 1.28.2.
 //!
 //! Deliberately absent: which tags and labels an image gets. That is the tool's decision.
 
-pub mod buildah;
+mod base;
+mod buildah;
+mod container;
 pub mod dockerfile;
 mod executor;
-pub mod root;
+mod ground;
+mod root;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::process::{Command, Ended};
+use crate::oci::reference::Reference;
+use crate::process::Ended;
+use crate::secret::Secret;
 
-/// Variables of a job that hold secrets and that no builder needs, since it logs in by `config.json`. A RUN step is no
-/// child of ours, but in a container of its own it can read the environment of the builder in `/proc`. The last one
-/// would also take precedence over `config.json`, and runners often set it to something else.
-const JOB_SECRETS: [&str; 19] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "CI_DEPENDENCY_PROXY_PASSWORD",
-    "CI_DEPLOY_PASSWORD",
-    "CI_JOB_TOKEN",
-    "CI_REGISTRY_PASSWORD",
-    "CI_REPOSITORY_URL",
-    "CLOUDSDK_AUTH_ACCESS_TOKEN",
-    "SCW_ACCESS_KEY",
-    "SCW_SECRET_KEY",
-    "TOWPATH_GITLAB_TOKEN",
-    "TOWPATH_GIT_TOKEN",
-    "TOWPATH_SOURCE_PASSWORD",
-    "TOWPATH_TARGET_PASSWORD",
-    "TOWPATH_TRIGGER_TOKEN",
-    "VAULT_ID_TOKEN",
-    "VAULT_TOKEN",
-    "DOCKER_AUTH_CONFIG",
+pub use base::{BasePattern, full_name};
+use ground::Ground;
+
+/// What a builder keeps of a job's environment. A RUN step is no child of ours, but in a container of its own it can read
+/// the builder's environment in `/proc`, so that nothing of a job's may be there that is not needed. `DOCKER_AUTH_CONFIG`
+/// would also take precedence over the logins that are meant, and runners often set it to something else.
+const KEPT_VARIABLES: [&str; 13] = [
+    "ALL_PROXY",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "GODEBUG",
+    "GOMEMLIMIT",
+    "GOMAXPROCS",
 ];
 
 /// How many of a builder's last lines stand in its failure.
 const LAST_LINES: usize = 5;
 
-/// What to build, and where to push it.
+/// The annotations that are set besides the labels of the same names.
+const ANNOTATED: &str = "org.opencontainers.image.";
+/// Less than this is no room, in bytes.
+const NO_ROOM: u64 = 16 * 1024 * 1024;
+
+/// What to build.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The folder that `COPY` and `ADD` read from.
     pub context: PathBuf,
-    /// The Dockerfile.
+    /// Where the Dockerfile is: an ignore file may stand beside it.
     pub dockerfile: PathBuf,
-    /// References with a tag that the image is pushed to. At least one, all of one repository.
-    pub destinations: Vec<String>,
-    /// Labels of the image's configuration.
+    /// The Dockerfile that is built, which may name other images than the one that is there.
+    pub dockerfile_text: String,
+    /// Labels of the image's configuration. Those of the specification become annotations of its manifest, too.
     pub labels: BTreeMap<String, String>,
     /// Values for the Dockerfile's `ARG` lines. Not for secrets: they end up in the image's history.
     pub build_args: BTreeMap<String, String>,
@@ -69,8 +79,27 @@ pub struct Recipe {
     pub created: Option<Timestamp>,
     /// Registry hosts (`host[:port]`) that speak plain http.
     pub plain_http: Vec<String>,
-    /// The folder with the `config.json` that holds registry credentials.
-    pub docker_config: Option<PathBuf>,
+    /// The registry hosts that the builder speaks to.
+    pub hosts: Vec<String>,
+    /// A PEM file with certificates to trust at those, besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The `config.json` with the logins that the builder needs; none for no login.
+    pub logins: Option<Secret>,
+    /// Where finished steps are kept for the next build.
+    pub cache: Option<Cache>,
+    /// kaniko's own folder, when it runs in its container.
+    pub kaniko_folder: PathBuf,
+    /// The builder's environment; see [`is_kept`].
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// A repository with the results of finished steps. Whoever may write there decides what is built.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Without tag and digest.
+    pub repository: Reference,
+    /// How old a result may be.
+    pub longest: Option<Duration>,
 }
 
 /// A program that builds images.
@@ -99,11 +128,14 @@ pub enum Isolation {
     Chroot,
 }
 
-/// What a builder pushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a builder left. The layout is removed when this is dropped.
+#[derive(Debug)]
 pub struct Built {
-    /// The digest of the manifest it pushed, as it told.
+    /// The digest of the manifest, as the builder told it.
     pub digest: String,
+    /// The OCI layout that holds the image, and nothing else.
+    pub layout: PathBuf,
+    _ground: Ground,
 }
 
 impl Builder {
@@ -116,13 +148,28 @@ impl Builder {
         }
     }
 
-    /// Builds and pushes. Each line that the builder prints goes to `line`, redacted.
+    /// Refuses to have the file system wiped that this runs in, unless it is a container's. `in_kubernetes` says whether
+    /// Kubernetes told so.
+    ///
+    /// # Errors
+    /// Denied (exit 4), naming what would be deleted.
+    pub fn check_place(&self, in_kubernetes: bool) -> Result<()> {
+        match self {
+            Builder::Kaniko {
+                isolation: Isolation::Container,
+                ..
+            } => container::check(in_kubernetes),
+            _ => Ok(()),
+        }
+    }
+
+    /// Builds. Each line that the builder prints goes to `line`, redacted.
     ///
     /// # Errors
     /// Unsuccessful (exit 8) when the build fails, with the builder's exit code and last lines; denied (exit 4) when
     /// a private root is needed and cannot be made; usage (exit 2) when the builder is not there; deadline (exit 9).
     pub async fn build(&self, recipe: &Recipe, deadline: Deadline, line: impl FnMut(&str)) -> Result<Built> {
-        recipe.check()?;
+        check_context(&recipe.context)?;
         match self {
             Builder::Kaniko {
                 executor,
@@ -138,19 +185,18 @@ impl Builder {
 }
 
 impl Recipe {
-    fn check(&self) -> Result<()> {
-        check_context(&self.context)?;
-        if !self.dockerfile.is_file() {
-            return Err(
-                Failure::usage(format!("there is no Dockerfile at {}", self.dockerfile.display()))
-                    .hint("pass its path as --dockerfile (TOWPATH_DOCKERFILE)"),
-            );
-        }
-        if self.destinations.is_empty() {
-            return Err(Failure::internal("a build without a destination"));
-        }
-        Ok(())
+    /// The labels that become annotations, too.
+    fn annotations(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.labels.iter().filter(|(name, _)| name.starts_with(ANNOTATED))
     }
+}
+
+/// Whether a builder is given this variable of a job.
+#[must_use]
+pub fn is_kept(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let is_proxy = upper.ends_with("_PROXY") && KEPT_VARIABLES.contains(&upper.as_str());
+    is_proxy || KEPT_VARIABLES.contains(&name) || name.starts_with("FF_KANIKO_")
 }
 
 /// Checks that a build context is a folder, before anything is looked for in it.
@@ -167,14 +213,26 @@ pub fn check_context(context: &Path) -> Result<()> {
     )
 }
 
-/// Finds the builder to use: the one asked for, else the first that is there of kaniko (the given path,
-/// `/kaniko/executor`, `executor` on PATH) and buildah on PATH. The second value says in a sentence which one and why.
+/// Makes the folder of a file again that a build in this container may have wiped.
+///
+/// # Errors
+/// Internal (exit 1) when it cannot be made.
+pub fn restore_folder_of(file: &Path) -> Result<()> {
+    let folder = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Failure::internal(format!("cannot make the folder {} again", folder.display())).because(error)
+    })
+}
+
+/// Finds the builder to use: the one asked for, else the first that is there of kaniko (the given path, `executor` in
+/// kaniko's own folder, `executor` on PATH) and buildah on PATH. The second value says in a sentence which one and why.
 ///
 /// # Errors
 /// Usage (exit 2) when none, or not the one asked for, is there.
 pub fn find(
     asked: Option<&str>,
     kaniko: Option<&Path>,
+    kaniko_folder: &Path,
     isolation: Option<Isolation>,
     search_path: &[PathBuf],
 ) -> Result<(Builder, String)> {
@@ -184,7 +242,7 @@ pub fn find(
             .map(|folder| folder.join(name))
             .find(|file| file.is_file())
     };
-    let own = Path::new("/kaniko/executor");
+    let own = kaniko_folder.join("executor");
     let executor = match kaniko {
         Some(path) if path.is_file() => Some((path.to_owned(), "named by --kaniko (TOWPATH_KANIKO)")),
         Some(path) => {
@@ -193,11 +251,11 @@ pub fn find(
                     .hint("correct or unset --kaniko (TOWPATH_KANIKO)"),
             );
         }
-        None if own.is_file() => Some((own.to_owned(), "this is kaniko's container")),
+        None if own.is_file() => Some((own.clone(), "this is kaniko's container")),
         None => on_path("executor").map(|path| (path, "found on PATH")),
     };
     let chosen_isolation = |executor: &Path| {
-        isolation.unwrap_or(if executor == own {
+        isolation.unwrap_or(if executor == own.as_path() {
             Isolation::Container
         } else {
             Isolation::Chroot
@@ -232,19 +290,17 @@ pub fn find(
     }
 }
 
-/// Takes what is secret in a job out of a builder's environment.
-fn without_secrets(command: Command) -> Command {
-    JOB_SECRETS
-        .into_iter()
-        .fold(command, |command, name| command.env_remove(name))
-}
-
-/// Turns a builder's bad end into a failure that says what it was.
-fn ended_badly(name: &str, ended: &Ended) -> Failure {
+/// Turns a builder's bad end into a failure that says what it was. `place` is the folder it worked in.
+fn ended_badly(name: &str, ended: &Ended, place: &Path) -> Failure {
     let code = ended.code();
+    let room = rustix::fs::statvfs(place).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
     let hint = match code {
+        _ if room < NO_ROOM => {
+            "the disk is full: give the job more room, or another temporary folder (TMPDIR)"
+        }
         137 => "it was killed, most often for want of memory: raise the job's memory limit",
         143 => "it was stopped from outside",
+        255 => "a step that is killed ends so, most often for want of memory: raise the job's memory limit",
         _ => "the builder's own lines above say which step failed",
     };
     // The log above has all of it; these few are for whoever sees the failure alone.
@@ -259,7 +315,19 @@ fn ended_badly(name: &str, ended: &Ended) -> Failure {
 }
 
 /// Reads the digest file that both builders write.
-fn read_digest(path: &Path, name: &str) -> Result<Built> {
+fn finish(ground: Ground, digest_file: &Path, layout: PathBuf, name: &str) -> Result<Built> {
+    let digest = read_digest(digest_file, name)?;
+    if !layout.join("index.json").is_file() {
+        return Err(Failure::internal(format!("{name} ended well but left no image")));
+    }
+    Ok(Built {
+        digest,
+        layout,
+        _ground: ground,
+    })
+}
+
+fn read_digest(path: &Path, name: &str) -> Result<String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::internal(format!("{name} ended well but left no digest")).because(error))?;
     let digest = text.trim();
@@ -269,9 +337,7 @@ fn read_digest(path: &Path, name: &str) -> Result<Built> {
             "{name} wrote a digest that is none: {digest:?}"
         )));
     }
-    Ok(Built {
-        digest: digest.to_owned(),
-    })
+    Ok(digest.to_owned())
 }
 
 #[cfg(test)]
@@ -287,15 +353,24 @@ mod tests {
         folder
     }
 
+    fn nowhere() -> &'static Path {
+        Path::new("/nowhere")
+    }
+
     #[test]
     fn kaniko_comes_before_buildah() {
         let both = folder_with(&["executor", "buildah"]);
         let path = [both.path().to_owned()];
-        let (builder, why) = find(None, None, None, &path).unwrap();
+        let (builder, why) = find(None, None, nowhere(), None, &path).unwrap();
         assert_eq!(builder.name(), "kaniko");
         assert!(why.contains("private root"), "{why}");
+        let (_, why) = find(None, None, both.path(), None, &[]).unwrap();
+        assert!(why.contains("in this container"), "{why}");
         assert_eq!(
-            find(Some("buildah"), None, None, &path).unwrap().0.name(),
+            find(Some("buildah"), None, nowhere(), None, &path)
+                .unwrap()
+                .0
+                .name(),
             "buildah"
         );
     }
@@ -304,18 +379,24 @@ mod tests {
     fn what_is_missing_is_named() {
         let only_buildah = folder_with(&["buildah"]);
         let path = [only_buildah.path().to_owned()];
-        assert_eq!(find(None, None, None, &path).unwrap().0.name(), "buildah");
         assert_eq!(
-            find(Some("kaniko"), None, None, &path)
+            find(None, None, nowhere(), None, &path).unwrap().0.name(),
+            "buildah"
+        );
+        assert_eq!(
+            find(Some("kaniko"), None, nowhere(), None, &path)
                 .expect_err("no kaniko")
                 .kind(),
             Kind::Usage
         );
         assert_eq!(
-            find(None, None, None, &[]).expect_err("nothing").kind(),
+            find(None, None, nowhere(), None, &[])
+                .expect_err("nothing")
+                .kind(),
             Kind::Usage
         );
-        let failure = find(None, Some(Path::new("/nowhere/executor")), None, &path).expect_err("wrong path");
+        let failure =
+            find(None, Some(Path::new("/nowhere/executor")), nowhere(), None, &path).expect_err("wrong path");
         assert!(failure.message().contains("/nowhere/executor"));
     }
 
@@ -336,6 +417,6 @@ mod tests {
         assert!(read_digest(&path, "kaniko").is_err());
         let digest = format!("sha256:{}", "0a".repeat(32));
         std::fs::write(&path, &digest).unwrap();
-        assert_eq!(read_digest(&path, "kaniko").unwrap().digest, digest);
+        assert_eq!(read_digest(&path, "kaniko").unwrap(), digest);
     }
 }

@@ -1,27 +1,33 @@
 //! A private root for the kaniko executor, where we are not in its container.
 //!
 //! The executor unpacks base images over `/` and wipes it between stages. Here `/` is a folder of our own: the
-//! executor, a copy of the context, devices, and nothing else of this machine. Mounts live in a mount and a process
-//! namespace that end with the build, so that nothing is left even when we are killed; then only the folder stays.
+//! executor, devices, and nothing else of this machine but the context, which it can read and not write. Mounts live in a
+//! mount and a process namespace that end with the build, so that nothing is left even when we are killed; then only the
+//! folder stays.
 //!
 //! Needs root (mount namespaces, chroot). Seen with the executor 1.28.3: a RUN step fails without `/dev/null`, the
-//! executor wants `/kaniko/ssl/certs` for https, and it wipes `/workspace` in builds of several stages.
+//! executor wants `/kaniko/ssl/certs` for https, and it leaves alone what is below `/kaniko`.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::executor::{Places, arguments};
-use super::{Built, Recipe, ended_badly, read_digest};
+use super::ground::Ground;
+use super::{Built, Recipe, ended_badly, finish};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
 
-/// Mounts what a build needs and becomes the executor. `$1` is the root, the rest the executor's arguments.
+/// Mounts what a build needs and becomes the executor. `$1` is the root, `$2` the context, `$3` the ground, the rest the
+/// executor's arguments.
 const ENTER: &str = r#"
 set -e
 root=$1
-shift
+context=$2
+ground=$3
+shift 3
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 for device in null zero full random urandom; do
@@ -30,6 +36,9 @@ for device in null zero full random urandom; do
 done
 # A mount of its own, so that wiping the root leaves the devices alone.
 mount --rbind "$root/dev" "$root/dev"
+mount --bind "$ground" "$root/kaniko/build"
+mount --rbind "$context" "$root/kaniko/context"
+mount -o remount,bind,ro "$root/kaniko/context"
 exec chroot "$root" /kaniko/executor "$@"
 "#;
 
@@ -54,11 +63,21 @@ pub(super) async fn build(
                 .hint("run this in the kaniko image, or use --builder buildah"),
         );
     }
-    let root = lay_out(executor, recipe, deadline).await?;
+    let context = fs::canonicalize(&recipe.context).map_err(|error| {
+        Failure::usage(format!("no such path: {}", recipe.context.display())).because(error)
+    })?;
+    let ground = Ground::lay(recipe, None)?;
+    let root = lay_out(executor, &ground).map_err(|error| {
+        Failure::internal("cannot lay out a private root for kaniko")
+            .because(error)
+            .hint("is there room in the temporary folder (TMPDIR)?")
+    })?;
     let places = Places {
-        context: Path::new("/workspace"),
-        dockerfile: Path::new("/kaniko/towpath/Dockerfile"),
-        digest_file: Path::new("/kaniko/towpath/digest"),
+        context: Path::new("/kaniko/context"),
+        dockerfile: Path::new("/kaniko/build/Dockerfile"),
+        digest: Path::new("/kaniko/build/digest"),
+        layout: Path::new("/kaniko/build/layout"),
+        authority: Path::new("/kaniko/build/certificates/ca.crt"),
     };
     let ended = Command::new("unshare")
         .args([
@@ -70,44 +89,41 @@ pub(super) async fn build(
             "private",
         ])
         .args(["sh", "-c", ENTER, "kaniko"])
-        .arg(root.path())
-        // It looks for signs of a container, and this root has none.
-        .arg("--force")
+        .arg(&root)
+        .arg(context)
+        .arg(ground.path())
         .args(arguments(recipe, &places))
         // RUN steps are root and read the executor's environment in /proc: nothing of the job's may be there.
         .env_clear()
+        .envs(&recipe.environment)
         .env(
             "PATH",
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .env("HOME", "/root")
-        .env("DOCKER_CONFIG", "/kaniko/.docker")
+        .env("DOCKER_CONFIG", "/kaniko/build/docker")
+        .env_remove("SSL_CERT_FILE")
+        .env_remove("TMPDIR")
         .env("SSL_CERT_DIR", "/kaniko/ssl/certs")
         .follow(deadline, line)
         .await?;
     if !ended.success() {
-        return Err(ended_badly("kaniko", &ended));
+        return Err(ended_badly("kaniko", &ended, ground.path()));
     }
-    read_digest(&root.path().join("kaniko/towpath/digest"), "kaniko")
+    let (digest, layout) = (ground.digest(), ground.layout());
+    finish(ground, &digest, layout, "kaniko")
 }
 
-async fn lay_out(executor: &Path, recipe: &Recipe, deadline: Deadline) -> Result<tempfile::TempDir> {
-    let broke = |error: std::io::Error| {
-        Failure::internal("cannot lay out a private root for kaniko")
-            .because(error)
-            .hint("is there room in the temporary folder (TMPDIR)?")
-    };
-    let root = tempfile::Builder::new()
-        .prefix("towpath-root-")
-        .tempdir()
-        .map_err(broke)?;
-    let at = |path: &str| root.path().join(path);
+/// Lays out a root in the ground, and gives back where.
+fn lay_out(executor: &Path, ground: &Ground) -> io::Result<PathBuf> {
+    // Steps may run as other users, who have to get past its top.
+    let root = ground.open_folder("root")?;
+    let at = |path: &str| root.join(path);
     for folder in [
-        "kaniko/.docker",
+        "kaniko/build",
+        "kaniko/context",
         "kaniko/ssl/certs",
-        "kaniko/towpath",
         "etc",
-        "workspace",
         "tmp",
         "var",
         "proc",
@@ -115,46 +131,20 @@ async fn lay_out(executor: &Path, recipe: &Recipe, deadline: Deadline) -> Result
         "dev",
         "root",
     ] {
-        fs::create_dir_all(at(folder)).map_err(broke)?;
+        fs::create_dir_all(at(folder))?;
     }
-    fs::set_permissions(at("tmp"), Permissions::from_mode(0o1777)).map_err(broke)?;
-    fs::write(at("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").map_err(broke)?;
-    fs::write(at("etc/group"), "root:x:0:\n").map_err(broke)?;
+    fs::set_permissions(at("tmp"), Permissions::from_mode(0o1777))?;
+    fs::write(at("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
+    fs::write(at("etc/group"), "root:x:0:\n")?;
     for name in ["hosts", "resolv.conf"] {
         let from = Path::new("/etc").join(name);
         if from.is_file() {
-            fs::copy(from, at("etc").join(name)).map_err(broke)?;
+            fs::copy(from, at("etc").join(name))?;
         }
     }
-    fs::copy(executor, at("kaniko/executor")).map_err(broke)?;
+    fs::copy(executor, at("kaniko/executor"))?;
     if let Some(bundle) = CA_BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file()) {
-        fs::copy(bundle, at("kaniko/ssl/certs/ca-certificates.crt")).map_err(broke)?;
-    }
-    fs::copy(&recipe.dockerfile, at("kaniko/towpath/Dockerfile")).map_err(broke)?;
-    if let Some(folder) = &recipe.docker_config {
-        let from = folder.join("config.json");
-        if from.is_file() {
-            let to = at("kaniko/.docker/config.json");
-            fs::copy(from, &to).map_err(broke)?;
-            fs::set_permissions(to, Permissions::from_mode(0o600)).map_err(broke)?;
-        }
-    }
-    // cp keeps modes, links and times as the context has them.
-    let mut all = recipe.context.clone().into_os_string();
-    all.push("/.");
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg("--")
-        .arg(all)
-        .arg(at("workspace"))
-        .capture(deadline)
-        .await?;
-    if !copied.success() {
-        return Err(Failure::internal(format!(
-            "cannot copy the build context {}",
-            recipe.context.display()
-        ))
-        .because(copied.tail));
+        fs::copy(bundle, at("kaniko/ssl/certs/ca-certificates.crt"))?;
     }
     Ok(root)
 }

@@ -19,6 +19,7 @@ mod terminal;
 pub use mask::Mask;
 pub use privacy::keep_memory_private;
 pub use signals::Signals;
+pub(crate) use signals::raise;
 pub use supervise::Supervised;
 
 use std::collections::VecDeque;
@@ -122,6 +123,16 @@ impl Command {
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Sets environment variables.
+    #[must_use]
+    pub fn envs(mut self, variables: &[(OsString, OsString)]) -> Self {
+        let set = variables
+            .iter()
+            .map(|(name, value)| (name.clone(), Some(value.clone())));
+        self.environment.extend(set);
         self
     }
 

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
 use super::privacy;
+use super::signals::Blocked;
 use crate::failure::{Failure, Result};
 
 /// A child that leads a process group. Dropping it kills the group.
@@ -82,6 +83,8 @@ impl Group {
     /// Ends the whole group: TERM, a grace period, KILL.
     pub(super) async fn end(&mut self, grace: Duration) {
         self.signal(Signal::TERM);
+        // One that is stopped could not act on it.
+        self.signal(Signal::CONT);
         let _ = tokio::time::timeout(grace, self.child.wait()).await;
         self.signal(Signal::KILL);
         let _ = self.child.wait().await;
@@ -111,7 +114,8 @@ impl Drop for Group {
 fn die_with_us(command: &mut tokio::process::Command) {
     let parent = rustix::process::getpid();
     let core_limit = privacy::core_limit_of_others();
-    // SAFETY: the closure runs between fork and exec and makes three system calls, all async-signal-safe; it neither
+    let blocked = Blocked::here();
+    // SAFETY: the closure runs between fork and exec and makes system calls only, all async-signal-safe; it neither
     // allocates nor takes a lock.
     unsafe {
         command.pre_exec(move || {
@@ -122,6 +126,9 @@ fn die_with_us(command: &mut tokio::process::Command) {
             // The parent may have died before the kernel knew of our wish.
             if rustix::process::getppid() != Some(parent) {
                 return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            if let Some(blocked) = &blocked {
+                blocked.lift();
             }
             Ok(())
         });

@@ -11,12 +11,12 @@ use std::io;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::passage::Passage;
-use super::signals::{Signals, ends};
+use super::signals::{Signals, ends, stop_ourselves, stops};
 use super::spawn::Group;
 use super::terminal::Terminal;
 use super::{Command, GRACE, code_of, out_of_time};
@@ -31,6 +31,8 @@ pub enum Supervised {
     /// It could not be started. The code is the one that shells give: 127 when there is no such program, 126 when it
     /// may not be run or is no program.
     NotStarted(u8, Failure),
+    /// It was not started: this signal had asked us to end before.
+    Forestalled(i32),
 }
 
 impl Command {
@@ -53,12 +55,16 @@ impl Command {
                 return Err(Failure::internal("cannot get pipes to mask secrets in").because(error));
             }
         };
-        let terminal = Terminal::ours();
-        if let Some(terminal) = &terminal {
+        let mut terminal = Terminal::ours();
+        if let Some(terminal) = &mut terminal {
             terminal.lend_at_start(&mut command);
         }
         let mut changes = signal(SignalKind::child())
             .map_err(|error| Failure::internal("cannot listen for signals").because(error))?;
+        // What comes in after this is the command's.
+        if let Some(signal) = signals.ended_by_now() {
+            return Ok(Supervised::Forestalled(signal));
+        }
         let mut group = match Group::start(command) {
             Ok(group) => group,
             Err(error) => return Ok(not_started(&name, error)),
@@ -71,20 +77,34 @@ impl Command {
         });
         let mut carried = false;
         let mut told_to_end = false;
+        let mut told_to_stop = false;
         let status = loop {
             tokio::select! {
                 status = group.wait(&name) => break status?,
                 () = &mut carrying, if !carried => carried = true,
                 signal = signals.next() => {
-                    if let (Signal::CONT, Some(terminal), Some(leader)) = (signal, &terminal, group.leader()) {
-                        terminal.lend(leader);
+                    if signal == Signal::CONT {
+                        told_to_stop = false;
+                        if let (Some(terminal), Some(leader)) = (&mut terminal, group.leader()) {
+                            terminal.resume(leader);
+                        }
                     }
+                    told_to_stop |= stops(signal);
                     told_to_end |= ends(signal);
                     group.signal(signal);
                 }
                 Some(()) = changes.recv() => {
-                    if let (Some(terminal), Some(leader)) = (&terminal, group.leader()) {
-                        stop_with(leader, terminal);
+                    if let Some(leader) = group.leader() {
+                        match stopped(leader).map(|why| after(why, told_to_stop, leader, terminal.as_mut())) {
+                            None | Some(Pause::Leave) => {}
+                            Some(Pause::GoOn) => group.signal(Signal::CONT),
+                            Some(Pause::Stop) => {
+                                if let Some(terminal) = &mut terminal {
+                                    terminal.take_back();
+                                }
+                                stop_ourselves();
+                            }
+                        }
                     }
                 }
                 () = tokio::time::sleep(deadline.remaining()) => {
@@ -122,14 +142,40 @@ impl Command {
     }
 }
 
-/// When the command was stopped (Ctrl-Z), stops us too, so that the shell gets its terminal back. It goes on together
-/// with us: CONT is a signal that is passed on.
-fn stop_with(leader: Pid, terminal: &Terminal) {
+/// What to do about a command that was stopped.
+enum Pause {
+    /// Stop as well, so that the shell gets its terminal back and knows that the job waits. The command goes on together
+    /// with us: CONT is a signal that is passed on.
+    Stop,
+    /// Let it go on: it has what it wanted.
+    GoOn,
+    /// Stay beside it: somebody has stopped the command alone, and will let it go on.
+    Leave,
+}
+
+/// The signal that has stopped the command, if it is stopped.
+fn stopped(leader: Pid) -> Option<i32> {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-    if matches!(waitid(WaitId::Pid(leader), options), Ok(Some(_))) {
-        terminal.take_back();
-        // It cannot fail: STOP to oneself is always allowed.
-        let _ = kill_process(getpid(), Signal::STOP);
+    waitid(WaitId::Pid(leader), options)
+        .ok()
+        .flatten()?
+        .stopping_signal()
+}
+
+fn after(why: i32, told_to_stop: bool, leader: Pid, terminal: Option<&mut Terminal>) -> Pause {
+    let wants_terminal = [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&why);
+    match terminal {
+        _ if told_to_stop => Pause::Stop,
+        None => Pause::Leave,
+        Some(terminal) if wants_terminal => {
+            if terminal.lend(leader) {
+                Pause::GoOn
+            } else {
+                Pause::Stop
+            }
+        }
+        Some(terminal) if terminal.is_with(leader) => Pause::Stop,
+        Some(_) => Pause::Leave,
     }
 }
 
@@ -170,6 +216,7 @@ mod tests {
             .expect("it is supervised")
         {
             Supervised::Ended(code) | Supervised::NotStarted(code, _) => code,
+            Supervised::Forestalled(signal) => panic!("signal {signal} came in"),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Lending the terminal to a supervised command.
 //!
 //! A command in a group of its own may neither read the terminal nor be reached by Ctrl-C unless its group is the
-//! terminal's foreground group. So it becomes that, and afterwards we become it again. Lent only when standard input
-//! and output are both the terminal and we have it ourselves: in a pipeline the other programs of our group need it.
+//! terminal's foreground group. So it becomes that, and afterwards we become it again. When standard input and output
+//! are both the terminal, it has it from the start. Otherwise the other programs of our group, in a pipeline, may need
+//! the terminal more, so that the command gets it when it first asks for something there, such as a password.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
@@ -11,26 +12,34 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use rustix::process::{Pid, getpgrp, getpid};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
-/// The controlling terminal, while our process group is in its foreground or was when we lent it. Dropping takes it
-/// back.
+/// The controlling terminal. Dropping takes it back if it is lent.
 #[derive(Debug)]
 pub(super) struct Terminal {
     device: File,
+    /// Whether the command is to have it before it asks.
+    from_the_start: bool,
+    lent: bool,
 }
 
 impl Terminal {
-    /// The terminal, if it is ours to lend.
+    /// The terminal, if we have one.
     pub(super) fn ours() -> Option<Self> {
-        if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return None;
-        }
         let device = File::options().read(true).write(true).open("/dev/tty").ok()?;
-        (tcgetpgrp(&device).ok()? == getpgrp()).then_some(Terminal { device })
+        Some(Terminal {
+            device,
+            from_the_start: io::stdin().is_terminal() && io::stdout().is_terminal(),
+            lent: false,
+        })
     }
 
-    /// Makes the child take the terminal before its program starts, so that the program never sees it otherwise.
+    /// Makes the child take the terminal before its program starts, so that the program never sees it otherwise; if it is
+    /// ours to lend.
     #[allow(unsafe_code)]
-    pub(super) fn lend_at_start(&self, command: &mut tokio::process::Command) {
+    pub(super) fn lend_at_start(&mut self, command: &mut tokio::process::Command) {
+        if !self.from_the_start || !self.is_with(getpgrp()) {
+            return;
+        }
+        self.lent = true;
         let device = self.device.as_raw_fd();
         // SAFETY: the closure runs between fork and exec and makes system calls only, all async-signal-safe. The
         // descriptor is open there: `self` outlives the spawning, and close-on-exec comes later.
@@ -39,18 +48,40 @@ impl Terminal {
         }
     }
 
-    /// Gives the terminal to `group` once more, if it is ours now.
-    pub(super) fn lend(&self, group: Pid) {
-        if tcgetpgrp(&self.device).is_ok_and(|foreground| foreground == getpgrp()) {
-            // A group that is gone needs no terminal.
-            let _ = set_foreground(self.device.as_fd(), group);
+    /// We were told to go on, in the foreground or behind: gives the terminal to `group` once more, if it had it and it
+    /// is ours now.
+    pub(super) fn resume(&mut self, group: Pid) {
+        if self.is_with(getpgrp()) {
+            if self.from_the_start {
+                self.lend(group);
+            }
+        } else if !self.is_with(group) {
+            // Whoever has it now did not have it from us.
+            self.lent = false;
         }
     }
 
-    /// Becomes the foreground group again.
-    pub(super) fn take_back(&self) {
-        // A terminal that was hung up is nobody's.
-        let _ = set_foreground(self.device.as_fd(), getpgrp());
+    /// Gives the terminal to `group`, which needs it now. False when it is not ours to lend.
+    pub(super) fn lend(&mut self, group: Pid) -> bool {
+        if !self.is_with(getpgrp()) {
+            return false;
+        }
+        // A group that is gone needs no terminal.
+        self.lent = set_foreground(self.device.as_fd(), group).is_ok();
+        self.lent
+    }
+
+    /// Whether this group has the terminal.
+    pub(super) fn is_with(&self, group: Pid) -> bool {
+        tcgetpgrp(&self.device).is_ok_and(|foreground| foreground == group)
+    }
+
+    /// Becomes the foreground group again, if the terminal is lent: a shell that has put us behind meanwhile keeps it.
+    pub(super) fn take_back(&mut self) {
+        if std::mem::take(&mut self.lent) {
+            // A terminal that was hung up is nobody's.
+            let _ = set_foreground(self.device.as_fd(), getpgrp());
+        }
     }
 }
 

@@ -161,6 +161,26 @@ impl Session {
     /// Denied (exit 4) when the token has no rights below the path or there is no such mount, which the server does
     /// not tell apart; usage (exit 2) when the engine is not a key/value one.
     pub async fn mount_of(&self, secret: &SecretPath) -> Result<Mount> {
+        split(secret, self.mounted_for(secret).await?)
+    }
+
+    /// Finds the engine that makes the credentials at `path`: where it is mounted, and its type.
+    ///
+    /// # Errors
+    /// Denied (exit 4) as with [`Session::mount_of`]; usage (exit 2) when it is a key/value one, which makes none.
+    pub async fn engine_of(&self, path: &SecretPath) -> Result<(String, String)> {
+        let found = self.mounted_for(path).await?;
+        let mount = found.path.trim_matches('/').to_owned();
+        if is_key_value(&found) {
+            return Err(
+                Failure::usage(format!("the engine at {mount} keeps secrets and makes none"))
+                    .hint("a key/value secret is read with --secret (TOWPATH_SECRET)"),
+            );
+        }
+        Ok((mount, found.engine))
+    }
+
+    async fn mounted_for(&self, secret: &SecretPath) -> Result<MountAnswer> {
         let path = format!("sys/internal/ui/mounts/{secret}");
         let answer = self.vault().get(&path, Some(self.token())).await?;
         let asked = Asked::Mount {
@@ -168,11 +188,10 @@ impl Session {
             policies: self.policies(),
             uses: self.uses(),
         };
-        let found: MountAnswer = answer
+        answer
             .read(&asked)?
             .data
-            .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
-        split(secret, found)
+            .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))
     }
 
     /// Reads a secret where most are: in a KV v2 engine that the first part of the path names. None when it is not
@@ -221,7 +240,7 @@ impl Session {
                         "{} has no version {version}: its engine keeps no versions",
                         mount.path
                     ))
-                    .hint("leave --secret-version (TOWPATH_SECRET_VERSION) out, or use a KV v2 mount"));
+                    .hint("leave --version (TOWPATH_SECRET_VERSION) out, or use a KV v2 mount"));
                 }
                 let request = GetSecretRequest {
                     mount: mount.path.clone(),
@@ -238,6 +257,10 @@ impl Session {
     }
 }
 
+fn is_key_value(found: &MountAnswer) -> bool {
+    matches!(found.engine.as_str(), "kv" | "generic")
+}
+
 fn split(secret: &SecretPath, found: MountAnswer) -> Result<Mount> {
     let mount = found.path.trim_matches('/');
     let below = secret
@@ -249,7 +272,7 @@ fn split(secret: &SecretPath, found: MountAnswer) -> Result<Mount> {
             Failure::usage(format!("{secret} names the mount {mount} alone"))
                 .hint("add the path of the secret below the mount: MOUNT/PATH")
         })?;
-    if !matches!(found.engine.as_str(), "kv" | "generic") {
+    if !is_key_value(&found) {
         return Err(Failure::usage(format!(
             "the engine at {mount} is of type {}, not kv",
             found.engine

@@ -102,14 +102,24 @@ impl Login {
         }
     }
 
-    /// What must not be left lying about where the login has handed over to the credentials.
+    /// What must not be left lying about where the login has handed over to the credentials: JWT, token, and both ids of
+    /// an AppRole, or what the second is wrapped in. A file that cannot be read has none; the login itself says so.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
-        match self {
-            Login::Jwt { jwt, .. } => vec![jwt.clone()],
-            Login::Token { token } => vec![token.clone()],
-            Login::Kubernetes { .. } | Login::AppRole { .. } => Vec::new(),
-        }
+        let files: Vec<&PathBuf> = match self {
+            Login::Jwt { jwt, .. } => return vec![jwt.clone()],
+            Login::Token { token } => return vec![token.clone()],
+            Login::Kubernetes { jwt_file, .. } => vec![jwt_file],
+            Login::AppRole {
+                role_id_file,
+                secret_id_file,
+                ..
+            } => vec![role_id_file, secret_id_file],
+        };
+        files
+            .into_iter()
+            .filter_map(|file| Secret::from_file(file, "login").ok())
+            .collect()
     }
 
     /// What a login sends, for one that goes along with another request. None when there is nothing to send, or when it
@@ -223,5 +233,63 @@ impl Vault {
             .data
             .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
         Ok(Session::given(self.clone(), token, lookup))
+    }
+}
+
+/// Whether a text is, or has in it, what looks like a token: the prefixes and lengths are those of the "Tokens" page of
+/// either server. One without a prefix that is Vault's alone has to be all there is.
+#[must_use]
+pub fn looks_like_token(text: &str) -> bool {
+    /// Shorter ones are none.
+    const SHORTEST: usize = 24;
+    let is_body = |body: &str| {
+        // The namespace of a token may stand behind it.
+        let (random, namespace) = body.split_once('.').unwrap_or((body, ""));
+        random.len() >= SHORTEST
+            && random
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && namespace.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let whole = text.trim();
+    ["s.", "b.", "r."]
+        .iter()
+        .any(|prefix| whole.strip_prefix(prefix).is_some_and(is_body))
+        || whole
+            .split(|c: char| c.is_whitespace() || "\"'`=:,;/@&?".contains(c))
+            .filter_map(|word| {
+                ["hvs.", "hvb.", "hvr."]
+                    .iter()
+                    .find_map(|prefix| word.strip_prefix(prefix))
+            })
+            .any(is_body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_known_by_their_looks() {
+        for token in [
+            "s.Ab3dEf6hIj9lMn2pQr5tUv8x",
+            " hvs.CAESIJlc0canary-of_the_test0000\n",
+            "b.AAAAAQLcanary0of0the0test00-_",
+            "s.Ab3dEf6hIj9lMn2pQr5tUv8x.h4kd9",
+            "X-Vault-Token: hvs.CAESIJlc0canary-of_the_test0000",
+        ] {
+            assert!(looks_like_token(token), "{token}");
+        }
+        for other in [
+            "",
+            "s.",
+            "s.example.com",
+            "hvs.short",
+            "https://s.abcdefghijklmnopqrstuvwxyz.example.com/",
+            "/usr/bin:/bin",
+            "abs.Ab3dEf6hIj9lMn2pQr5tUv8x",
+        ] {
+            assert!(!looks_like_token(other), "{other}");
+        }
     }
 }

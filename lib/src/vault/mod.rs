@@ -27,7 +27,7 @@ pub use jwt::{Claims, claims, seconds_since_epoch};
 pub use kv::{KvVersion, Mount, Reading, SecretPath};
 pub use kv_write::{Original, Replaced, SecretMetadata};
 pub use lease::Lease;
-pub use login::{Login, SERVICE_ACCOUNT_TOKEN};
+pub use login::{Login, SERVICE_ACCOUNT_TOKEN, looks_like_token};
 pub use session::{Revocation, Session};
 
 use std::time::Duration;

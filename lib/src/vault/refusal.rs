@@ -277,15 +277,14 @@ fn missing_secret(mount: &Mount, version: Option<u64>, body: &Body) -> Failure {
     let left = body.data.as_ref().and_then(|data| data.metadata.as_ref());
     match left {
         Some(left) if left.destroyed => {
-            Failure::not_found(format!("version {} of {path} was destroyed", left.version)).hint(
-                "nobody can bring it back: write a new version, or ask for another with --secret-version",
-            )
+            Failure::not_found(format!("version {} of {path} was destroyed", left.version))
+                .hint("nobody can bring it back: write a new version, or ask for another with --version")
         }
         Some(left) => Failure::not_found(format!(
             "version {} of {path} was deleted at {}",
             left.version, left.deletion_time
         ))
-        .hint("undelete it, write a new version, or ask for another with --secret-version"),
+        .hint("undelete it, write a new version, or ask for another with --version"),
         None => {
             let failure = Failure::not_found(match version {
                 Some(version) => format!("there is no version {version} of {path}"),
@@ -294,7 +293,7 @@ fn missing_secret(mount: &Mount, version: Option<u64>, body: &Body) -> Failure {
             if mount.below.starts_with("data/") {
                 failure.hint("leave `data/` out: --secret takes MOUNT/PATH as `vault kv get` does")
             } else {
-                failure.hint("check --secret (TOWPATH_SECRET) and --secret-version (TOWPATH_SECRET_VERSION)")
+                failure.hint("check --secret (TOWPATH_SECRET) and --version (TOWPATH_SECRET_VERSION)")
             }
         }
     }

@@ -129,3 +129,26 @@ async fn a_result_that_cannot_be_read_is_told_apart() {
         assert!(ran.stderr.contains(said), "{ran}");
     }
 }
+
+#[tokio::test]
+async fn the_job_of_a_long_pipeline_is_found_although_it_was_not_listed() {
+    let gitlab = gitlab().await;
+    gitlab.on(
+        JOBS,
+        [
+            ok(json!([job(3, "other", "success", "success")])).header("x-next-page", "2"),
+            // What goes on or failed: nothing.
+            ok(json!([])),
+            // What went well.
+            ok(json!([job(1, "bump", "success", "success")])),
+        ],
+    );
+    let ran = gitlab
+        .tool(&wait(&["--expect", "IMAGE_TAG=v1"]))
+        .with_access_token()
+        .run()
+        .await;
+    assert_eq!(ran.code, 0, "{ran}");
+    let asked = gitlab.asked_for(JOBS);
+    assert_eq!(asked.last().unwrap().query, "scope%5B%5D=success&per_page=100");
+}

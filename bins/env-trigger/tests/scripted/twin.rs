@@ -124,3 +124,26 @@ async fn a_run_that_found_the_one_that_gave_way_follows_the_other() {
     );
     assert!(gitlab.asked_for(START).is_empty());
 }
+
+#[tokio::test]
+async fn a_twin_that_cannot_be_cancelled_is_no_success() {
+    let gitlab = gitlab(11).await;
+    gitlab.on(
+        "POST /projects/group%2Fenv/pipelines/12/cancel",
+        [status(403, json!({"message": "403 Forbidden"}))],
+    );
+    let tool = gitlab.tool(&ARGUMENTS).with_access_token();
+    gitlab.on(
+        "GET /projects/group%2Fenv/pipelines/12",
+        [ok(pipeline(12, "running"))],
+    );
+    let ran = tool.run().await;
+    assert_eq!(ran.code, 6, "{ran}");
+    let report = ran.report();
+    assert_eq!(
+        (&report["pipeline"]["id"], &report["verdict"]),
+        (&json!(11), &json!("success"))
+    );
+    let left = report["left_running"][0].as_str().unwrap();
+    assert!(left.contains("pipeline 12") && left.contains("403"), "{ran}");
+}

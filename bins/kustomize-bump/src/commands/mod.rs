@@ -4,6 +4,7 @@ mod deployed;
 mod get;
 mod history;
 mod hold;
+mod moved;
 mod order;
 mod past;
 mod registry;

@@ -5,6 +5,7 @@ use towpath::failure::Result;
 use towpath::git::Decision;
 use towpath::handoff::Handoff;
 
+use super::moved::refuse_held_before_a_move;
 use super::order::Guard;
 use super::{look, paths_from_root, place_of};
 use crate::args::{OrderArgs, PlaceArgs, WishArgs, WriteArgs};
@@ -83,6 +84,7 @@ async fn decide_guarded(
     guard: &mut Option<Guard<'_>>,
 ) -> Result<SetPlan> {
     let plan = decide_set(&tree, paths, wish).await?;
+    refuse_held_before_a_move(&tree, &plan).await?;
     if let Some(guard) = guard {
         guard.check(&mut tree, &plan).await?;
     }

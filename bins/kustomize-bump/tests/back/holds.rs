@@ -125,6 +125,41 @@ async fn a_hold_on_what_was_changed_by_hand_since_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_hold_goes_with_a_folder_that_is_moved() {
+    let world = World::with(&[(PROD, &prod(A)), ("overlays/eu/kustomization.yaml", &prod(A))]).await;
+    world
+        .bump(&["hold", "--image", "app", "--reason", "audit"])
+        .await
+        .report();
+    world.rename(PROD, "apps/prod/kustomization.yaml").await;
+    let set = ["set", &format!("app@{B}"), "--path", "apps/prod"];
+    let refused = world.bump(&set).await;
+    refused.refused(4, "is held at");
+    assert!(
+        refused
+            .stderr
+            .contains("release --path overlays/prod --image app"),
+        "{}",
+        refused.stderr
+    );
+    world.bump(&["release", "--image", "app"]).await.report();
+    world.bump(&set).await.report();
+    // The hold on a folder that is there says nothing about another one.
+    world
+        .bump(&["hold", "--image", "app", "--path", "overlays/eu"])
+        .await
+        .report();
+    world
+        .bump(&["set", &format!("app@{A}"), "--path", "apps/prod"])
+        .await
+        .report();
+    world
+        .bump(&["set", &format!("app@{B}"), "--path", "apps/prod"])
+        .await
+        .report();
+}
+
+#[tokio::test]
 async fn the_hold_on_a_folder_that_is_gone_can_be_released() {
     let world = World::with(&[(PROD, &prod(A))]).await;
     world.bump(&["hold", "--image", "app"]).await.report();

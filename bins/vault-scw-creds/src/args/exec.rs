@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use towpath::cli::Given;
+use towpath::failure::{Failure, Result};
 use towpath::scaleway::RegistryHost;
 
 use super::iam::parse_span;
-use super::{ManagerArgs, ProofArgs, SourceArgs, VariableArgs};
+use super::{ManagerArgs, ProofArgs, SourceArgs, VariableArgs, needs};
 
 /// `exec`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,19 +34,13 @@ pub(crate) struct ExecArgs {
     pub(crate) project_dir: Option<PathBuf>,
     /// Use the secret's key only to have IAM make another, for this command alone: it is deleted when the command ends, and
     /// ends by itself if nobody can delete it
-    #[arg(
-        long,
-        env = "TOWPATH_MINT",
-        conflicts_with = "dynamic",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "TOWPATH_MINT", hide_env_values = true)]
     pub(crate) mint: bool,
     /// Whose that key is, by the id of an application [default: whose the secret's key is]
     #[arg(
         long,
         value_name = "ID",
         env = "TOWPATH_MINT_APPLICATION",
-        requires = "mint",
         hide_env_values = true
     )]
     pub(crate) mint_application: Option<String>,
@@ -53,7 +49,6 @@ pub(crate) struct ExecArgs {
         long,
         value_name = "DURATION",
         env = "TOWPATH_MINT_FOR",
-        requires = "mint",
         value_parser = parse_span,
         hide_env_values = true
     )]
@@ -74,4 +69,41 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl ExecArgs {
+    /// Settles what variables set for a job and flags for this command.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when arguments do not go together.
+    pub(super) fn settle(&mut self, given: &Given<'_>) -> Result<()> {
+        if self.mint && self.source.dynamic.is_some() {
+            match (given.by_flag("mint"), given.by_flag("dynamic")) {
+                (false, true) => self.mint = false,
+                (true, false) if self.source.secret.is_some() => self.source.dynamic = None,
+                _ => {
+                    return Err(Failure::usage(
+                        "--mint (TOWPATH_MINT) and --dynamic (TOWPATH_DYNAMIC) are both given",
+                    )
+                    .hint("give one of them: IAM makes the key, or an engine does"));
+                }
+            }
+        }
+        let mint = self.mint;
+        needs(
+            given,
+            "mint_application",
+            &mut self.mint_application,
+            mint,
+            "--mint-application needs --mint (TOWPATH_MINT)",
+        )?;
+        needs(
+            given,
+            "mint_for",
+            &mut self.mint_for,
+            mint,
+            "--mint-for needs --mint (TOWPATH_MINT)",
+        )?;
+        self.source.settle(given)
+    }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use towpath::cli::parse_duration;
-use towpath::scaleway::{API_URL, Proof};
+use towpath::scaleway::{API_URL, Field, Proof};
 use towpath::vault::SecretPath;
+
+use super::source::parse_field;
 
 /// How Scaleway's IAM is reached, and how a new key is proven.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,6 +77,27 @@ pub(crate) struct ManagerArgs {
         hide_env_values = true
     )]
     pub(crate) iam_secret: Option<SecretPath>,
+    /// That secret's key for a field, when it is not called like the field (repeatable): access_key or secret_key
+    #[arg(
+        long = "iam-field",
+        value_name = "NAME=KEY",
+        env = "TOWPATH_IAM_FIELDS",
+        value_delimiter = ',',
+        value_parser = parse_field,
+        hide_env_values = true
+    )]
+    pub(crate) iam_fields: Vec<(Field, String)>,
+}
+
+impl ManagerArgs {
+    /// The names of the keys in the secret with the key that manages keys: its own, or those of the secret itself.
+    pub(crate) fn fields<'a>(&'a self, of_the_secret: &'a [(Field, String)]) -> &'a [(Field, String)] {
+        if self.iam_secret.is_some() {
+            &self.iam_fields
+        } else {
+            of_the_secret
+        }
+    }
 }
 
 impl ProofArgs {

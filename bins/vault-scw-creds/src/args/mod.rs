@@ -25,7 +25,7 @@ pub(crate) use variables::VariableArgs;
 pub(crate) use write::WriteArgs;
 
 use clap::{Parser, Subcommand};
-use towpath::cli::{Arguments, RunArgs};
+use towpath::cli::{Arguments, Given, LogTarget, RunArgs};
 use towpath::failure::{Failure, Result};
 
 const EXAMPLES: &str = "\
@@ -65,6 +65,38 @@ impl Arguments for Args {
     fn run_args(&self) -> &RunArgs {
         &self.run
     }
+
+    fn settle(&mut self, given: &Given<'_>) -> Result<()> {
+        match &mut self.command {
+            Task::Exec(args) => args.settle(given),
+            Task::Env(args) => {
+                // Standard output is for a shell to run, or a program to read.
+                if self.run.log_target == LogTarget::Stdout {
+                    if given.by_flag("log_target") {
+                        return Err(Failure::usage(
+                            "--log-target stdout (TOWPATH_LOG_TARGET) would mix the log into the variables",
+                        )
+                        .hint("leave it out: env logs to standard error"));
+                    }
+                    self.run.log_target = LogTarget::Stderr;
+                }
+                args.source.settle_on_secret(given)
+            }
+            Task::Write(args) => {
+                needs(
+                    given,
+                    "scw_profile",
+                    &mut args.scw_profile,
+                    args.files.scw_config.is_some(),
+                    "--scw-profile needs --scw-config (TOWPATH_SCW_CONFIG)",
+                )?;
+                args.source.settle_on_secret(given)
+            }
+            Task::Rotate(args) => args.source.settle_on_secret(given),
+            Task::Doctor(args) => args.source.settle(given),
+            Task::Revoke(_) => Ok(()),
+        }
+    }
 }
 
 /// The subcommands.
@@ -82,6 +114,24 @@ pub(crate) enum Task {
     Revoke(RevokeArgs),
     /// Check address, login and secret one by one, printing no value
     Doctor(DoctorArgs),
+}
+
+/// Forgets a value that is there for another command, by a variable, when what it is for is not; refuses it when it was
+/// given for this one.
+fn needs<T>(
+    given: &Given<'_>,
+    id: &str,
+    value: &mut Option<T>,
+    is_used: bool,
+    complaint: &'static str,
+) -> Result<()> {
+    if value.is_some() && !is_used {
+        if given.by_flag(id) {
+            return Err(Failure::usage(complaint).hint("give both, or neither"));
+        }
+        *value = None;
+    }
+    Ok(())
 }
 
 /// Splits `NAME=KEY`.

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use towpath::cli::Given;
 use towpath::failure::{Failure, Result};
 use towpath::scaleway::Field;
 use towpath::vault::SecretPath;
 
-use super::{LoginArgs, parse_pair};
+use super::{LoginArgs, needs, parse_pair};
 
 /// Where credentials come from: server, login and secret.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub(crate) struct SourceArgs {
         hide_env_values = true
     )]
     pub(crate) secret: Option<SecretPath>,
-    /// Instead of a secret, for exec: where an engine makes credentials with a lease, such as scaleway/creds/ci. They are
+    /// Instead of a secret, for exec and doctor: where an engine makes credentials with a lease, such as scaleway/creds/ci. They are
     /// renewed while the command runs, and revoked when it ends
     #[arg(
         long,
@@ -59,7 +60,8 @@ pub(crate) struct SourceArgs {
     pub(crate) inline_auth: InlineAuth,
     /// The version of the secret [default: the latest]
     #[arg(
-        long,
+        long = "version",
+        alias = "secret-version",
         value_name = "N",
         env = "TOWPATH_SECRET_VERSION",
         help_heading = "Secret",
@@ -124,6 +126,51 @@ pub(crate) enum InlineAuth {
 }
 
 impl SourceArgs {
+    /// Settles what variables set for a job and flags for this command.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when arguments do not go together.
+    pub(super) fn settle(&mut self, given: &Given<'_>) -> Result<()> {
+        if self.secret.is_some() && self.dynamic.is_some() {
+            match (given.by_flag("secret"), given.by_flag("dynamic")) {
+                (true, false) => self.dynamic = None,
+                (false, true) => self.secret = None,
+                _ => {
+                    return Err(Failure::usage(
+                        "--secret (TOWPATH_SECRET) and --dynamic (TOWPATH_DYNAMIC) are both given",
+                    )
+                    .hint("give one of them; where variables set both, the flag of the one that is meant decides"));
+                }
+            }
+        }
+        let has_versions = self.dynamic.is_none();
+        needs(
+            given,
+            "secret_version",
+            &mut self.secret_version,
+            has_versions,
+            "--version is for --secret: what an engine makes for --dynamic has no versions",
+        )?;
+        for (at, (field, _)) in self.fields.iter().enumerate() {
+            if self.fields[..at].iter().any(|(before, _)| before == field) {
+                return Err(Failure::usage(format!(
+                    "--field (TOWPATH_FIELDS) names two keys for {}",
+                    field.name()
+                ))
+                .hint("name one key for each field"));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`SourceArgs::settle`], for what cannot see to the end of a lease: where an engine is may be set for others.
+    pub(super) fn settle_on_secret(&mut self, given: &Given<'_>) -> Result<()> {
+        if self.secret.is_some() && !given.by_flag("dynamic") {
+            self.dynamic = None;
+        }
+        self.settle(given)
+    }
+
     /// The secret, for what cannot see to the end of a lease.
     ///
     /// # Errors
@@ -132,7 +179,7 @@ impl SourceArgs {
         match (&self.secret, &self.dynamic) {
             (Some(secret), None) => Ok(secret),
             _ => Err(Failure::usage(
-                "--dynamic is for exec alone: a lease ends with the command that it is for",
+                "--dynamic is for exec (and doctor): a lease ends with the command that it is for",
             )
             .hint("unset --dynamic (TOWPATH_DYNAMIC), and give --secret (TOWPATH_SECRET)")),
         }
@@ -147,7 +194,7 @@ impl SourceArgs {
     }
 }
 
-fn parse_field(text: &str) -> Result<(Field, String)> {
+pub(super) fn parse_field(text: &str) -> Result<(Field, String)> {
     let (name, key) = parse_pair(text)?;
     Ok((name.parse()?, key.to_owned()))
 }

@@ -24,7 +24,6 @@ pub(crate) struct WriteArgs {
         long,
         value_name = "NAME",
         env = "TOWPATH_SCW_PROFILE",
-        requires = "scw_config",
         hide_env_values = true
     )]
     pub(crate) scw_profile: Option<String>,

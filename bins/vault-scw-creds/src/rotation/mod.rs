@@ -78,7 +78,7 @@ pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outco
     if args.source.secret_version.is_some() {
         return Err(
             Failure::usage("a version that is pinned cannot be replaced: versions do not change")
-                .hint("leave --secret-version (TOWPATH_SECRET_VERSION) out of `rotate`")
+                .hint("leave --version (TOWPATH_SECRET_VERSION) out of `rotate`")
                 .into(),
         );
     }
@@ -233,7 +233,7 @@ pub(crate) async fn manager(
     let mount = session.mount_of(secret).await?;
     let reading = session.read(&mount, None).await?;
     let origin = access::origin(secret, &reading);
-    let credentials = plan::credentials(&reading, &source.fields, &origin)?;
+    let credentials = plan::credentials(&reading, args.fields(&source.fields), &origin)?;
     iam(api, source, run, credentials.secret_key().clone())
 }
 

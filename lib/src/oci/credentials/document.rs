@@ -17,8 +17,8 @@ use crate::secret::Secret;
 /// Larger than any list of logins, in bytes.
 const SIZE_LIMIT: u64 = 1024 * 1024;
 /// Docker Hub's key in every such file, for reasons that are history.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
-const HUB: &str = "docker.io";
+pub(super) const HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(super) const HUB: &str = "docker.io";
 
 /// Some writers leave the padding off.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -11,6 +11,7 @@ mod platform;
 mod program;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
+mod rendering;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::secret::Secret;
 
 pub use self::document::render;
 pub use self::platform::{Platforms, SecretVariable};
+pub use self::rendering::render_logins;
 
 pub(super) use self::platform::variables_for;
 

@@ -112,8 +112,13 @@ async fn story(place: &mut Option<World>, timeline: &mut Timeline) -> Result<()>
     ensure!(first != second, "two different sources gave one digest: {first}");
     timeline.done(Some(&second));
 
+    rollback::come_late(world, timeline, &first, &second).await?;
+
     timeline.chapter("the incident: v1.1.0 misbehaves, v1.0.0 has to come back");
     rollback::roll_back(world, timeline, &first, &second).await?;
+
+    timeline.chapter("the drill: the same once more, with nothing up but git");
+    rollback::drill(world, timeline, &first, &second).await?;
 
     timeline.chapter("afterwards");
     leaks::search(world, timeline).await

@@ -139,6 +139,22 @@ impl OpenBao {
         &self.audit_log
     }
 
+    /// Has it stand still, as a server that hangs, until [`Self::resume`].
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.process.pause()
+    }
+
+    /// Has it go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.process.resume()
+    }
+
     /// That it has ended by itself, with the last lines of its log; none while it runs.
     pub fn ended(&mut self) -> Option<String> {
         self.process.ended()

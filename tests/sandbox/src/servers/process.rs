@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::guardian::Guardian;
@@ -72,6 +73,28 @@ impl Process {
 
     pub(super) fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// Has the server stand still, as one that hangs, until [`Process::resume`]: connections are taken and not answered.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Has it go on.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.with_context(|| format!("{} has ended", self.name))?;
+        kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
     }
 
     /// That the server has ended although nobody stopped it, with what it logged last.

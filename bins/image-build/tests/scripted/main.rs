@@ -1,0 +1,11 @@
+//! Builds with a script in the executor's place, which ends in every way that the real one was seen to end in; and, where
+//! `TOWPATH_KANIKO` names one, with the real one through the same ends.
+
+// Helpers outside of #[test] functions are tests all the same.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod bases;
+mod ends;
+mod secrets;
+mod tags;
+mod workshop;
