@@ -138,6 +138,8 @@ pub(crate) struct Choice {
     pub(crate) state: ImageState,
     /// The commit that made it so before.
     pub(crate) commit: Option<String>,
+    /// When that was: RFC 3339.
+    pub(crate) date: Option<String>,
     /// How that is known.
     pub(crate) known_by: KnownBy,
 }
@@ -147,6 +149,7 @@ impl Choice {
         step.state.clone().map(|state| Choice {
             state,
             commit: Some(step.revision.commit.clone()),
+            date: Some(step.revision.date.clone()).filter(|date| !date.is_empty()),
             known_by,
         })
     }
@@ -210,6 +213,7 @@ impl<'look> Outlook<'look> {
                 ..self.current.clone()
             },
             commit: None,
+            date: None,
             known_by: KnownBy::Argument,
         }
     }

@@ -320,3 +320,48 @@ async fn a_signal_before_the_command_ends_the_run_without_it() {
     assert!(ran.stderr.contains("interrupted while logging in"), "{ran:?}");
     assert!(!mark.exists());
 }
+
+#[tokio::test]
+async fn an_approle_takes_four_requests_wherever_the_secret_is() {
+    let world = World::start().await;
+    let write = async |path: &str, body: serde_json::Value| world.server.write(path, &body).await.unwrap();
+    write("sys/auth/approle", serde_json::json!({"type": "approle"})).await;
+    let role = serde_json::json!({"token_policies": ["ci"], "token_ttl": "5m"});
+    write("auth/approle/role/ci", role).await;
+    let found = world.server.read("auth/approle/role/ci/role-id").await.unwrap();
+    let made = write("auth/approle/role/ci/secret-id", serde_json::json!({})).await;
+    for (name, text) in [
+        ("role-id", &found["data"]["role_id"]),
+        ("secret-id", &made["data"]["secret_id"]),
+    ] {
+        std::fs::write(world.path(name), text.as_str().unwrap()).unwrap();
+    }
+    world.server.enable_kv("team/kv").await.unwrap();
+    let data = serde_json::json!({"access_key": ACCESS_KEY, "secret_key": SECRET_KEY});
+    world
+        .server
+        .write_secret("team/kv", "ci/scw", &data)
+        .await
+        .unwrap();
+    let policy = r#"path "team/kv/data/ci/*" { capabilities = ["read"] }
+                    path "secret/data/ci/*" { capabilities = ["read"] }"#;
+    world.server.write_policy("ci", policy).await.unwrap();
+    for secret in ["team/kv/ci/scw", "secret/ci/scw"] {
+        let before = world.audited().len();
+        let mut command = world.tool();
+        command
+            .env("TOWPATH_VAULT_AUTH", "approle")
+            .env("VAULT_ROLE_ID_FILE", world.path("role-id"))
+            .env("VAULT_SECRET_ID_FILE", world.path("secret-id"))
+            .args(["exec", "--secret", secret, "--", "true"]);
+        let ran = run(command).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(
+            world.audited().len() - before,
+            4,
+            "{:?}",
+            &world.audited()[before..]
+        );
+    }
+    world.stop().await;
+}

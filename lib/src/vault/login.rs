@@ -122,6 +122,19 @@ impl Login {
             .collect()
     }
 
+    /// Whether this login goes along with a request where the server knows how: what it is made with may be used again
+    /// when that does not work out.
+    #[must_use]
+    pub fn goes_along(&self) -> bool {
+        matches!(self, Login::Kubernetes { .. } | Login::Jwt { .. })
+    }
+
+    /// Whether it takes no requests but one, so that another may be spent on where the secret is.
+    #[must_use]
+    pub fn is_one_request(&self) -> bool {
+        !matches!(self, Login::AppRole { wrapped: true, .. })
+    }
+
     /// What a login sends, for one that goes along with another request. None when there is nothing to send, or when it
     /// can be sent once only.
     ///

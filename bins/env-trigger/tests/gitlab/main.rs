@@ -54,6 +54,20 @@ apply:
     - sleep 600
 ";
 
+/// A job that a person has to start, and one that says what came of it.
+const GUARDED: &str = "
+stages: [bump, apply]
+bump:
+  stage: bump
+  script: ['echo IMAGE_DIGEST=sha256:abc > handoff.env']
+  artifacts: {paths: [handoff.env]}
+apply:
+  stage: apply
+  when: manual
+  allow_failure: false
+  script: ['echo applied']
+";
+
 const DIGEST: &str = "image_digest=sha256:abc";
 
 #[tokio::test]
@@ -171,6 +185,32 @@ async fn a_downstream_pipeline_is_shown_and_fails_what_depends_on_it() {
     );
     assert_eq!(bridge["downstream"]["status"], "failed");
     assert!(ran.stderr.contains("downstream pipeline"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_manual_job_is_started_and_the_result_is_compared() {
+    let world = World::with_env(GUARDED).await;
+    let ran = world.run(&[]).await;
+    assert_eq!(ran.code, Some(9), "{ran:?}");
+    assert!(ran.stderr.contains("waits for a person: apply"), "{}", ran.stderr);
+    for (digest, code) in [("sha256:abc", 0), ("sha256:def", 6)] {
+        let expect = format!("IMAGE_DIGEST={digest}");
+        let ran = world
+            .run(&[
+                "--on-manual",
+                "apply=play",
+                "--result",
+                "bump:handoff.env",
+                "--expect",
+                &expect,
+            ])
+            .await;
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        let report = ran.report();
+        assert_eq!(report["played"], json!(["apply"]));
+        assert_eq!(report["result"], json!({"IMAGE_DIGEST": "sha256:abc"}));
+        assert_eq!(report["verdict"], "success");
+    }
 }
 
 #[tokio::test]

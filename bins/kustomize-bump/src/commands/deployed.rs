@@ -136,6 +136,7 @@ impl Deployed {
                     let content = tree.content_at(&commit, file).await?;
                     let mut revision = Revision::default();
                     revision.commit = commit;
+                    revision.date = deployment.finished_at.clone().unwrap_or_default();
                     Step {
                         state: content.and_then(|content| state_in(&content, file, image)),
                         revision,

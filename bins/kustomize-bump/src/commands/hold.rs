@@ -5,7 +5,7 @@ use towpath::failure::Result;
 use towpath::git::{Change, Decision, Identity};
 use towpath::kustomize::{Hold, HoldSchema, hold_folder, hold_path};
 
-use super::{look, one, paths_from_root, place_of, standing_hold, unknown};
+use super::{look, paths_from_root, place_of, standing_hold, unknown};
 use crate::args::{HoldArgs, ImagesArgs, PlaceArgs, WriteArgs};
 use crate::message::Author;
 use crate::report::{HeldImage, HoldAction, HoldsReport};
@@ -87,20 +87,21 @@ pub(crate) async fn release(
             let (mut held, mut changes) = (Vec::new(), Vec::new());
             for path in paths {
                 for image in &images {
-                    let (folder, name) = held_entry(tree, path, image).await?;
-                    let (file, hold) = standing_hold(tree, &folder, &name).await?;
-                    if hold.is_some() {
-                        changes.push(Change {
-                            path: file,
-                            content: None,
+                    for (folder, name) in held_entries(tree, path, image).await? {
+                        let (file, hold) = standing_hold(tree, &folder, &name).await?;
+                        if hold.is_some() {
+                            changes.push(Change {
+                                path: file,
+                                content: None,
+                            });
+                        }
+                        held.push(HeldImage {
+                            path: folder,
+                            image: name,
+                            changed: hold.is_some(),
+                            hold,
                         });
                     }
-                    held.push(HeldImage {
-                        path: folder,
-                        image: name,
-                        changed: hold.is_some(),
-                        hold,
-                    });
                 }
             }
             Ok((held, changes))
@@ -154,20 +155,20 @@ async fn act(
     })
 }
 
-/// The folder and the name that a hold is filed under. The kustomization may be gone; its hold can be released all
+/// The folders and the names that holds are filed under. The kustomization may be gone; its hold can be released all
 /// the same, by the name that the hold shows.
-async fn held_entry(tree: &Tree<'_>, path: &str, image: &str) -> Result<(String, String)> {
-    if !tree
-        .list(&hold_folder(path))
-        .await?
-        .contains(&hold_path(path, image))
-    {
-        let found = one(look(tree, &[path.to_owned()]).await?.0)?;
+async fn held_entries(tree: &Tree<'_>, path: &str, image: &str) -> Result<Vec<(String, String)>> {
+    let listed = tree.list(&hold_folder(path)).await?;
+    if listed.contains(&hold_path(path, image)) {
+        return Ok(vec![(path.to_owned(), image.to_owned())]);
+    }
+    let mut entries = Vec::new();
+    for found in look(tree, &[path.to_owned()]).await?.0 {
         let entry = found
             .kustomization
             .find(image)?
             .ok_or_else(|| unknown(&found.file, image))?;
-        return Ok((found.folder, entry.state.name.clone()));
+        entries.push((found.folder, entry.state.name.clone()));
     }
-    Ok((path.to_owned(), image.to_owned()))
+    Ok(entries)
 }

@@ -27,7 +27,6 @@ pub(super) struct Guard<'run> {
     arguments: &'run OrderArgs,
     write: &'run WriteArgs,
     deadline: Deadline,
-    lineage: Option<Lineage>,
     answers: BTreeMap<String, Ancestry>,
     said: Vec<String>,
 }
@@ -60,7 +59,6 @@ impl<'run> Guard<'run> {
             arguments,
             write,
             deadline: run.deadline,
-            lineage: None,
             answers: BTreeMap::new(),
             said: Vec::new(),
         }))
@@ -142,14 +140,9 @@ impl<'run> Guard<'run> {
         }
     }
 
-    async fn ask(&mut self, one: &str, other: &str) -> Result<Ancestry> {
-        let lineage = match self.lineage.take() {
-            Some(lineage) => lineage,
-            None => self.open().await?,
-        };
-        let answer = lineage.compare(one, other).await;
-        self.lineage = Some(lineage);
-        answer
+    /// Asks anew each time, since a lost race may come long after, when the patience of the first time is at its end.
+    async fn ask(&self, one: &str, other: &str) -> Result<Ancestry> {
+        self.open().await?.compare(one, other).await
     }
 
     async fn open(&self) -> Result<Lineage> {

@@ -57,8 +57,8 @@ pub(crate) async fn roll_back(
         reason: &arguments.hold.reason,
     };
     let given = place.paths()?;
-    let mut deployed = Deployed::open(place, arguments, run)?;
     let mut source = Source::open(place, run).await?;
+    let mut deployed = Deployed::open(place, arguments, run)?;
     let paths = paths_from_root(&source, &given);
     let author = Author {
         identity: match source::identity(write, &source, run).await {
@@ -138,10 +138,18 @@ pub(crate) async fn roll_back(
 
 /// Whether what is decided now is what was shown and agreed to, whatever happened to the branch meanwhile.
 fn agree(preview: &RollbackPlan, plan: &mut RollbackPlan) -> Result<()> {
+    if plan.images.len() != preview.images.len() {
+        return Err(Failure::conflict(format!(
+            "the paths name {} images now, and named {} when they were shown",
+            plan.images.len(),
+            preview.images.len()
+        ))
+        .hint("somebody else added or removed a kustomization; look again"));
+    }
     for (shown, image) in preview.images.iter().zip(&mut plan.images) {
         image.report.in_registry = shown.report.in_registry;
         let (shown, now) = (&shown.report, &image.report);
-        if now.to != shown.to || now.file != shown.file {
+        if now.to != shown.to || now.file != shown.file || now.image != shown.image {
             return Err(Failure::conflict(format!(
                 "the way back of image {} changed from {} to {} meanwhile",
                 now.image, shown.to, now.to
@@ -179,7 +187,10 @@ async fn approved(plan: &RollbackPlan, run: &Run) -> Result<bool> {
         };
         question.push_str(&format!(
             "{}\n  from {}\n  to   {}\n       {}; {pulled}\n",
-            report.file, report.from, report.to, report.known_by
+            report.file,
+            report.from,
+            report.to,
+            report.origin()
         ));
     }
     question.push_str("Roll back, and hold it there?");
@@ -255,6 +266,7 @@ async fn decide(
                     to: edit.new,
                     known_by: choice.known_by,
                     taken_from_commit: choice.commit,
+                    taken_from_date: choice.date,
                     in_registry: None,
                     hold,
                 },
@@ -408,6 +420,7 @@ async fn at_commit(tree: &Tree<'_>, commit: &str, file: &str, image: &str) -> Re
     Ok(Choice {
         state,
         commit: Some(commit.to_owned()),
+        date: None,
         known_by: KnownBy::History,
     })
 }

@@ -47,10 +47,26 @@ pub(crate) struct RolledBack {
     pub(crate) known_by: KnownBy,
     /// The commit that made it so before; null for a digest that history does not know.
     pub(crate) taken_from_commit: Option<String>,
+    /// When that commit was written, or that deployment ended: RFC 3339; null where it is not known.
+    pub(crate) taken_from_date: Option<String>,
     /// Whether the registry has it: true, or null where it was not asked or could not tell.
     pub(crate) in_registry: Option<bool>,
     /// The hold that stands now.
     pub(crate) hold: Hold,
+}
+
+impl RolledBack {
+    /// Where the way back comes from, in words.
+    pub(crate) fn origin(&self) -> String {
+        let mut text = self.known_by.to_string();
+        if let Some(commit) = &self.taken_from_commit {
+            text.push_str(&format!(", after {commit}"));
+        }
+        if let Some(date) = &self.taken_from_date {
+            text.push_str(&format!(" of {date}"));
+        }
+        text
+    }
 }
 
 impl Report for RollbackReport {
@@ -60,10 +76,7 @@ impl Report for RollbackReport {
         let mut lines = Vec::new();
         for image in &self.images {
             lines.push(format!("{}: {} -> {}", image.file, image.from, image.to));
-            lines.push(match &image.taken_from_commit {
-                Some(commit) => format!("  {}, after {commit}", image.known_by),
-                None => format!("  {}", image.known_by),
-            });
+            lines.push(format!("  {}", image.origin()));
         }
         if self.dry_run {
             lines.push("nothing was changed".to_owned());

@@ -125,6 +125,32 @@ async fn a_hold_on_what_was_changed_by_hand_since_is_replaced() {
 }
 
 #[tokio::test]
+async fn holds_are_made_and_released_by_patterns() {
+    let eu = "overlays/eu/kustomization.yaml";
+    let world = World::with(&[(PROD, &prod(A)), (eu, &prod(A))]).await;
+    let all = ["--image", "app", "--path", "overlays/*"];
+    let report = world.bump(&[&["hold"], &all[..]].concat()).await.report();
+    assert_eq!(report["images"].as_array().unwrap().len(), 2);
+    world
+        .bump(&["set", &format!("app@{B}"), "--path", "overlays/*"])
+        .await
+        .refused(4, "is held at");
+    let report = world.bump(&[&["release"], &all[..]].concat()).await.report();
+    assert_eq!(report["images"].as_array().unwrap().len(), 2);
+    world
+        .bump(&["set", &format!("app@{B}"), "--path", "overlays/*"])
+        .await
+        .report();
+    let report = world
+        .bump(&[&["rollback", "--yes"], &all[..]].concat())
+        .await
+        .report();
+    assert_eq!(report["images"].as_array().unwrap().len(), 2);
+    assert_eq!((world.file(PROD).await, world.file(eu).await), (prod(A), prod(A)));
+    assert_eq!(world.commits().await, 5);
+}
+
+#[tokio::test]
 async fn a_hold_goes_with_a_folder_that_is_moved() {
     let world = World::with(&[(PROD, &prod(A)), ("overlays/eu/kustomization.yaml", &prod(A))]).await;
     world
