@@ -33,6 +33,7 @@ Examples:
   kustomize-bump set app@sha256:... --path overlays/prod --project env/shop --via api
   kustomize-bump diff app@sha256:... --path overlays/dev,overlays/test
   kustomize-bump set app@sha256:... web@sha256:... --path 'apps/**/prod' --where-present
+  kustomize-bump set app@sha256:... --path overlays/prod --follow     (in the base, if that decides)
   kustomize-bump get --path overlays/prod
   kustomize-bump history --path overlays/prod --image app
   kustomize-bump rollback --path overlays/prod --image app --reason 'checkout fails'
@@ -82,6 +83,9 @@ pub(crate) enum Command {
         /// The image: the `name` or `newName` of its entry; all when absent
         #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
         image: Option<String>,
+        /// Follow resources and components, and show each image as it is built and the entry that decides about it
+        #[arg(long, env = "TOWPATH_FOLLOW", hide_env_values = true)]
+        follow: bool,
     },
     /// Take images back to what ran before, and hold them there
     Rollback {
@@ -157,6 +161,9 @@ pub(crate) struct WishArgs {
         hide_env_values = true
     )]
     pub(crate) where_present: bool,
+    /// Follow resources and components, and set each image in the kustomization that decides about it
+    #[arg(long, env = "TOWPATH_FOLLOW", hide_env_values = true)]
+    pub(crate) follow: bool,
     /// Refuse (exit 6) unless the images are at this digest now
     #[arg(
         long,

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod diff;
+mod follow;
 mod handover;
 mod message;
 mod order;
@@ -32,9 +33,15 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
             run.interruptible("comparing images", commands::show(place, wish, &run))
                 .await?
         }
-        Command::Get { image } => {
-            run.interruptible("reading images", commands::get(place, image.as_deref(), &run))
-                .await?
+        Command::Get { image, follow } => {
+            let image = image.as_deref();
+            if *follow {
+                run.interruptible("following resources", commands::get_followed(place, image, &run))
+                    .await?
+            } else {
+                run.interruptible("reading images", commands::get(place, image, &run))
+                    .await?
+            }
         }
         Command::Rollback { rollback, write } => {
             run.interruptible("rolling back", commands::roll_back(place, rollback, write, &run))

@@ -90,6 +90,8 @@ pub(crate) struct Wish {
     pub(crate) add: bool,
     /// Whether kustomizations that lack an image are passed over.
     pub(crate) where_present: bool,
+    /// Whether resources and components are followed.
+    pub(crate) follow: bool,
     /// The digest that each has to be at.
     pub(crate) expect_current: Option<Digest>,
 }
@@ -116,7 +118,7 @@ impl Wish {
 }
 
 /// What `set` comes down to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SetPlan {
     /// The files to write.
     pub(crate) changes: Vec<Change>,
@@ -124,6 +126,8 @@ pub(crate) struct SetPlan {
     pub(crate) files: Vec<FileChange>,
     /// Each changed file before and after.
     pub(crate) texts: Vec<(String, String, String)>,
+    /// What a person should know about it.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Decides on `set`.
@@ -132,11 +136,7 @@ pub(crate) struct SetPlan {
 /// Denied (exit 4) for a held image; conflict (exit 6) for one that is not at the expected digest; whatever the edit
 /// refuses.
 pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) -> Result<SetPlan> {
-    let mut plan = SetPlan {
-        changes: Vec::new(),
-        files: Vec::new(),
-        texts: Vec::new(),
-    };
+    let mut plan = SetPlan::default();
     for Found {
         folder,
         file,
@@ -144,19 +144,25 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
     } in found
     {
         let before = String::from_utf8_lossy(files.get(file).unwrap_or_default()).into_owned();
-        let mut current = kustomization.clone();
         let mut text = before.clone();
+        let mut edited: Option<Kustomization> = None;
         for spec in &wish.specs {
             if wish.where_present && kustomization.find(&spec.name)?.is_none() {
                 continue;
             }
-            let edit = current.set(spec, wish.pin, wish.add)?;
-            if edit.changed() {
-                refuse_held(holds, folder, &edit.new.name)?;
-                refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;
-                current = Kustomization::parse(file, edit.text.as_bytes())?;
+            if edited.is_none() && text != before {
+                edited = Some(Kustomization::parse(file, text.as_bytes())?);
             }
-            text.clone_from(&edit.text);
+            let edit = edited
+                .as_ref()
+                .unwrap_or(kustomization)
+                .set(spec, wish.pin, wish.add)?;
+            if edit.changed() {
+                refuse_held(holds, &hold_path(folder, &edit.new.name))?;
+                refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;
+                text.clone_from(&edit.text);
+                edited = None;
+            }
             plan.files.push(FileChange {
                 path: folder.clone(),
                 file: file.clone(),
@@ -164,7 +170,9 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
                 changed: edit.changed(),
                 old: edit.old,
                 new: edit.new,
+                decides_for: Vec::new(),
             });
+            plan.notes.extend(edit.notes);
         }
         if text != before {
             plan.changes.push(Change {
@@ -197,15 +205,14 @@ fn refuse_absent(found: &[Found], wish: &Wish) -> Result<()> {
     Ok(())
 }
 
-fn refuse_held(holds: &Files, folder: &str, image: &str) -> Result<()> {
-    let file = hold_path(folder, image);
-    match holds.get(&file) {
-        Some(content) => Err(Hold::parse(content, &file)?.refusal()),
+pub(crate) fn refuse_held(holds: &Files, file: &str) -> Result<()> {
+    match holds.get(file) {
+        Some(content) => Err(Hold::parse(content, file)?.refusal()),
         None => Ok(()),
     }
 }
 
-fn refuse_unexpected(
+pub(crate) fn refuse_unexpected(
     file: &str,
     old: Option<&ImageState>,
     new: &ImageState,

@@ -23,6 +23,9 @@ pub(crate) struct FileChange {
     pub(crate) old: Option<ImageState>,
     /// What it says now.
     pub(crate) new: ImageState,
+    /// The paths whose builds it decides about, where those were followed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) decides_for: Vec<String>,
 }
 
 /// Where a command worked.
@@ -51,6 +54,8 @@ pub(crate) struct SetReport {
     pub(crate) attempts: u32,
     /// Each image in each file.
     pub(crate) files: Vec<FileChange>,
+    /// What a person should know about it.
+    pub(crate) notes: Vec<String>,
     /// The change as a unified diff.
     pub(crate) diff: String,
 }
@@ -121,6 +126,63 @@ impl Report for GetReport {
                     "{}:{}: {} = {}{hold}",
                     image.file, image.line, image.state.name, image.state
                 )
+            })
+            .collect();
+        if lines.is_empty() {
+            "no images".to_owned()
+        } else {
+            lines.join("\n")
+        }
+    }
+}
+
+/// What `get --follow` found.
+#[derive(Debug, Serialize)]
+pub(crate) struct FollowedReport {
+    /// Nothing is ever changed.
+    pub(crate) changed: bool,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// The images of each build.
+    pub(crate) images: Vec<FollowedImage>,
+    /// What was not followed.
+    pub(crate) notes: Vec<String>,
+}
+
+/// One image that a build names.
+#[derive(Debug, Serialize)]
+pub(crate) struct FollowedImage {
+    /// The folder of the kustomization that is built.
+    pub(crate) path: String,
+    /// The image as the build names it.
+    pub(crate) built: String,
+    /// The files that name it; empty when none that was read does.
+    pub(crate) manifests: Vec<String>,
+    /// The file with the entry that decides about it; null when none does.
+    pub(crate) file: Option<String>,
+    /// The line of that entry.
+    pub(crate) line: Option<usize>,
+    /// What that entry says.
+    pub(crate) entry: Option<ImageState>,
+}
+
+impl Report for FollowedReport {
+    const SCHEMA: &'static str = "towpath.kustomize-bump/1";
+
+    fn text(&self) -> String {
+        let lines: Vec<String> = self
+            .images
+            .iter()
+            .map(|image| {
+                let from = match image.manifests.as_slice() {
+                    [] => "no file that was read".to_owned(),
+                    manifests => manifests.join(", "),
+                };
+                let by = match (&image.file, image.line) {
+                    (Some(file), Some(line)) => format!("decided at {file}:{line}"),
+                    _ => "decided by no entry".to_owned(),
+                };
+                format!("{}: {}\n  {by}, named in {from}", image.path, image.built)
             })
             .collect();
         if lines.is_empty() {

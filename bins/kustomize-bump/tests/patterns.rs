@@ -136,15 +136,10 @@ async fn a_pattern_that_names_nothing_is_refused_with_what_is_there() {
     ] {
         world.bump(&["get", "--path", path]).await.refused(2, words);
     }
-    for command in [
-        &["history", "--image", "app"][..],
-        &["rollback", "--image", "app"],
-    ] {
-        world
-            .bump(&[command, &["--path", "apps/*"]].concat())
-            .await
-            .refused(2, "is a pattern where one folder is needed");
-    }
+    world
+        .bump(&["history", "--image", "app", "--path", "apps/*"])
+        .await
+        .refused(2, "is a pattern where one folder is needed");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! `doctor`: the way to the credentials, one step after the other.
 
-use jiff::Timestamp;
 use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Kind, Result};
 use towpath::process::Signals;
@@ -340,7 +339,7 @@ async fn key(args: &DoctorArgs, run: &Run, session: &Session, access_key: &str) 
         Failure::conflict(format!("{} does not know the key {access_key}", iam.shown()))
             .hint("was it deleted? Write a key that is there to the secret")
     })?;
-    let age = rotation::age(&key, Timestamp::now());
+    let age = rotation::age(&key, iam.now());
     let end = key
         .expires_at
         .map_or_else(|| "no end".to_owned(), |end| format!("ends at {end}"));

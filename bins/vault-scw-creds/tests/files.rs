@@ -420,3 +420,64 @@ async fn a_token_from_a_file_is_revoked_once() {
     );
     world.stop().await;
 }
+
+#[tokio::test]
+async fn the_pull_secret_is_the_one_that_kubectl_makes() {
+    use towpath_sandbox::tools::{Progress, Tools};
+    let world = World::start().await;
+    let kubectl = Tools::find_or_install(&Progress::silent()).await.unwrap().kubectl;
+    let home = world.path("cluster");
+    std::fs::create_dir(&home).unwrap();
+    let manifest = home.join("pull.yaml");
+    let host = "rg.fr-par.scw.cloud";
+    let mut command = world.tool();
+    command
+        .args([
+            "write",
+            "--registry-login",
+            host,
+            "--pull-secret-name",
+            "team.pull",
+        ])
+        .arg("--pull-secret")
+        .arg(&manifest);
+    assert_eq!(run(command).await.code, 0);
+    let template = "go-template={{.apiVersion}} {{.kind}} {{.type}} {{.metadata.name}}\n{{index .data \".dockerconfigjson\" | base64decode}}";
+    let by_kubectl = async |arguments: &[&str]| -> (String, serde_json::Value) {
+        let output = tokio::process::Command::new(&kubectl)
+            .args(arguments)
+            .args(["-o", template])
+            .env("HOME", &home)
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (object, config) = said.split_once('\n').unwrap();
+        (object.to_owned(), serde_json::from_str(config).unwrap())
+    };
+    // It reads ours, typed as a secret, and makes its own; neither asks a cluster.
+    let file = manifest.to_str().unwrap();
+    let (ours, our_config) = by_kubectl(&["label", "--local", "-f", file, "seen=yes"]).await;
+    let password = format!("--docker-password={SECRET_KEY}");
+    let server = format!("--docker-server={host}");
+    let (theirs, their_config) = by_kubectl(&[
+        "create",
+        "secret",
+        "docker-registry",
+        "team.pull",
+        "--dry-run=client",
+        "--docker-username=nologin",
+        &password,
+        &server,
+    ])
+    .await;
+    assert_eq!(ours, "v1 Secret kubernetes.io/dockerconfigjson team.pull");
+    assert_eq!(ours, theirs);
+    assert!(our_config["auths"][host]["auth"].is_string());
+    assert_eq!(
+        our_config["auths"][host]["auth"],
+        their_config["auths"][host]["auth"]
+    );
+    world.stop().await;
+}

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::process::Command;
 use towpath_sandbox::scaleway::{ApiKey, Iam, Settings};
+use towpath_sandbox::servers::{Fault, Point, Proxy, Rule, Way};
 use world::{Ran, World, run, wait_for_lines};
 
 /// A world with an IAM beside it that takes its time, and a key in the secret that may manage keys.
@@ -146,6 +147,24 @@ async fn a_key_may_be_another_applications() {
     let ran: Ran = child.wait_with_output().await.unwrap().into();
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(minting.others(), []);
+    minting.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_whose_making_was_not_told_is_deleted() {
+    let minting = Minting::start().await;
+    let api = Proxy::start(minting.iam.url().trim_start_matches("http://"))
+        .await
+        .unwrap();
+    for fault in [Fault::Break(Point::Answered, Way::Reset), Fault::WrongBytes] {
+        api.clear();
+        api.add(Rule::on("POST", "/api-keys", fault).times(1));
+        let mut command = minting.exec(&[], "exit 0");
+        command.env("SCW_API_URL", format!("http://{}", api.host()));
+        let ran = run(command).await;
+        assert!(matches!(ran.code, 3 | 7), "{ran:?}");
+        assert_eq!(minting.others(), [], "a key is left: {ran:?}");
+    }
     minting.world.stop().await;
 }
 

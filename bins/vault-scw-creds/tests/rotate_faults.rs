@@ -217,3 +217,19 @@ async fn the_clock_that_counts_is_that_of_iam() {
         rotating.world.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_quota_is_told_for_what_it_is() {
+    let rotating = Rotating::start(Settings {
+        quota: Some(1),
+        ..Settings::default()
+    })
+    .await;
+    let kept = rotating.keep("quota", 31).await;
+    let ran = rotating.rotate(&kept, &[]).await;
+    assert_eq!(ran.code, 6, "{ran:?}");
+    assert!(ran.stderr.contains("quota"), "{ran:?}");
+    assert!(!ran.stderr.contains("IAMApplicationManager"), "{ran:?}");
+    assert_eq!(rotating.others(&kept).await, []);
+    rotating.world.stop().await;
+}

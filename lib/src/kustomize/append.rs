@@ -24,7 +24,7 @@ impl Kustomization {
             } => self.block_item_added(items, new)?,
             Images::Absent { key } => {
                 let lines = self.block_lines(new, self.usual_indent(), "- ");
-                self.with_line_after(key.end, &lines)
+                self.with_splices([self.line_after(key.end, &lines)])
             }
             Images::Missing => self.images_added(new),
         };
@@ -40,6 +40,7 @@ impl Kustomization {
             text,
             old: None,
             new: new.clone(),
+            notes: Vec::new(),
         })
     }
 
@@ -78,7 +79,7 @@ impl Kustomization {
         } else {
             self.block_lines(new, indent, &dash)
         };
-        Ok(self.with_line_after(end, &lines))
+        Ok(self.with_splices([self.line_after(end, &lines)]))
     }
 
     fn images_added(&self, new: &ImageState) -> String {

@@ -84,6 +84,8 @@ pub struct Edit {
     pub old: Option<ImageState>,
     /// What it says now.
     pub new: ImageState,
+    /// What a person should know about it.
+    pub notes: Vec<String>,
 }
 
 impl Edit {
@@ -128,9 +130,7 @@ impl Kustomization {
             soundness::refuse_duplicate_keys(&YamlNode::Mapping(root.clone()), text, file)?;
         }
         // Two readers have to agree on the file: one that knows where things stand, and one that is strict.
-        let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let value: Value =
-            serde_norway::from_str(without_mark).map_err(|error| malformed(file, text, &error))?;
+        let value = value_of(text, file)?;
         if let Some(error) = parsed.positioned_errors().first() {
             let line = error.start_position(text).line;
             return Err(Failure::input(format!("{file}:{line}: {}", error.message)));
@@ -198,10 +198,27 @@ impl Kustomization {
             if !add {
                 return Err(self.unknown(&spec.name));
             }
-            return self.append(&spec.target(None, pin));
+            let target = spec.target(None, pin);
+            let notes = self.check_effect(None, &target)?;
+            return Ok(Edit {
+                notes,
+                ..self.append(&target)?
+            });
         };
+        self.set_entry(index, spec, pin)
+    }
+
+    /// Changes entry `index` as `spec` wishes, whatever name the wish has.
+    ///
+    /// # Errors
+    /// As [`Kustomization::set`].
+    pub fn set_entry(&self, index: usize, spec: &ImageSpec, pin: Pin) -> Result<Edit> {
         let target = spec.target(Some(&self.entries[index].state), pin);
-        self.replace(index, &target)
+        let notes = self.check_effect(Some(index), &target)?;
+        Ok(Edit {
+            notes,
+            ..self.replace(index, &target)?
+        })
     }
 
     /// Makes an entry say exactly what `target` says; the entry is found by `target.name`.
@@ -220,14 +237,25 @@ impl Kustomization {
             .entries
             .iter()
             .map(|entry| entry.state.name.as_str())
+            .filter(|name| !name.is_empty())
             .collect();
         let known = if known.is_empty() {
             "none".to_owned()
         } else {
             known.join(", ")
         };
+        let matching: String = self
+            .entries_that_match(name)
+            .into_iter()
+            .map(|entry| {
+                format!(
+                    "; the name {} on line {} matches it as a regular expression",
+                    entry.state.name, entry.line
+                )
+            })
+            .collect();
         Failure::not_found(format!("{}: no image {name}", self.file))
-            .hint(format!("images here: {known}; --add appends an entry"))
+            .hint(format!("images here: {known}{matching}; --add appends an entry"))
     }
 
     fn position(&self, name: &str) -> Result<Option<usize>> {
@@ -295,18 +323,22 @@ impl Kustomization {
         };
         match (images, &value) {
             (YamlNode::Sequence(sequence), Value::Sequence(values)) => {
-                let nodes: Vec<YamlNode> = sequence.values().collect();
-                if nodes.len() != values.len() {
+                if sequence.values().count() != values.len() {
                     return wrong("a list that cannot be followed");
                 }
-                let items = nodes.iter().map(entry::span).collect();
-                let entries: Result<Vec<_>> = nodes
-                    .iter()
-                    .zip(values)
-                    .map(|(node, value)| entry::read(node, value, &self.text, &self.file))
-                    .collect();
+                // Lines are counted once for all entries, and no node is held longer than it takes to read it: both
+                // would take time that grows with the square of a list's length.
+                let breaks: Vec<usize> = self.text.match_indices('\n').map(|(at, _)| at).collect();
+                let mut items = Vec::with_capacity(values.len());
+                let mut entries = Vec::with_capacity(values.len());
+                for (node, value) in sequence.values().zip(values) {
+                    let item = entry::span(&node);
+                    let line = breaks.partition_point(|at| *at < item.start) + 1;
+                    entries.push(entry::read(&node, value, &self.text, &self.file, line)?);
+                    items.push(item);
+                }
                 let flow = sequence.is_flow_style();
-                self.entries = entries?;
+                self.entries = entries;
                 self.images = Images::Sequence { flow, span, items };
                 Ok(())
             }
@@ -341,6 +373,12 @@ fn marks(text: &str) -> Vec<Mark> {
         at += token.len();
     }
     marks
+}
+
+/// The values in a text, as the strict reader sees them.
+pub(super) fn value_of(text: &str, file: &str) -> Result<Value> {
+    let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_norway::from_str(without_mark).map_err(|error| malformed(file, text, &error))
 }
 
 fn malformed(file: &str, text: &str, error: &serde_norway::Error) -> Failure {

@@ -4,12 +4,25 @@ use std::ops::Range;
 
 use yaml_edit::SyntaxKind;
 
-use super::document::{Edit, Images, Kustomization, Mark, Root};
+use super::document::{Edit, Images, Kustomization, Mark, Root, value_of};
 use super::entry::{DIGEST, Field, NAME, NEW_NAME, NEW_TAG, Shape, ValueKind, line_of};
 use super::image::ImageState;
 use super::proof;
 use super::scalar::{self, Quotes};
 use crate::failure::{Failure, Result};
+
+/// A part of the text, and what takes its place.
+#[derive(Clone, Debug)]
+pub(super) struct Splice {
+    span: Range<usize>,
+    by: String,
+}
+
+impl Splice {
+    pub(super) fn new(span: Range<usize>, by: String) -> Self {
+        Splice { span, by }
+    }
+}
 
 impl Kustomization {
     /// Makes entry `index` say exactly what `target` says.
@@ -20,6 +33,7 @@ impl Kustomization {
                 text: self.text.clone(),
                 old: Some(old),
                 new: target.clone(),
+                notes: Vec::new(),
             });
         }
         self.refuse_shared(index)?;
@@ -28,65 +42,81 @@ impl Kustomization {
             (NEW_TAG, &target.tag),
             (DIGEST, &target.digest),
         ];
-        // One splice, then the spans are read anew: simpler than keeping many splices from touching one another.
-        // Removals come last, so that the field after which another is inserted is still there.
-        let mut current = self.clone();
-        for removing in [false, true] {
-            for (key, value) in wanted {
-                if value.is_none() != removing {
-                    continue;
-                }
-                if let Some(text) = current.with_field(index, key, value.as_deref())? {
-                    current = Kustomization::parse(&self.file, text.as_bytes())
-                        .map_err(|failure| self.cannot_edit(index).because(failure))?;
-                }
+        let mut splices = Vec::new();
+        for (key, value) in wanted {
+            if let Some(value) = value {
+                splices.extend(self.field_set(index, key, value)?);
             }
         }
-        proof::replaced(&self.value, &current.value, index, &old, target)
+        let mut text = self.with_splices(splices);
+        // A removal may meet what was set beside it: for each of them the spans are read anew.
+        for (key, value) in wanted {
+            if value.is_none() && self.has_field(index, key) {
+                let current = Kustomization::parse(&self.file, text.as_bytes())
+                    .map_err(|failure| self.cannot_edit(index).because(failure))?;
+                text = current.with_splices(current.field_removed(index, key));
+            }
+        }
+        let edited =
+            value_of(&text, &self.file).map_err(|failure| self.cannot_edit(index).because(failure))?;
+        proof::replaced(&self.value, &edited, index, &old, target)
             .map_err(|difference| self.cannot_edit(index).because(difference))?;
         Ok(Edit {
-            text: current.text,
+            text,
             old: Some(old),
             new: target.clone(),
+            notes: Vec::new(),
         })
     }
 
-    /// The text with one field of one entry set or removed; none when there is nothing to do.
-    fn with_field(&self, index: usize, key: &str, value: Option<&str>) -> Result<Option<String>> {
-        let Shape::Mapping { flow, fields } = &self.images()[index].shape else {
-            return Err(self.cannot_edit(index));
-        };
+    /// The fields of an entry that stand in its place, and whether in flow style.
+    fn fields_of(&self, index: usize) -> Option<(&[Field], bool)> {
+        match &self.images()[index].shape {
+            Shape::Mapping { flow, fields } => Some((fields, *flow)),
+            Shape::Foreign => None,
+        }
+    }
+
+    fn has_field(&self, index: usize, key: &str) -> bool {
+        self.fields_of(index)
+            .is_some_and(|(fields, _)| fields.iter().any(|field| field.key == key))
+    }
+
+    /// What sets one field of one entry; none when it says so already.
+    fn field_set(&self, index: usize, key: &str, value: &str) -> Result<Option<Splice>> {
+        let (fields, flow) = self.fields_of(index).ok_or_else(|| self.cannot_edit(index))?;
         let state = &self.images()[index].state;
         let now = match key {
             NEW_NAME => &state.new_name,
             NEW_TAG => &state.tag,
             _ => &state.digest,
         };
-        if now.as_deref() == value {
+        if now.as_deref() == Some(value) {
             return Ok(None);
         }
-        let at = fields.iter().position(|field| field.key == key);
-        let text = match (at, value) {
-            (Some(at), Some(value)) => self.with_value(index, &fields[at], value, *flow)?,
-            (None, Some(value)) => {
-                let earlier: &[&str] = match key {
-                    NEW_NAME => &[NAME],
-                    NEW_TAG => &[NAME, NEW_NAME],
-                    _ => &[NAME, NEW_NAME, NEW_TAG],
-                };
-                let before = fields
-                    .iter()
-                    .rposition(|field| earlier.contains(&field.key.as_str()))
-                    .unwrap_or(fields.len() - 1);
-                self.with_field_after(fields, before, key, value, *flow)
-            }
-            (Some(at), None) => self.without_field(fields, at, *flow),
-            (None, None) => return Ok(None),
+        if let Some(field) = fields.iter().find(|field| field.key == key) {
+            return self.with_value(index, field, value, flow).map(Some);
+        }
+        let earlier: &[&str] = match key {
+            NEW_NAME => &[NAME],
+            NEW_TAG => &[NAME, NEW_NAME],
+            _ => &[NAME, NEW_NAME, NEW_TAG],
         };
-        Ok(Some(text))
+        let before = fields
+            .iter()
+            .rposition(|field| earlier.contains(&field.key.as_str()))
+            .unwrap_or(fields.len() - 1);
+        Ok(Some(self.with_field_after(fields, before, key, value, flow)))
     }
 
-    fn with_value(&self, index: usize, field: &Field, value: &str, flow: bool) -> Result<String> {
+    /// What removes one field of one entry.
+    fn field_removed(&self, index: usize, key: &str) -> Option<Splice> {
+        let (fields, flow) = self.fields_of(index)?;
+        let at = fields.iter().position(|field| field.key == key)?;
+        Some(self.without_field(fields, at, flow))
+    }
+
+    fn with_value(&self, index: usize, field: &Field, value: &str, flow: bool) -> Result<Splice> {
         let line = line_of(&self.text, field.key_span.start);
         let (_, quotes) = field.quotes(&self.text);
         match field.kind {
@@ -97,16 +127,17 @@ impl Kustomization {
                     self.usual_quotes(index),
                     flow && !self.plain_colon(field),
                 );
-                Ok(self.spliced(field.value_span.clone(), &written))
+                Ok(Splice::new(field.value_span.clone(), written))
             }
             ValueKind::Absent => {
                 let colon = self.text[field.key_span.end..]
                     .find(':')
                     .map_or(field.key_span.end, |at| field.key_span.end + at + 1);
                 let written = scalar::write(value, quotes, self.usual_quotes(index), flow);
-                Ok(self.spliced(colon..colon, &format!(" {written}")))
+                Ok(Splice::new(colon..colon, format!(" {written}")))
             }
             ValueKind::Block => {
+                let raw = &self.text[field.value_span.clone()];
                 let span = self.block_content(field).ok_or_else(|| {
                     Failure::input(format!(
                         "{}:{line}: {} has a value of several lines",
@@ -114,7 +145,14 @@ impl Kustomization {
                     ))
                     .hint("write the value on one line")
                 })?;
-                Ok(self.spliced(span, value))
+                if !raw.lines().next().unwrap_or_default().contains('-') {
+                    return Err(Failure::input(format!(
+                        "{}:{line}: the value of {} ends with a line break",
+                        self.file, field.key
+                    ))
+                    .hint("write it on one line, or with |- or >-"));
+                }
+                Ok(Splice::new(span, value.to_owned()))
             }
             ValueKind::Alias | ValueKind::Tagged | ValueKind::Collection => {
                 let what = match field.kind {
@@ -167,7 +205,7 @@ impl Kustomization {
         key: &str,
         value: &str,
         flow: bool,
-    ) -> String {
+    ) -> Splice {
         let anchor = &fields[before];
         let (key_quotes, anchor_quotes) = anchor.quotes(&self.text);
         let all_quoted = fields
@@ -177,65 +215,106 @@ impl Kustomization {
         let key = scalar::write(key, key_quotes, Quotes::Double, flow);
         let value = scalar::write(value, value_quotes, Quotes::Double, flow);
         if flow {
-            let separator = before
-                .checked_sub(1)
-                .map(|earlier| &self.text[fields[earlier].value_span.end..anchor.key_span.start])
-                .filter(|gap| gap.trim() == ",")
-                .unwrap_or(", ");
             let gap = &self.text[anchor.key_span.end..anchor.value_span.start];
             let colon = if gap.trim() == ":" && !gap.contains('\n') {
                 gap
             } else {
                 ": "
             };
+            let field = format!("{key}{colon}{value}");
             let end = anchor.value_span.end;
-            return self.spliced(end..end, &format!("{separator}{key}{colon}{value}"));
+            // One field a line, each with its comma and perhaps a comment: the new line goes below them.
+            if let (Some(indent), Some(next)) = (self.own_line(anchor), self.line_after_comma(anchor)) {
+                return Splice::new(next..next, format!("{indent}{field},{}", self.line_break()));
+            }
+            let separator = before
+                .checked_sub(1)
+                .map(|earlier| &self.text[fields[earlier].value_span.end..anchor.key_span.start])
+                .filter(|gap| gap.trim() == ",")
+                .unwrap_or(", ");
+            return Splice::new(end..end, format!("{separator}{field}"));
         }
         let column = self.text[self.line_start(anchor.key_span.start)..anchor.key_span.start]
             .chars()
             .count();
-        self.with_line_after(
+        self.line_after(
             anchor.value_span.end,
             &format!("{}{key}: {value}", " ".repeat(column)),
         )
     }
 
-    fn without_field(&self, fields: &[Field], at: usize, flow: bool) -> String {
+    fn without_field(&self, fields: &[Field], at: usize, flow: bool) -> Splice {
         let field = &fields[at];
         let next = fields.get(at + 1);
         if flow {
+            // A line of its own goes with its comment, and no other comment does.
+            if let (Some(_), Some(after)) = (self.own_line(field), self.line_after_comma(field)) {
+                return Splice::new(self.line_start(field.key_span.start)..after, String::new());
+            }
             let span = match (at.checked_sub(1), next) {
                 (Some(earlier), _) => fields[earlier].value_span.end..field.value_span.end,
                 (None, Some(next)) => field.key_span.start..next.key_span.start,
                 (None, None) => field.key_span.start..field.value_span.end,
             };
-            return self.spliced(span, "");
+            return Splice::new(span, String::new());
         }
         let end = self.line_end(field.value_span.end);
         if at == 0 {
             // The dash stays, and what follows moves up to it.
             let rest = &self.text[end..];
             let start_of_rest = end + (rest.len() - rest.trim_start().len());
-            return self.spliced(field.key_span.start..start_of_rest, "");
+            return Splice::new(field.key_span.start..start_of_rest, String::new());
         }
         let start = self.line_start(field.key_span.start);
         if end == self.text.len() && !self.text.ends_with('\n') {
             // The file had no final line break, and still has none.
             let kept = self.text[..start].trim_end_matches(['\r', '\n']).len();
-            return self.spliced(kept..end, "");
+            return Splice::new(kept..end, String::new());
         }
-        self.spliced(start..end, "")
+        Splice::new(start..end, String::new())
     }
 
-    /// The text with `line` after the line that `offset` is on.
-    pub(super) fn with_line_after(&self, offset: usize, line: &str) -> String {
+    /// The indentation of a field that begins its line.
+    fn own_line(&self, field: &Field) -> Option<&str> {
+        let lead = &self.text[self.line_start(field.key_span.start)..field.key_span.start];
+        lead.trim().is_empty().then_some(lead)
+    }
+
+    /// Where the next line begins, when nothing but a comma and perhaps a comment follows a field on its own.
+    fn line_after_comma(&self, field: &Field) -> Option<usize> {
+        let end = self.line_end(field.value_span.end);
+        let rest = self.text[field.value_span.end..end]
+            .trim_start()
+            .strip_prefix(',')?;
+        let comment = rest.trim_start();
+        let alone = comment.is_empty() || (comment.starts_with('#') && comment.len() < rest.len());
+        (alone && self.text[..end].ends_with('\n')).then_some(end)
+    }
+
+    /// What puts `line` after the line that `offset` is on.
+    pub(super) fn line_after(&self, offset: usize, line: &str) -> Splice {
         let end = self.line_end(offset);
         let eol = self.line_break();
         if self.text[..end].ends_with('\n') {
-            self.spliced(end..end, &format!("{line}{eol}"))
+            Splice::new(end..end, format!("{line}{eol}"))
         } else {
-            self.spliced(end..end, &format!("{eol}{line}"))
+            Splice::new(end..end, format!("{eol}{line}"))
         }
+    }
+
+    /// The text with splices that do not overlap. Where two begin at the same place, the earlier one comes first.
+    pub(super) fn with_splices(&self, splices: impl IntoIterator<Item = Splice>) -> String {
+        let mut splices: Vec<Splice> = splices.into_iter().collect();
+        splices.sort_by_key(|splice| splice.span.start);
+        let mut text = String::with_capacity(self.text.len() + 256);
+        let mut at = 0;
+        for Splice { span, by } in splices {
+            text.push_str(&self.text[at..span.start]);
+            text.push_str(&by);
+            at = span.end;
+        }
+        text.push_str(&self.text[at..]);
+        text
     }
 
     fn cannot_edit(&self, index: usize) -> Failure {

@@ -24,6 +24,8 @@ pub struct ImageEntry {
     pub line: usize,
     /// What it says.
     pub state: ImageState,
+    /// What is put behind the tag of the manifest, where the entry has neither tag nor digest.
+    pub tag_suffix: Option<String>,
     pub(super) shape: Shape,
 }
 
@@ -111,12 +113,17 @@ pub(super) fn fields(mapping: &Mapping, text: &str) -> Vec<Field> {
         .collect()
 }
 
-/// Reads entry `index` from its node and from its value with all aliases resolved.
+/// Reads the entry that begins on `line` from its node and from its value with all aliases resolved.
 ///
 /// # Errors
 /// Input (exit 3) naming file and line.
-pub(super) fn read(node: &YamlNode, value: &Value, text: &str, file: &str) -> Result<ImageEntry> {
-    let line = line_of(text, span(node).start);
+pub(super) fn read(
+    node: &YamlNode,
+    value: &Value,
+    text: &str,
+    file: &str,
+    line: usize,
+) -> Result<ImageEntry> {
     let mut merged = value.clone();
     let Value::Mapping(mapping) = &mut merged else {
         return Err(
@@ -168,5 +175,11 @@ pub(super) fn read(node: &YamlNode, value: &Value, text: &str, file: &str) -> Re
         tag: field(NEW_TAG)?,
         digest: field(DIGEST)?,
     };
-    Ok(ImageEntry { line, state, shape })
+    let tag_suffix = field(TAG_SUFFIX)?;
+    Ok(ImageEntry {
+        line,
+        state,
+        tag_suffix,
+        shape,
+    })
 }

@@ -9,18 +9,26 @@
 //! judge), and any key but `images`.
 
 mod append;
+mod build;
 mod document;
 mod edit;
+mod effect;
 mod entry;
 mod hold;
 mod image;
 mod pattern;
 mod proof;
+pub mod properties;
+mod reference;
 mod scalar;
 mod soundness;
+mod sources;
 
+pub use build::{Build, BuiltImage, EntryPlace, Tried};
 pub use document::{Edit, FILE_NAMES, Kustomization, file_candidates};
 pub use entry::ImageEntry;
 pub use hold::{HOLDS_FOLDER, Hold, HoldSchema, hold_folder, hold_path};
 pub use image::{ImageSpec, ImageState, Pin, check_repository};
 pub use pattern::{Pattern, kustomization_folder};
+pub use reference::Reference;
+pub use sources::Sources;

@@ -51,6 +51,31 @@ pub(super) fn needs_quotes(value: &str, in_flow: bool) -> bool {
         || is_date(value)
 }
 
+/// What kustomize takes a plain scalar for, where it refuses the file since that is no text. It reads neither dates nor
+/// base 60, and takes a word for a boolean only in the spellings of YAML 1.1 (seen with `kubectl kustomize` 5.5).
+pub(super) fn refused_by_kustomize(plain: &str) -> Option<&'static str> {
+    let lower = plain.to_ascii_lowercase();
+    let title = lower
+        .char_indices()
+        .map(|(at, c)| if at == 0 { c.to_ascii_uppercase() } else { c })
+        .collect::<String>();
+    let spelled = plain == lower || plain == title || plain == lower.to_ascii_uppercase();
+    if spelled
+        && matches!(
+            lower.as_str(),
+            "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false"
+        )
+    {
+        return Some("a boolean");
+    }
+    let special = matches!(lower.as_str(), ".inf" | "+.inf" | "-.inf" | ".nan");
+    let begins = plain.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    if special || (begins && is_number(plain) && !plain.contains(':') && plain.parse() != Ok(f64::INFINITY)) {
+        return Some("a number");
+    }
+    None
+}
+
 /// Words of YAML 1.1's types bool, null, float and merge (yaml.org/type), in any case.
 fn is_yaml_word(value: &str) -> bool {
     matches!(
@@ -166,6 +191,40 @@ mod tests {
             "",
         ] {
             assert!(needs_quotes(value, false), "{value:?} would stand unquoted");
+        }
+    }
+
+    #[test]
+    fn kustomize_refuses_what_is_no_text_to_it() {
+        for plain in [
+            "y", "N", "yes", "No", "ON", "true", "False", "1", "+1", "-1", "1.10", "1e5", ".5", "1.",
+            "1_000", "0x1f", "0X1F", "0b11", "0o17", "017", "08", ".inf", "-.Inf", ".NaN", "1__0", "1_0.5",
+            "1.5e+3", "00",
+        ] {
+            assert!(refused_by_kustomize(plain).is_some(), "{plain}");
+        }
+        for plain in [
+            "null",
+            "~",
+            "12e4567",
+            "1:30",
+            "12:30:45",
+            "2024-01-31",
+            "=",
+            "<<",
+            "_1",
+            "0x",
+            "0b",
+            "0o8",
+            "1e",
+            "inf",
+            "nan",
+            "v1",
+            "1.2.3",
+            "yEs",
+            "",
+        ] {
+            assert_eq!(refused_by_kustomize(plain), None, "{plain}");
         }
     }
 

@@ -49,15 +49,16 @@ pub(super) fn refuse_duplicate_keys(node: &YamlNode, text: &str, file: &str) -> 
             let mut seen: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
             for entry in mapping.entries() {
                 if let Some(YamlNode::Scalar(key)) = entry.key_node() {
-                    let line = key.start_position(text).line;
+                    let at = key.byte_range().start as usize;
                     let key = key.as_string();
                     if let Some(first) = seen.get(&key) {
+                        let (first, line) = (line_of(text, *first), line_of(text, at));
                         return Err(Failure::input(format!(
                             "{file}:{line}: the key {key} stands on line {first} already"
                         ))
                         .hint("remove one of the two"));
                     }
-                    seen.insert(key, line);
+                    seen.insert(key, at);
                 }
                 if let Some(value) = entry.value_node() {
                     refuse_duplicate_keys(&value, text, file)?;

@@ -4,10 +4,10 @@ use towpath::cli::{Outcome, Run};
 use towpath::failure::Result;
 use towpath::kustomize::{Hold, hold_path};
 
-use super::{look, paths_from_root, place_of, unknown};
+use super::{follow, look, paths_from_root, place_of, unknown};
 use crate::args::PlaceArgs;
 use crate::plan::Found;
-use crate::report::{FoundImage, GetReport};
+use crate::report::{FollowedReport, FoundImage, GetReport};
 use crate::source::Source;
 
 pub(crate) async fn get(place: &PlaceArgs, image: Option<&str>, run: &Run) -> Result<Outcome> {
@@ -50,5 +50,24 @@ pub(crate) async fn get(place: &PlaceArgs, image: Option<&str>, run: &Run) -> Re
         changed: false,
         place,
         images,
+    })
+}
+
+/// `get --follow`.
+pub(crate) async fn get_followed(place: &PlaceArgs, image: Option<&str>, run: &Run) -> Result<Outcome> {
+    let given = place.paths()?;
+    let mut source = Source::open(place, run).await?;
+    let paths = paths_from_root(&source, &given);
+    let place = place_of(&source);
+    let followed = follow(&source.tree(), &paths).await?;
+    let (images, notes) = followed.images(image)?;
+    for note in &notes {
+        towpath::cli::note(note);
+    }
+    Outcome::report(&FollowedReport {
+        changed: false,
+        place,
+        images,
+        notes,
     })
 }

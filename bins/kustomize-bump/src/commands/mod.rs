@@ -11,7 +11,7 @@ mod registry;
 mod rollback;
 mod set;
 
-pub(crate) use get::get;
+pub(crate) use get::{get, get_followed};
 pub(crate) use history::history;
 pub(crate) use hold::{hold, release};
 pub(crate) use rollback::roll_back;
@@ -21,8 +21,9 @@ use std::collections::BTreeSet;
 
 use towpath::failure::{Failure, Result};
 use towpath::git::Files;
-use towpath::kustomize::{Hold, Pattern, file_candidates, hold_path};
+use towpath::kustomize::{Hold, Pattern, Sources, file_candidates, hold_path};
 
+use crate::follow::Followed;
 use crate::plan::{self, Found};
 use crate::report::Place;
 use crate::source::{Source, Tree};
@@ -38,8 +39,8 @@ async fn standing_hold(tree: &Tree<'_>, folder: &str, image: &str) -> Result<(St
     Ok((file, hold))
 }
 
-/// Reads the kustomizations at the paths, and those that patterns name.
-async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> {
+/// The folders that paths and patterns name, each once, and the files that may hold their kustomizations.
+async fn folders(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<String>, Vec<String>)> {
     let mut folders: Vec<String> = Vec::new();
     let mut candidates: BTreeSet<String> = BTreeSet::new();
     for path in paths {
@@ -67,12 +68,35 @@ async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> 
     }
     let mut seen = BTreeSet::new();
     folders.retain(|folder| seen.insert(folder.clone()));
-    let files = tree.read(&candidates.into_iter().collect::<Vec<_>>()).await?;
+    Ok((folders, candidates.into_iter().collect()))
+}
+
+/// Reads the kustomizations at the paths, and those that patterns name.
+async fn look(tree: &Tree<'_>, paths: &[String]) -> Result<(Vec<Found>, Files)> {
+    let (folders, candidates) = folders(tree, paths).await?;
+    let files = tree.read(&candidates).await?;
     let found = folders
         .iter()
         .map(|path| plan::find(&files, path))
         .collect::<Result<_>>()?;
     Ok((found, files))
+}
+
+/// Reads everything that the builds of the paths take in, as far as it is in the repository.
+async fn follow(tree: &Tree<'_>, paths: &[String]) -> Result<Followed> {
+    let (folders, _) = folders(tree, paths).await?;
+    let mut sources = Sources::default();
+    loop {
+        let (followed, needs) = Followed::of(&folders, sources)?;
+        if needs.is_empty() {
+            return Ok(followed);
+        }
+        sources = followed.sources;
+        let files = tree.read(&needs).await?;
+        for path in &needs {
+            sources.learn(path, files.get(path))?;
+        }
+    }
 }
 
 fn one(mut found: Vec<Found>) -> Result<Found> {

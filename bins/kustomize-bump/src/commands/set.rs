@@ -7,7 +7,7 @@ use towpath::handoff::Handoff;
 
 use super::moved::refuse_held_before_a_move;
 use super::order::Guard;
-use super::{look, paths_from_root, place_of};
+use super::{follow, look, paths_from_root, place_of};
 use crate::args::{OrderArgs, PlaceArgs, WishArgs, WriteArgs};
 use crate::message::Author;
 use crate::plan::{self, SetPlan, Wish};
@@ -92,6 +92,11 @@ async fn decide_guarded(
 }
 
 async fn decide_set(tree: &Tree<'_>, paths: &[String], wish: &Wish) -> Result<SetPlan> {
+    if wish.follow {
+        let followed = follow(tree, paths).await?;
+        let holds = tree.read(&followed.hold_files(wish)).await?;
+        return crate::follow::set(&followed, &holds, wish);
+    }
     let (found, files) = look(tree, paths).await?;
     let holds = tree.read(&wish.hold_files(&found)?).await?;
     plan::set(&found, &files, &holds, wish)
@@ -109,6 +114,9 @@ fn set_report(
         .iter()
         .map(|(file, before, after)| diff::unified(file, before, after))
         .collect();
+    for note in &plan.notes {
+        towpath::cli::note(note);
+    }
     SetReport {
         changed: plan.files.iter().any(|file| file.changed),
         dry_run,
@@ -116,6 +124,7 @@ fn set_report(
         commit,
         attempts,
         files: plan.files,
+        notes: plan.notes,
         diff,
     }
 }
@@ -126,6 +135,7 @@ fn wish(arguments: &WishArgs) -> Result<Wish> {
         pin: arguments.pin.into(),
         add: arguments.add,
         where_present: arguments.where_present,
+        follow: arguments.follow,
         expect_current: arguments.expect_current.clone(),
     })
 }

@@ -45,9 +45,12 @@ impl Change {
     }
 
     fn keeps_text(&self) -> bool {
-        let text = |text: &Option<SecretString>| text.as_ref().map(|text| text.expose_secret().to_owned());
-        text(&self.before) == text(&self.after)
+        is_same(self.before.as_ref(), self.after.as_ref())
     }
+}
+
+fn is_same(one: Option<&SecretString>, other: Option<&SecretString>) -> bool {
+    one.map(|text| text.expose_secret()) == other.map(|text| text.expose_secret())
 }
 
 impl Locked {
@@ -117,8 +120,7 @@ impl Locked {
     /// As [`Locked::apply`].
     pub fn undo(&mut self, change: &Change) -> Result<()> {
         let there = read(&self.place, &self.shown)?;
-        let text = |text: &Option<SecretString>| text.as_ref().map(|text| text.expose_secret().to_owned());
-        if text(&there) != text(&change.before) {
+        if !is_same(there.as_ref(), change.before.as_ref()) {
             match &change.before {
                 Some(before) => put(
                     &self.place,

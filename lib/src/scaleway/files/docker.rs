@@ -109,6 +109,20 @@ pub(super) fn take_out(text: &str, pieces: &[Piece], shown: &str) -> Result<Stri
     Ok(Stripped::of(text, entries))
 }
 
+/// What registries there are logins to.
+pub(super) fn names(text: &str, shown: &str) -> Result<Vec<String>> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let (_, root) = root(text, shown)?;
+    let logins = auths(text, &root, shown)?.and_then(|auths| json::members(text, auths));
+    Ok(logins
+        .unwrap_or_default()
+        .into_iter()
+        .map(|login| login.name)
+        .collect())
+}
+
 /// Where the configuration begins, and what is in it.
 fn root(text: &str, shown: &str) -> Result<(usize, Vec<Member>)> {
     // serde's own words may repeat a value of the file, so only the place is told.

@@ -22,7 +22,7 @@ pub use self::change::Change;
 pub use self::folder::DockerFolder;
 pub use self::lock::Locked;
 
-use self::disk::{FILE_MODE, has_leftover, is_inside, read, resolve};
+use self::disk::{FILE_MODE, SIZE_LIMIT, has_leftover, is_inside, read, resolve};
 use self::entry::{Entry, Laid, Stripped};
 use self::receipt::{Added, Piece, Receipt, locate, without};
 use super::config::Profile;
@@ -144,11 +144,19 @@ impl PrivateFile {
                 None => entries.push(entry),
             }
         }
-        let earlier = receipt_before.clone().unwrap_or_else(|| {
+        let mut earlier = receipt_before.clone().unwrap_or_else(|| {
             let mode = like.as_ref().map(|like| like.mode() & 0o7777);
             Receipt::new(before.is_none(), 0, mode)
         });
+        // Whoever removed the file wanted none.
+        earlier.created |= before.is_none();
         let laid = self.lay(base.expose_secret(), &entries, earlier.created)?;
+        if laid.text.expose_secret().len() as u64 > SIZE_LIMIT {
+            return Err(
+                Failure::input(format!("{self} would have more than {SIZE_LIMIT} bytes"))
+                    .hint("nothing could be taken out of it again: choose another path"),
+            );
+        }
         // What was there as it is to be, by somebody else, is not ours.
         let receipt_after = (receipt_before.is_some() || !laid.pieces.is_empty())
             .then(|| earlier.of(laid.text.expose_secret(), laid.pieces));
@@ -197,6 +205,10 @@ impl PrivateFile {
         };
         let (text, receipt) = match (&before, &receipt) {
             (None, _) => return Ok(nothing(None)),
+            // Done already, as far as these go.
+            (Some(text), None) if names.is_some_and(|names| self.has_none_of(text, names)) => {
+                return Ok(nothing(None));
+            }
             (Some(_), None) => {
                 return Err(
                     Failure::denied(format!("{self} was not written by vault-scw-creds"))
@@ -232,6 +244,16 @@ impl PrivateFile {
             removed: Removed::Part,
             ..nothing(Some(receipt_after))
         })
+    }
+
+    /// Whether a file that others wrote surely has no entry with one of these names.
+    fn has_none_of(&self, text: &SecretString, names: &[String]) -> bool {
+        let there = match self {
+            PrivateFile::ScwConfig(_) => scw::names(text.expose_secret(), &self.to_string()),
+            PrivateFile::DockerConfig(_) => docker::names(text.expose_secret(), &self.to_string()),
+            PrivateFile::PullSecret(_) | PrivateFile::Dotenv(_) => return false,
+        };
+        there.is_ok_and(|there| names.iter().all(|name| !there.contains(name)))
     }
 
     /// The file without what was added to it.

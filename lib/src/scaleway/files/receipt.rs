@@ -3,13 +3,16 @@
 //! A receipt lies beside the file and holds fingerprints, never values. It is there before what it tells of, so that a
 //! run that is cut short leaves nothing that cannot be taken out.
 
+use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::is_trusted;
 use crate::bounded;
 use crate::failure::{Failure, Result};
 
@@ -129,10 +132,19 @@ impl Receipt {
     /// The receipt of a file, if there is one.
     ///
     /// # Errors
-    /// Input (exit 3) when it is malformed; internal when it cannot be read.
+    /// Input (exit 3) when it is malformed; denied (exit 4) when it is somebody else's; internal when it cannot be read.
     pub(super) fn read(file: &Path) -> Result<Option<Self>> {
         let path = Self::path(file);
         let shown = path.display();
+        let found = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found,
+        };
+        // Somebody else's would have us cut out of the file what they like.
+        if found.is_ok_and(|found| !found.is_file() || !is_trusted(found.uid())) {
+            return Err(Failure::denied(format!("{shown} is not a file of this user"))
+                .hint("somebody else put it there: choose another path"));
+        }
         let text = match bounded::read_text(&path, LIMIT) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -12,7 +12,7 @@ use super::entry::{Entry, Laid, Stripped};
 use super::receipt::{Added, Piece, locate, without};
 use super::{MARK, changed};
 use crate::failure::{Failure, Result};
-use crate::scaleway::config::Profile;
+use crate::scaleway::config::{DEFAULT, Profile};
 
 const PROFILES: &str = "profiles";
 const ACTIVE: &str = "active_profile";
@@ -183,6 +183,17 @@ fn leave_out_frame(wanted: &mut Mapping, frame: &str) {
     } else if wanted.get(PROFILES).is_some_and(is_empty) {
         wanted.shift_remove(PROFILES);
     }
+}
+
+/// What the profiles are called that are in a file.
+pub(super) fn names(text: &str, shown: &str) -> Result<Vec<String>> {
+    let there = mapping(text, shown)?;
+    let named = there.get(PROFILES).and_then(Value::as_mapping);
+    let mut names: Vec<String> = named.iter().flat_map(|all| all.keys()).map(spelled).collect();
+    if there.contains_key("access_key") || there.contains_key("secret_key") {
+        names.push(DEFAULT.to_owned());
+    }
+    Ok(names)
 }
 
 fn leave_out(wanted: &mut Mapping, profile: &Profile) {

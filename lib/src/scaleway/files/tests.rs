@@ -121,12 +121,12 @@ async fn each_name_comes_and_goes_for_itself() {
             for (nth, index) in order.into_iter().enumerate() {
                 let name = names[index];
                 assert_eq!(remove(&scw, &[name]).await.unwrap(), Removed::Part, "{before}");
-                assert_eq!(
-                    remove(&scw, &[name]).await.ok(),
-                    (nth < 2).then_some(Removed::Nothing)
-                );
+                // Once more is no failure, also when nothing of ours is left.
+                assert_eq!(remove(&scw, &[name]).await.unwrap(), Removed::Nothing);
                 let host = format!("{name}.example");
-                assert_eq!(remove(&docker, &[&host]).await.unwrap(), Removed::Part);
+                for removed in [Removed::Part, Removed::Nothing] {
+                    assert_eq!(remove(&docker, &[&host]).await.unwrap(), removed);
+                }
                 let text = fs::read_to_string(&path).unwrap();
                 assert_eq!(text.matches(ACCESS_KEY).count(), 2 - nth, "{text}");
             }
@@ -248,6 +248,11 @@ async fn permissions_come_back_with_the_last_entry() {
     assert_eq!(mode(&path), 0o600);
     assert_eq!(remove(&file, &[]).await.unwrap(), Removed::Part);
     assert_eq!(mode(&path), 0o644);
+    // Somebody removed the file: what is written then is all ours.
+    write(&file, &profile("ci")).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    write(&file, &profile("ci")).await.unwrap();
+    assert_eq!(remove(&file, &[]).await.unwrap(), Removed::File);
 }
 
 #[tokio::test]
@@ -257,10 +262,11 @@ async fn only_what_was_written_here_is_removed() {
     let file = PrivateFile::ScwConfig(path.clone());
     assert_eq!(remove(&file, &[]).await.unwrap(), Removed::Nothing);
     fs::write(&path, "access_key: SCWX\n").unwrap();
-    assert_eq!(
-        remove(&file, &[]).await.expect_err("a person's file").kind(),
-        Kind::Denied
-    );
+    for names in [&[][..], &["default"], &["ci", "default"]] {
+        let failure = remove(&file, names).await.expect_err("a person's file");
+        assert_eq!(failure.kind(), Kind::Denied, "{names:?}");
+    }
+    assert_eq!(remove(&file, &["ci"]).await.unwrap(), Removed::Nothing);
     fs::write(Receipt::path(&path), "{}").unwrap();
     assert_eq!(
         remove(&file, &[]).await.expect_err("no receipt").kind(),
@@ -313,6 +319,45 @@ async fn links_lead_to_the_file_and_stay() {
             .expect_err("no file");
         assert_eq!(failure.kind(), Kind::Usage, "{failure}");
     }
+}
+
+#[tokio::test]
+async fn what_somebody_put_in_the_way_is_neither_believed_nor_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let file = PrivateFile::ScwConfig(path.clone());
+    let pipe = |path: &Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    };
+    fs::write(&path, "a: 1\n").unwrap();
+    for name in [".vault-scw-creds.lock", ".vault-scw-creds"] {
+        let trap = receipt::beside(&path, name);
+        pipe(&trap);
+        assert!(write(&file, &profile("ci")).await.is_err(), "{name}");
+        fs::remove_file(&trap).unwrap();
+    }
+    write(&file, &profile("ci")).await.unwrap();
+    // Only root can make a receipt somebody else's.
+    if std::os::unix::fs::chown(Receipt::path(&path), Some(4242), None).is_ok() {
+        for failure in [
+            write(&file, &profile("ci")).await.err(),
+            remove(&file, &[]).await.err(),
+        ] {
+            assert_eq!(failure.expect("not our receipt").kind(), Kind::Denied);
+        }
+        std::os::unix::fs::chown(Receipt::path(&path), Some(0), None).unwrap();
+    }
+    remove(&file, &[]).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a: 1\n");
+    // What could not be taken out again does not go in.
+    let full = "#".repeat(1024 * 1024 - 10);
+    fs::write(&path, &full).unwrap();
+    assert_eq!(
+        write(&file, &profile("ci")).await.expect_err("too large").kind(),
+        Kind::Input
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), full);
 }
 
 #[tokio::test]

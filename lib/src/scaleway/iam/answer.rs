@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use super::super::Field;
 use super::{ApiKey, Bearer};
 use crate::failure::{Failure, Result};
 use crate::http::{Response, StatusCode};
@@ -64,6 +65,9 @@ impl RawKey {
                 )));
             }
         };
+        if !Field::AccessKey.accepts(&self.access_key) {
+            return Err(Failure::input("scaleway names an API key as none is called"));
+        }
         let key = ApiKey {
             access_key: self.access_key,
             bearer,
@@ -180,7 +184,8 @@ mod tests {
     use super::*;
 
     fn bearer(ids: &str) -> Result<Bearer> {
-        let text = format!(r#"{{"access_key":"SCWX","created_at":"2026-11-21T14:00:00Z"{ids}}}"#);
+        let text =
+            format!(r#"{{"access_key":"SCW1234567890ABCDEFG","created_at":"2026-11-21T14:00:00Z"{ids}}}"#);
         let key: RawKey = serde_json::from_str(&text).expect("a key");
         key.read().map(|(key, _)| key.bearer)
     }
