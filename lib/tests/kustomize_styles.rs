@@ -175,11 +175,54 @@ fn switching_the_pin_leaves_nothing_behind() {
         "app@{B}",
         "images: [{name: app, digest: \"{B}\"}, {name: b}]\n",
     );
+    // A field without a value says nothing, and stays.
+    for empty in ["digest: \"\"", "digest: ~", "newName: ''"] {
+        check_pinned(
+            &format!("images:\n- name: app\n  newTag: v1\n  {empty}\n"),
+            "app:v2",
+            Pin::Tag,
+            &format!("images:\n- name: app\n  newTag: v2\n  {empty}\n"),
+        );
+    }
     check_pinned(
         "images: [{name: app, digest: {A}, newTag: v1,}]\n",
         "app:v2",
         Pin::Tag,
         "images: [{name: app, newTag: v2,}]\n",
+    );
+}
+
+#[test]
+fn comments_on_other_fields_of_a_flow_mapping_stay() {
+    let last = "images:\n- {\n    name: app, # n\n    newTag: v1, # t\n    digest: {A} # d\n  }\n";
+    check_pinned(
+        last,
+        "app:v2",
+        Pin::Tag,
+        "images:\n- {\n    name: app, # n\n    newTag: v2, # t\n  }\n",
+    );
+    check_pinned(
+        &last.replace(" # d\n  }", "}"),
+        "app:v2",
+        Pin::Tag,
+        "images:\n- {\n    name: app, # n\n    newTag: v2, # t\n    }\n",
+    );
+    let leading = "images:\n- { name: app # n\n  , newTag: v1 # t\n  , digest: {A} # d\n  }\n";
+    check_pinned(
+        leading,
+        "app:v2",
+        Pin::Tag,
+        "images:\n- { name: app # n\n  , newTag: v2 # t\n  }\n",
+    );
+    check(
+        leading,
+        "app@{B}",
+        "images:\n- { name: app # n\n  , digest: {B} # d\n  }\n",
+    );
+    check(
+        &leading.replace(" # n", ""),
+        "app@{B}",
+        "images:\n- { name: app\n  , digest: {B} # d\n  }\n",
     );
 }
 

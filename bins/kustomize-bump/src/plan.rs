@@ -157,6 +157,14 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
                 .as_ref()
                 .unwrap_or(kustomization)
                 .set(spec, wish.pin, wish.add)?;
+            let twice = |one: &FileChange| one.file == *file && one.image == edit.new.name;
+            if edit.changed() && plan.files.iter().any(twice) {
+                return Err(Failure::usage(format!(
+                    "two of the images that are given mean the entry {} in {file}",
+                    edit.new.name
+                ))
+                .hint("name it once"));
+            }
             if edit.changed() {
                 refuse_held(holds, &hold_path(folder, &edit.new.name))?;
                 refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;

@@ -94,11 +94,20 @@ pub(crate) fn steps(history: &History, file: &str, image: &str) -> Vec<Step> {
     steps
 }
 
-/// What a version of a file says about an image; none where it does not, or cannot be read.
+/// What a version of a file says about an image; none where it does not, or cannot be read. The entry may have been
+/// named otherwise then, and had the image's name for its `newName`: it ran the same image, and is told by the name that
+/// the entry has now, since another entry may have the other one.
 pub(crate) fn state_in(content: &[u8], file: &str, image: &str) -> Option<ImageState> {
     let kustomization = Kustomization::parse(file, content).ok()?;
-    let entry = kustomization.find(image).ok()??;
-    Some(entry.state.clone())
+    let state = kustomization.find(image).ok()??.state.clone();
+    if state.name == image {
+        return Some(state);
+    }
+    Some(ImageState {
+        name: image.to_owned(),
+        new_name: None,
+        ..state
+    })
 }
 
 /// Whether two states run the same image: by digest where both have one.

@@ -244,7 +244,7 @@ async fn links_that_lead_elsewhere_are_refused() {
     let image = format!("app@{A}");
     bump(folder.path(), &["set", &image, "--path", "away"])
         .await
-        .refused(3, "leads out of");
+        .refused(3, "away/kustomization.yaml leads through the symbolic link away");
     bump(folder.path(), &["set", &image, "--path", "link"])
         .await
         .refused(3, "is a symbolic link");
@@ -267,4 +267,52 @@ async fn only_a_commit_needs_a_name() {
     let ended = world::run(&set, &nobody, folder.path()).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(std::fs::read_to_string(&file).unwrap().contains(A));
+}
+
+#[tokio::test]
+async fn a_hold_is_not_gone_round_by_another_path_to_the_file() {
+    let folder = work_tree();
+    let root = folder.path();
+    let outside = tempfile::tempdir().unwrap();
+    let hold = ["hold", "--image", "app", "--path", "prod", "--reason", "sale"];
+    // A hold is not written out of the checkout.
+    std::os::unix::fs::symlink(outside.path(), root.join(".towpath")).unwrap();
+    bump(root, &hold)
+        .await
+        .refused(3, "leads through the symbolic link .towpath");
+    assert!(files(outside.path()).is_empty());
+    std::fs::remove_file(root.join(".towpath")).unwrap();
+    bump(root, &hold).await.report();
+
+    let before = files(&root.join("prod"));
+    let image = format!("app@{A}");
+    std::os::unix::fs::symlink("prod", root.join("alias")).unwrap();
+    bump(root, &["set", &image, "--path", "alias"]).await.refused(
+        3,
+        "alias/kustomization.yaml leads through the symbolic link alias",
+    );
+    // A repository that git refuses to look into is not taken for none, which would have no holds.
+    let mut environment = scrubbed(root);
+    environment.insert("GIT_TEST_ASSUME_DIFFERENT_OWNER".into(), "1".into());
+    let set = ["set", &image, "--path", "."];
+    world::run(&set, &environment, &root.join("prod"))
+        .await
+        .refused(2, "git does not work in");
+    world::run(&set, &scrubbed(root), &root.join("prod"))
+        .await
+        .refused(4, "sale");
+    assert_eq!(files(&root.join("prod")), before);
+}
+
+#[tokio::test]
+async fn two_names_of_one_entry_are_not_two_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "images:\n- name: app\n  newName: team/app\n";
+    std::fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+    let (one, other) = (format!("app@{A}"), format!("team/app@{B}"));
+    bump(folder.path(), &["set", &one, &other, "--path", "."])
+        .await
+        .refused(2, "mean the entry app in kustomization.yaml");
+    let left = std::fs::read_to_string(folder.path().join("kustomization.yaml")).unwrap();
+    assert_eq!(left, text);
 }

@@ -298,3 +298,16 @@ async fn it_needs_a_token_for_the_api() {
         .await
         .refused(2, "--merge-request");
 }
+
+#[tokio::test]
+async fn a_long_path_makes_no_title_that_gitlab_refuses() {
+    let path = ["quite-a-long-name-of-a-folder-that-goes-on"; 6].join("/");
+    let world = world_with(&[(&format!("{path}/kustomization.yaml"), &prod(A, A))]).await;
+    let report = world
+        .bump(&["set", &format!("app@{B}"), "--merge-request", "--path", &path])
+        .await
+        .report();
+    assert_eq!(report["merge_request"]["iid"], 1);
+    let title = api(&world, "merge_requests/1").await["title"].clone();
+    assert_eq!(title.as_str().unwrap().chars().count(), 255);
+}

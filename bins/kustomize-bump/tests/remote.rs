@@ -287,6 +287,23 @@ async fn the_address_may_lack_its_ending() {
     assert_eq!(world.file(PROD).await, prod(B));
 }
 
+#[tokio::test]
+async fn paths_are_no_patterns_whatever_the_environment_says() {
+    let world = World::with(&[(PROD, &prod(A))]).await;
+    let image = format!("app:v1@{B}");
+    for variable in [
+        "GIT_GLOB_PATHSPECS",
+        "GIT_ICASE_PATHSPECS",
+        "GIT_NOGLOB_PATHSPECS",
+    ] {
+        world
+            .bump_with(&[(variable, "1")], &["set", &image])
+            .await
+            .report();
+    }
+    assert_eq!(world.file(PROD).await, prod(B));
+}
+
 /// A program in the place of git that writes down its arguments and runs the real one.
 const RECORDER: &str = "#!/bin/sh\nprintf '%s\\n' \"$*\" >>\"$RECORD\"\ntr '\\0' '\\n' </proc/$$/cmdline >>\"$RECORD\"\nexec \"$REAL_GIT\" \"$@\"\n";
 

@@ -25,12 +25,22 @@ impl Checkout {
     /// Opens a folder. When it lies in the work tree of a repository, paths count from that tree's root.
     ///
     /// # Errors
-    /// Not found (exit 5) when there is no such folder; usage (exit 2) when git is not there.
+    /// Not found (exit 5) when there is no such folder; usage (exit 2) when git is not there, or will not work in it.
     pub async fn open(folder: &Path, deadline: Deadline) -> Result<Self> {
         check_folder(folder)?;
         let runner = Runner::local(folder, deadline);
         let ask = runner.git("rev-parse").args(["--show-toplevel", "--show-prefix"]);
         let ended = ask.capture(runner.local_deadline()).await?;
+        // Paths, and with them holds, count from the root of the repository: one that git refuses to look into, as one
+        // of another owner, must not be taken for none.
+        if !ended.success() && !ended.tail.contains("not a git repository") {
+            return Err(Failure::usage(format!(
+                "git does not work in {}: {}",
+                folder.display(),
+                first_line(&ended.tail)
+            ))
+            .hint("does the folder belong to somebody else? git config --global --add safe.directory DIR"));
+        }
         let answer = String::from_utf8_lossy(&ended.stdout).into_owned();
         let mut lines = answer.lines();
         let (root, prefix) = match (ended.success(), lines.next()) {
@@ -103,14 +113,14 @@ impl Checkout {
     /// The contents of those of `paths` that are there.
     ///
     /// # Errors
-    /// Input (exit 3) for a symbolic link, or a folder that leads out of the checkout by one.
+    /// Input (exit 3) for a symbolic link, or a path with one on the way.
     pub fn read(&self, paths: &[String]) -> Result<Files> {
         let mut files = Files::default();
         for path in paths {
             let full = self.root.join(path);
             match std::fs::symlink_metadata(&full) {
                 Ok(kind) if kind.is_file() => {
-                    self.stay_inside(path)?;
+                    self.refuse_detour(path)?;
                     let content = std::fs::read(&full)
                         .map_err(|error| Failure::input(format!("cannot read {path}")).because(error))?;
                     files.insert(path, content);
@@ -126,26 +136,32 @@ impl Checkout {
         Ok(files)
     }
 
-    fn stay_inside(&self, path: &str) -> Result<()> {
-        let inside = self
-            .root
-            .join(path)
-            .canonicalize()
-            .is_ok_and(|full| full.starts_with(&self.root));
-        if inside {
-            return Ok(());
+    /// Refuses a path with a symbolic link on the way: it may lead out of the checkout, and within it the same file
+    /// would go by two paths, of which only one is held.
+    fn refuse_detour(&self, path: &str) -> Result<()> {
+        let mut folder = self.root.clone();
+        for part in path.split('/') {
+            folder.push(part);
+            if std::fs::symlink_metadata(&folder).is_ok_and(|kind| kind.is_symlink()) {
+                let link = folder.strip_prefix(&self.root).unwrap_or(&folder);
+                return Err(Failure::input(format!(
+                    "{path} leads through the symbolic link {}",
+                    link.display()
+                ))
+                .hint("name the folder itself that it leads to"));
+            }
         }
-        Err(
-            Failure::input(format!("{path} leads out of {}", self.root.display()))
-                .hint("a folder on the way is a symbolic link; name the folder itself"),
-        )
+        Ok(())
     }
 
     /// Writes the changes to the files, each whole or not at all.
     ///
     /// # Errors
-    /// Internal (exit 1) naming the file.
+    /// Input (exit 3) for a path with a symbolic link on the way; internal (exit 1) naming the file.
     pub fn write(&self, commit: &NewCommit) -> Result<()> {
+        for change in &commit.changes {
+            self.refuse_detour(&change.path)?;
+        }
         for change in &commit.changes {
             let full = self.root.join(&change.path);
             let broke = |error: std::io::Error| {
@@ -301,4 +317,9 @@ impl Checkout {
                 .hint("give --checkout or --repo"),
         )
     }
+}
+
+/// What git said first: the one line that says why, before its advice.
+fn first_line(tail: &str) -> &str {
+    tail.lines().next().unwrap_or("it said nothing")
 }

@@ -51,8 +51,8 @@ const SETTINGS: [&str; 19] = [
     "log.showSignature=false",
 ];
 
-/// Variables that would point git at another repository, or make it tell secrets.
-const FOREIGN: [&str; 14] = [
+/// Variables that would point git at another repository, have it read paths as patterns, or make it tell secrets.
+const FOREIGN: [&str; 17] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -60,6 +60,9 @@ const FOREIGN: [&str; 14] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
     "GIT_NAMESPACE",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
     "GIT_TRACE",
     "GIT_TRACE_CURL",
     "GIT_TRACE_PACKET",

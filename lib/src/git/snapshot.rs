@@ -379,12 +379,19 @@ impl Snapshot {
         }
     }
 
-    /// Sends a commit to the branch, never forced.
+    /// Sends a commit to the branch, if that still is at the tip that was looked at. The commit is built on that tip, so
+    /// nothing is ever forced; but where somebody set the branch back meanwhile, what they took away would come back
+    /// with the tip. git-push calls this comparison a lease.
     pub(super) async fn push(&self, commit: &str) -> Result<(Pushed, String)> {
         let push: Command = self
             .runner
             .git("push")
-            .args(["--porcelain", "--no-thin", "--no-verify", "origin"])
+            .args(["--porcelain", "--no-thin", "--no-verify"])
+            .arg(format!(
+                "--force-with-lease=refs/heads/{}:{}",
+                self.branch, self.tip
+            ))
+            .arg("origin")
             .arg(format!("{commit}:refs/heads/{}", self.branch));
         let ended = push.capture(self.runner.network_deadline()).await?;
         let pushed = if ended.success() {

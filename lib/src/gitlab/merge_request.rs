@@ -45,6 +45,12 @@ pub struct MergeRequest {
     pub description: Option<String>,
     /// The branch that is merged.
     pub source_branch: String,
+    /// The project that the branch is in: another one for a fork.
+    #[serde(default)]
+    source_project_id: Option<u64>,
+    /// The project that it is merged into.
+    #[serde(default)]
+    target_project_id: Option<u64>,
     /// The commit that the branch is at, as far as the merge request knows.
     #[serde(default)]
     pub sha: Option<String>,
@@ -66,6 +72,10 @@ pub struct MergeRequest {
 }
 
 impl MergeRequest {
+    fn is_within_one_project(&self) -> bool {
+        self.source_project_id == self.target_project_id
+    }
+
     /// The commit on the target branch that brought it in: of a merge, a squash, or a fast-forward.
     #[must_use]
     pub fn landed(&self) -> Option<&str> {
@@ -126,7 +136,12 @@ impl Client {
         let mut query = vec![("state", "opened"), ("target_branch", target)];
         query.extend(source.map(|source| ("source_branch", source)));
         let object = format!("the merge requests of {project}");
-        self.read_pages(project, "merge_requests", &query, &object).await
+        let mut found: Vec<MergeRequest> = self
+            .read_pages(project, "merge_requests", &query, &object)
+            .await?;
+        // Whoever may fork a project may open such a request, with a branch of any name and any text.
+        found.retain(MergeRequest::is_within_one_project);
+        Ok(found)
     }
 
     /// Reads a merge request.
@@ -270,5 +285,23 @@ impl Client {
         }
         let object = format!("the branch {name} of {project}");
         Err(refusal(response, &object, project, &self.token).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_from_a_fork_is_told_from_ones_own() {
+        let from = |source: u64| {
+            let shown = json!({
+                "iid": 1, "state": "opened", "source_branch": "towpath/prod/app-01234567",
+                "source_project_id": source, "target_project_id": 7,
+            });
+            serde_json::from_value::<MergeRequest>(shown).unwrap()
+        };
+        assert!(from(7).is_within_one_project());
+        assert!(!from(8).is_within_one_project());
     }
 }

@@ -38,20 +38,21 @@ impl Kustomization {
         }
         self.refuse_shared(index)?;
         let wanted = [
-            (NEW_NAME, &target.new_name),
-            (NEW_TAG, &target.tag),
-            (DIGEST, &target.digest),
+            (NEW_NAME, &old.new_name, &target.new_name),
+            (NEW_TAG, &old.tag, &target.tag),
+            (DIGEST, &old.digest, &target.digest),
         ];
         let mut splices = Vec::new();
-        for (key, value) in wanted {
+        for (key, _, value) in wanted {
             if let Some(value) = value {
                 splices.extend(self.field_set(index, key, value)?);
             }
         }
         let mut text = self.with_splices(splices);
         // A removal may meet what was set beside it: for each of them the spans are read anew.
-        for (key, value) in wanted {
-            if value.is_none() && self.has_field(index, key) {
+        // A field without a value, such as `digest: ""`, says nothing that would have to go.
+        for (key, old, value) in wanted {
+            if old.is_some() && value.is_none() && self.has_field(index, key) {
                 let current = Kustomization::parse(&self.file, text.as_bytes())
                     .map_err(|failure| self.cannot_edit(index).because(failure))?;
                 text = current.with_splices(current.field_removed(index, key));
@@ -251,6 +252,10 @@ impl Kustomization {
             if let (Some(_), Some(after)) = (self.own_line(field), self.line_after_comma(field)) {
                 return Splice::new(self.line_start(field.key_span.start)..after, String::new());
             }
+            // Between the one before and this one there may be a comment on the one before, which stays.
+            if let Some(span) = self.last_of_its_lines(fields, at) {
+                return Splice::new(span, String::new());
+            }
             let span = match (at.checked_sub(1), next) {
                 (Some(earlier), _) => fields[earlier].value_span.end..field.value_span.end,
                 (None, Some(next)) => field.key_span.start..next.key_span.start,
@@ -272,6 +277,26 @@ impl Kustomization {
             return Splice::new(kept..end, String::new());
         }
         Splice::new(start..end, String::new())
+    }
+
+    /// What goes with a field of a flow mapping that begins its line and has no comma after it: the line, where it has
+    /// its comma before it, or where the one above has a comment. That one keeps its own comma, which YAML allows.
+    fn last_of_its_lines(&self, fields: &[Field], at: usize) -> Option<Range<usize>> {
+        let field = &fields[at];
+        let before = &self.text[fields[at.checked_sub(1)?].value_span.end..field.key_span.start];
+        let start = self.line_start(field.key_span.start);
+        let comma_before = match self.text[start..field.key_span.start].trim() {
+            "," => true,
+            "" if before.contains('#') => false,
+            _ => return None,
+        };
+        let end = self.line_end(field.value_span.end);
+        let rest = self.text[field.value_span.end..end].trim_start();
+        if rest.is_empty() || rest.starts_with('#') {
+            return Some(start..end);
+        }
+        let alone = before.contains('#') && !(comma_before || rest.starts_with(','));
+        alone.then_some(field.key_span.start..field.value_span.end)
     }
 
     /// The indentation of a field that begins its line.

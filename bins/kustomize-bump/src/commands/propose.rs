@@ -18,6 +18,8 @@ const ARMING: Duration = Duration::from_secs(300);
 /// Pauses between two looks grow from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// As many characters as GitLab takes for a title; a path or an image's name may be as long alone.
+const TITLE_LIMIT: usize = 255;
 /// What is left of the run's time when following ends, to report.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -152,7 +154,14 @@ async fn ensure(
 ) -> Result<MergeRequest> {
     let (client, project) = (target.client(), target.project());
     let message = commit.message();
-    let title = message.lines().next().unwrap_or_default();
+    let title: String = message
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(TITLE_LIMIT)
+        .collect();
+    let title = title.as_str();
     let description = purpose.description(commit);
     let mut found = open.iter().find(|request| request.source_branch == work).cloned();
     loop {

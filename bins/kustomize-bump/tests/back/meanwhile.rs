@@ -18,6 +18,18 @@ exec \"$REAL_GIT\" \"$@\"
 
 /// Runs the binary; when it pushes, Bob runs it with other arguments first.
 async fn run(world: &World, variables: &[(&str, &str)], arguments: &[&str], meanwhile: &str) -> Ended {
+    let bump = env!("CARGO_BIN_EXE_kustomize-bump");
+    run_while(world, variables, arguments, bump, meanwhile).await
+}
+
+/// The same with another program than the binary for what happens meanwhile.
+async fn run_while(
+    world: &World,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+    program: &str,
+    meanwhile: &str,
+) -> Ended {
     let bin = world.folder.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     std::fs::write(bin.join("git"), FASTER).unwrap();
@@ -34,7 +46,7 @@ async fn run(world: &World, variables: &[(&str, &str)], arguments: &[&str], mean
         ("OWN_PATH", &own),
         ("REAL_GIT", real.to_str().unwrap()),
         ("ONCE", once.to_str().unwrap()),
-        ("BUMP", env!("CARGO_BIN_EXE_kustomize-bump")),
+        ("BUMP", program),
         ("MEANWHILE", meanwhile),
     ];
     let ended = world.bump_with(&[variables, &more].concat(), arguments).await;
@@ -94,4 +106,17 @@ async fn a_rollback_that_comes_first_holds_against_a_pipeline_under_way() {
     let ended = run(&world, &[], &set, "rollback --image app --yes --reason it-fails").await;
     ended.refused(4, "it-fails");
     assert_eq!(world.file(PROD).await, prod(A));
+}
+
+#[tokio::test]
+async fn what_somebody_takes_away_from_the_branch_does_not_come_back() {
+    let world = world_with(&[A, B]).await;
+    let kept = world.git(&["rev-parse", "main~1"]).await.unwrap();
+    let repository = world.repository();
+    let set_back = format!("-C {} update-ref refs/heads/main {kept}", repository.display());
+    let set = ["set", &format!("app@{C}")];
+    let ended = run_while(&world, &[], &set, "git", &set_back).await;
+    assert_eq!(ended.report()["attempts"], 2);
+    assert_eq!(world.file(PROD).await, prod(C));
+    assert_eq!(world.git(&["rev-parse", "main~1"]).await.unwrap(), kept);
 }

@@ -150,3 +150,14 @@ async fn a_shallow_clone_of_the_person_says_that_it_knows_too_little() {
         .await;
     assert_eq!(named.report()["images"][0]["known_by"], "argument");
 }
+
+#[tokio::test]
+async fn the_entry_that_is_named_now_is_taken_back_whatever_it_was_named_then() {
+    // The image of `web` was the same as that of `app` now, and another entry is named `web` today.
+    let then = format!("images:\n- name: web\n  newName: app\n  digest: {A}\n");
+    let world = World::with(&[(PROD, &then)]).await;
+    let now = format!("images:\n- name: web\n  digest: {C}\n- name: app\n  digest: {B}\n");
+    world.push(&[(PROD, &now)]).await;
+    assert_eq!(world.bump(&ROLLBACK).await.went_to(), A);
+    assert_eq!(world.file(PROD).await, now.replace(B, A));
+}

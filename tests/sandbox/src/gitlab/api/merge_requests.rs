@@ -13,6 +13,9 @@ use super::super::state::{MergeRequest, Pipeline, Project, now, timestamp};
 use super::call::{Call, JobTokens, Refusal};
 use super::{Answer, entities};
 
+/// The most characters of a title (`Issuable::TITLE_LENGTH_MAX`).
+const TITLE_LIMIT: usize = 255;
+
 fn shown_basic(hub: &Hub, request: &MergeRequest, detailed: Option<&str>) -> Value {
     let (path, iid) = {
         let state = hub.state();
@@ -157,6 +160,10 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
     let author = call.user(&caller)?;
     let (source_branch, target_branch) = (call.required("source_branch")?, call.required("target_branch")?);
     let title = call.required("title")?;
+    if title.chars().count() > TITLE_LIMIT {
+        let why = format!("is too long (maximum is {TITLE_LIMIT} characters)");
+        return Err(Refusal::bad_request(json!({ "title": [why] })));
+    }
     if source_branch == target_branch {
         let message = json!(["You can't use same project/branch for source and target"]);
         return Err(Refusal::message(StatusCode::UNPROCESSABLE_ENTITY, message));
