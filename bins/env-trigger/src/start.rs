@@ -164,6 +164,16 @@ pub(crate) async fn start_once(
                     Ok::<(), Failure>(())
                 })
                 .await?;
+                // Somebody else may have started the same delivery while we waited.
+                if let (Some(search), true) = (search(access, request), baseline)
+                    && let Some(pipeline) = search.look().await?.best()
+                {
+                    return Ok(Started {
+                        pipeline: pipeline.clone(),
+                        once: Once::Found,
+                        created: false,
+                    });
+                }
             }
             Err(NotStarted::Unknown(failure)) => {
                 effect.done("no answer");

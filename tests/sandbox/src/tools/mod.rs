@@ -14,6 +14,7 @@ mod machine;
 mod npm;
 pub(crate) mod outside;
 mod progress;
+mod python_gitlab;
 pub(crate) mod referrers_registry;
 mod search_path;
 mod tofu;
@@ -83,6 +84,14 @@ impl Tools {
     pub async fn find_or_install_with_tofu(progress: &Progress) -> anyhow::Result<(Self, PathBuf)> {
         let (tools, tofu) = Self::get(progress, Scope::Infrastructure).await?;
         Ok((tools, tofu.context("neither OpenTofu nor Terraform was found")?))
+    }
+
+    /// The folder that makes `python-gitlab` importable: put it on `PYTHONPATH`. Installed the first time.
+    ///
+    /// # Errors
+    /// When there is no python3 with pip, or the wheels cannot be had.
+    pub async fn python_gitlab(progress: &Progress) -> anyhow::Result<PathBuf> {
+        python_gitlab::find_or_install(progress).await
     }
 
     async fn get(progress: &Progress, scope: Scope) -> anyhow::Result<(Self, Option<PathBuf>)> {

@@ -104,10 +104,11 @@ impl Params {
         self.text(key)?.parse().ok()
     }
 
+    /// A boolean, by any of the words that GitLab's parameters take for one; Python's clients say `True`.
     pub(crate) fn flag(&self, key: &str) -> Option<bool> {
-        match self.text(key)?.as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
+        match self.text(key)?.to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+            "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
             _ => None,
         }
     }
