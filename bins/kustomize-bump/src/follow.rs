@@ -158,12 +158,6 @@ pub(crate) fn set(followed: &Followed, holds: &Files, wish: &Wish) -> Result<Set
                 continue;
             }
             present = true;
-            for hold in meant
-                .iter()
-                .flat_map(|image| followed.holds_on(build, spec, image))
-            {
-                refuse_held(holds, &hold)?;
-            }
             for (target, images) in targets(build, spec, &meant, wish.add)? {
                 let key = (target, number);
                 let at = match written.get(&key) {
@@ -177,6 +171,16 @@ pub(crate) fn set(followed: &Followed, holds: &Files, wish: &Wish) -> Result<Set
                     }
                 };
                 let change = &mut plan.files[at];
+                if change.changed {
+                    // What is added under a name that nothing was read of may be held all the same.
+                    refuse_held(holds, &hold_path(folder_of(&build.file), &spec.name))?;
+                    for hold in images
+                        .iter()
+                        .flat_map(|image| followed.holds_on(build, spec, image))
+                    {
+                        refuse_held(holds, &hold)?;
+                    }
+                }
                 change.decides_for.push(folder_of(&build.file).to_owned());
                 for image in images {
                     let index = build.images.iter().position(|one| std::ptr::eq(one, image));

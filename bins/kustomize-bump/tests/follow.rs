@@ -338,14 +338,22 @@ async fn a_remote_branch_is_followed_and_a_hold_on_the_overlay_stands() {
         "{{\"schema\": \"towpath.hold/1\", \"path\": \"overlays/prod\", \"image\": \"app\", \"held_at\": \"app@{A}\", \
          \"taken_from\": \"app@{B}\", \"by\": \"Ada <ada@example.com>\", \"since\": \"2026-01-01T00:00:00Z\", \"reason\": \"sale\"}}"
     );
+    let gone = hold.replace("\"app\"", "\"gone\"");
     world
-        .push(&[(".towpath/holds/overlays/prod/app.json", &hold)])
+        .push(&[
+            (".towpath/holds/overlays/prod/app.json", &hold),
+            (".towpath/holds/overlays/prod/gone.json", &gone),
+        ])
         .await;
-    let other = format!("app@{A}");
-    world
-        .bump(&["set", &other, "--path", "overlays/prod", "--follow"])
-        .await
-        .refused(4, "is held at");
+    let (other, gone) = (format!("app@{A}"), format!("gone@{A}"));
+    for (image, add) in [(&other, "--where-present"), (&gone, "--add")] {
+        world
+            .bump(&["set", image, "--path", "overlays/prod", "--follow", add])
+            .await
+            .refused(4, "is held at");
+    }
+    // What is so already needs no release.
+    assert_eq!(world.bump(&set).await.report()["changed"], false);
 }
 
 /// Numbers that are the same in every run.

@@ -18,19 +18,22 @@ impl Snapshot {
         let mut pauses = pauses();
         let (mut refusals, mut breakdowns) = (0, 0);
         // Commits whose push broke off and that were not on the branch when it was looked at next: a slow server may
-        // still have taken one.
-        let mut adrift: Vec<String> = Vec::new();
+        // still have taken one, and then what was decided for it is what was done.
+        let mut adrift: Vec<(String, T)> = Vec::new();
         for attempts in 1..=ATTEMPTS {
             let Decision { commit, outcome } = decide(self).await?;
             let Some(commit) = commit else {
-                let mut landed = None;
-                for id in adrift {
+                for (id, decided) in adrift {
                     if self.has_landed(&id).await? {
-                        landed = Some(id);
+                        return Ok(Landed {
+                            commit: Some(id),
+                            outcome: decided,
+                            attempts,
+                        });
                     }
                 }
                 return Ok(Landed {
-                    commit: landed,
+                    commit: None,
                     outcome,
                     attempts,
                 });
@@ -63,7 +66,7 @@ impl Snapshot {
                         attempts,
                     });
                 }
-                adrift.push(id);
+                adrift.push((id, outcome));
                 continue;
             }
             breakdowns = 0;

@@ -287,7 +287,7 @@ impl Kustomization {
         let start = self.line_start(field.key_span.start);
         let comma_before = match self.text[start..field.key_span.start].trim() {
             "," => true,
-            "" if before.contains('#') => false,
+            "" if before.contains('#') && at + 1 == fields.len() => false,
             _ => return None,
         };
         let end = self.line_end(field.value_span.end);
@@ -295,8 +295,8 @@ impl Kustomization {
         if rest.is_empty() || rest.starts_with('#') {
             return Some(start..end);
         }
-        let alone = before.contains('#') && !(comma_before || rest.starts_with(','));
-        alone.then_some(field.key_span.start..field.value_span.end)
+        let stays_on_the_line = !comma_before && !rest.starts_with(',');
+        stays_on_the_line.then_some(field.key_span.start..field.value_span.end)
     }
 
     /// The indentation of a field that begins its line.

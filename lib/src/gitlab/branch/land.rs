@@ -33,12 +33,17 @@ impl Branch {
     ) -> Result<Landed<T>> {
         let mut pauses = pauses();
         let (mut refusals, mut breakdowns) = (0, 0);
-        let mut adrift: Vec<Adrift> = Vec::new();
+        // Each with what was decided for it, which is what was done if it is there after all.
+        let mut adrift: Vec<(Adrift, T)> = Vec::new();
         for attempts in 1..=ATTEMPTS {
             let Decision { commit, outcome } = decide(self).await?;
             let Some(commit) = commit else {
+                let (commit, outcome) = match self.find(&mut adrift).await? {
+                    Some((id, decided)) => (Some(id), decided),
+                    None => (None, outcome),
+                };
                 return Ok(Landed {
-                    commit: self.find(&adrift).await?,
+                    commit,
                     outcome,
                     attempts,
                 });
@@ -76,7 +81,7 @@ impl Branch {
                 Sent::Unknown(failure) => {
                     drop(effect);
                     breakdowns += 1;
-                    adrift.extend(self.adrift(&commit));
+                    adrift.extend(self.adrift(&commit).map(|lost| (lost, outcome)));
                     self.pause(pause).await;
                     while let Err(unreachable) = self.refresh().await {
                         breakdowns += 1;
@@ -85,10 +90,10 @@ impl Branch {
                         }
                         self.pause(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
                     }
-                    if let Some(id) = self.find(&adrift).await? {
+                    if let Some((id, decided)) = self.find(&mut adrift).await? {
                         return Ok(Landed {
                             commit: Some(id),
-                            outcome,
+                            outcome: decided,
                             attempts,
                         });
                     }
@@ -126,16 +131,17 @@ impl Branch {
         })
     }
 
-    /// The first of the commits whose answer was lost that is on the branch all the same.
-    async fn find(&self, adrift: &[Adrift]) -> Result<Option<String>> {
-        for lost in adrift {
+    /// The first of the commits whose answer was lost that is on the branch all the same, with what was decided for it.
+    async fn find<T>(&self, adrift: &mut Vec<(Adrift, T)>) -> Result<Option<(String, T)>> {
+        for index in 0..adrift.len() {
+            let lost = &adrift[index].0;
             let since = self.commits_of(&lost.path, &self.tip, LOOKED_BACK).await?;
             let found = since
                 .into_iter()
                 .take_while(|commit| lost.before.as_ref() != Some(&commit.id))
                 .find(|commit| commit.message.trim_end() == lost.message.trim_end());
             if let Some(commit) = found {
-                return Ok(Some(commit.id));
+                return Ok(Some((commit.id, adrift.swap_remove(index).1)));
             }
         }
         Ok(None)
