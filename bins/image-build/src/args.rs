@@ -1,5 +1,6 @@
 //! The command line of `image-build`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,11 +98,11 @@ pub(crate) struct BuildArgs {
 
     /// A value for an ARG line; not for secrets, it stays in the image's history. Repeat it; one a line in the variable
     #[arg(long = "build-arg", value_name = "NAME=VALUE", env = "TOWPATH_BUILD_ARGS", value_delimiter = '\n', value_parser = parse_pair, hide_env_values = true)]
-    pub(crate) build_args: Vec<(String, String)>,
+    build_args: Vec<Option<(String, String)>>,
 
     /// A label for the image. Repeat it; one a line in the variable
     #[arg(long = "label", value_name = "NAME=VALUE", env = "TOWPATH_LABELS", value_delimiter = '\n', value_parser = parse_pair, hide_env_values = true)]
-    pub(crate) labels: Vec<(String, String)>,
+    labels: Vec<Option<(String, String)>>,
 
     /// Where the source is, for the label org.opencontainers.image.source
     #[arg(long, env = "CI_PROJECT_URL", hide_env_values = true)]
@@ -227,7 +228,7 @@ pub(crate) struct TargetArgs {
         value_parser = parse_tag,
         hide_env_values = true
     )]
-    pub(crate) tags: Vec<Tag>,
+    tags: Vec<Option<Tag>>,
 
     /// For the git tag v1.4.0, move the tags 1.4 and 1 along. A pre-release moves none, nor does an older version than one
     /// that is there
@@ -268,6 +269,11 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
+    /// The tags given by name.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.tags.iter().flatten()
+    }
+
     /// Registry and path.
     ///
     /// # Errors
@@ -305,6 +311,16 @@ pub(crate) struct PushArgs {
 }
 
 impl BuildArgs {
+    /// The values for ARG lines, by name.
+    pub(crate) fn build_args(&self) -> BTreeMap<String, String> {
+        self.build_args.iter().flatten().cloned().collect()
+    }
+
+    /// The labels given by hand.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = &(String, String)> {
+        self.labels.iter().flatten()
+    }
+
     /// The Dockerfile, whether named or found in the context.
     pub(crate) fn dockerfile(&self) -> PathBuf {
         self.dockerfile
@@ -371,15 +387,27 @@ fn bare(repository: Reference, flag: &str) -> Result<Reference> {
     Ok(repository)
 }
 
-fn parse_pair(text: &str) -> std::result::Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
+/// A block of YAML ends with the end of its last line, behind which there is nothing; any other empty value is refused
+/// by the frame.
+fn unless_empty<T, E>(
+    text: &str,
+    parse: impl FnOnce(&str) -> std::result::Result<T, E>,
+) -> std::result::Result<Option<T>, E> {
+    if text.is_empty() {
+        return Ok(None);
     }
+    parse(text).map(Some)
 }
 
-fn parse_tag(text: &str) -> Result<Tag> {
-    text.parse()
+fn parse_pair(text: &str) -> std::result::Result<Option<(String, String)>, String> {
+    unless_empty(text, |text| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    })
+}
+
+fn parse_tag(text: &str) -> Result<Option<Tag>> {
+    unless_empty(text, str::parse)
 }
 
 fn parse_layout(text: &str) -> Result<LayoutReference> {

@@ -48,8 +48,7 @@ pub(crate) async fn build(args: &BuildArgs, run: &Run) -> anyhow::Result<Outcome
     let first = wanted[0].tag.clone();
     kaniko::check_context(&args.context)?;
     let shown = args.dockerfile().display().to_string();
-    let build_args = args.build_args.iter().cloned().collect();
-    let dockerfile = dockerfile::read(&args.dockerfile(), &build_args)?;
+    let dockerfile = dockerfile::read(&args.dockerfile(), &args.build_args())?;
     let target = dockerfile.target(args.stage.as_deref())?;
     let bases = plan::bases(&dockerfile, target, &args.allowed_bases, &shown)?;
     // Whatever is wrong with the handoff has to be known before the build, and where it is may be wiped by it.
@@ -249,7 +248,7 @@ impl Known {
             dockerfile: args.dockerfile(),
             dockerfile_text: text,
             labels: self.labels(args),
-            build_args: args.build_args.iter().cloned().collect(),
+            build_args: args.build_args(),
             target: args.stage.clone(),
             created: args.created,
             plain_http: plan::plain_http(args, &spoken_to),

@@ -87,12 +87,9 @@ pub(crate) async fn at_bases(
         if digests.contains_key(reference) {
             continue;
         }
-        let digest = match reference.digest() {
-            Some(digest) => Some(digest.clone()),
-            None => match reference.pointer() {
-                Some(pointer) => registries.repository(reference).await?.resolve(&pointer).await?,
-                None => None,
-            },
+        let digest = match reference.pointer() {
+            Some(pointer) => registries.repository(reference).await?.resolve(&pointer).await?,
+            None => None,
         };
         let digest = digest.ok_or_else(|| {
             Failure::not_found(format!(

@@ -163,7 +163,7 @@ pub(crate) fn labels(
         .into_iter()
         .filter_map(|(key, value)| Some((format!("org.opencontainers.image.{key}"), value?)))
         .collect();
-    labels.extend(args.labels.iter().cloned());
+    labels.extend(args.labels().cloned());
     labels
 }
 

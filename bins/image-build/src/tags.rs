@@ -86,7 +86,7 @@ pub(crate) fn wanted(args: &TargetArgs) -> Result<Vec<Wanted>> {
     if let Some((tag, _)) = &version {
         add(&mut all, tag.clone(), Kind::Fixed);
     }
-    for tag in &args.tags {
+    for tag in args.tags() {
         add(&mut all, tag.clone(), Kind::Fixed);
     }
     if args.sha_tag {

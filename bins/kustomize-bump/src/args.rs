@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use towpath::cli::{Arguments, RunArgs};
 use towpath::failure::{Failure, Result};
+use towpath::git::{SignatureFormat, Signing};
 use towpath::kustomize::{ImageSpec, Pin};
 use towpath::oci::Digest;
 
 pub(crate) use self::back::{CheckArgs, HoldArgs, ImagesArgs, OneImageArgs, RollbackArgs};
 pub(crate) use self::order::{OrderArgs, OrderChoice};
+pub(crate) use crate::merge_request::MergeRequestArgs;
 pub(crate) use crate::place::PlaceArgs;
 
 const EXAMPLES: &str = "\
@@ -72,6 +74,8 @@ pub(crate) enum Command {
         order: OrderArgs,
         #[command(flatten)]
         write: WriteArgs,
+        #[command(flatten)]
+        merge_request: MergeRequestArgs,
     },
     /// Show what `set` would change, and change nothing
     Diff {
@@ -232,6 +236,18 @@ pub(crate) struct WriteArgs {
         hide_env_values = true
     )]
     pub(crate) author_email: Option<String>,
+    /// Sign the commit with this: the file of an SSH key, or the id of a GPG key
+    #[arg(long, value_name = "KEY", env = "TOWPATH_SIGNING_KEY", hide_env_values = true)]
+    pub(crate) signing_key: Option<String>,
+    /// What the key is
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_SIGNING_FORMAT",
+        default_value_t,
+        hide_env_values = true
+    )]
+    pub(crate) signing_format: SigningFormat,
     /// The project that the image was built from, for the commit message
     #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", hide_env_values = true)]
     pub(crate) source_project: Option<String>,
@@ -271,5 +287,35 @@ impl From<PinChoice> for Pin {
             PinChoice::Tag => Pin::Tag,
             PinChoice::Both => Pin::Both,
         }
+    }
+}
+
+/// What commits are signed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SigningFormat {
+    // The words of git's `gpg.format`, which need no documentation of their own.
+    #[default]
+    Ssh,
+    Openpgp,
+}
+
+impl WriteArgs {
+    /// What commits are signed with.
+    ///
+    /// # Errors
+    /// Usage (exit 2) for a key that cannot be used.
+    pub(crate) fn signing(&self) -> Result<Option<Signing>> {
+        let Some(key) = &self.signing_key else {
+            return Ok(None);
+        };
+        let signing = Signing {
+            format: match self.signing_format {
+                SigningFormat::Ssh => SignatureFormat::Ssh,
+                SigningFormat::Openpgp => SignatureFormat::OpenPgp,
+            },
+            key: key.clone(),
+        };
+        signing.check()?;
+        Ok(Some(signing))
     }
 }

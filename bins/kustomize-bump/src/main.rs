@@ -5,6 +5,7 @@ mod commands;
 mod diff;
 mod follow;
 mod handover;
+mod merge_request;
 mod message;
 mod order;
 mod place;
@@ -25,9 +26,17 @@ fn main() -> ExitCode {
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
     let place = &args.place;
     let outcome = match &args.command {
-        Command::Set { wish, order, write } => {
-            run.interruptible("setting images", commands::set(place, wish, order, write, &run))
-                .await?
+        Command::Set {
+            wish,
+            order,
+            write,
+            merge_request,
+        } => {
+            run.interruptible(
+                "setting images",
+                commands::set(place, wish, order, write, merge_request, &run),
+            )
+            .await?
         }
         Command::Diff { wish } => {
             run.interruptible("comparing images", commands::show(place, wish, &run))

@@ -1,7 +1,7 @@
 //! The commits that are made: their messages, and the trailers by which `history` and `rollback` know them again.
 
 use towpath::cli::Run;
-use towpath::git::{Change, Identity, NewCommit};
+use towpath::git::{Change, Identity, NewCommit, Signing};
 use towpath::kustomize::ImageState;
 
 use crate::args::WriteArgs;
@@ -36,6 +36,8 @@ const SHORT_DIGEST: usize = "sha256:".len() + 12;
 pub(crate) struct Author<'run> {
     /// Author and committer.
     pub(crate) identity: Identity,
+    /// What commits are signed with.
+    pub(crate) signing: Option<Signing>,
     /// The arguments with the source and the pipeline.
     pub(crate) write: &'run WriteArgs,
     /// The run, for its trace.
@@ -163,6 +165,7 @@ impl Author<'_> {
             body,
             trailers,
             changes,
+            signing: self.signing.clone(),
         }
     }
 }

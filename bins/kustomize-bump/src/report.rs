@@ -4,6 +4,7 @@ mod back;
 
 use serde::Serialize;
 use towpath::cli::Report;
+use towpath::gitlab::MergeState;
 use towpath::kustomize::{Hold, ImageState};
 
 pub(crate) use self::back::{HeldImage, HoldAction, HoldsReport, RollbackReport, RolledBack};
@@ -50,6 +51,8 @@ pub(crate) struct SetReport {
     pub(crate) place: Place,
     /// The commit that was made.
     pub(crate) commit: Option<String>,
+    /// The merge request that it went through.
+    pub(crate) merge_request: Option<MergeRequestReport>,
     /// How many times it was decided, one more for each lost race.
     pub(crate) attempts: u32,
     /// Each image in each file.
@@ -81,7 +84,41 @@ impl Report for SetReport {
             })
             .collect();
         lines.extend(commit_line(self.commit.as_deref(), &self.place));
+        lines.extend(self.merge_request.as_ref().map(MergeRequestReport::line));
         lines.join("\n")
+    }
+}
+
+/// A merge request.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct MergeRequestReport {
+    /// Its number in the project.
+    pub(crate) iid: u64,
+    /// Its page.
+    pub(crate) url: Option<String>,
+    /// Its branch.
+    pub(crate) branch: String,
+    /// The commit that it was left at.
+    pub(crate) head: String,
+    /// `opened`, `merged`, `closed` or `locked`.
+    pub(crate) state: MergeState,
+    /// Whether it merges by itself when its pipeline succeeds.
+    pub(crate) auto_merge: bool,
+    /// The merge requests that were closed since this one is for the same.
+    pub(crate) superseded: Vec<u64>,
+}
+
+impl MergeRequestReport {
+    fn line(&self) -> String {
+        let url = self.url.clone().unwrap_or_else(|| format!("!{}", self.iid));
+        let state = match self.state {
+            MergeState::Opened if self.auto_merge => "open, merges when its pipeline succeeds",
+            MergeState::Opened => "open",
+            MergeState::Closed => "closed",
+            MergeState::Locked => "being merged",
+            MergeState::Merged => "merged",
+        };
+        format!("merge request {url}: {state}")
     }
 }
 

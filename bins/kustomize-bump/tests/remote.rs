@@ -10,15 +10,13 @@ mod world;
 
 use std::os::unix::fs::PermissionsExt;
 
-use world::{A, B, C, Way, World, both_ways, digest};
+use world::{A, B, C, Way, World, both_ways};
 
 both_ways!(
     an_image_is_set_committed_and_pushed_once,
     a_handoff_alone_is_enough,
     several_images_and_paths_make_one_commit,
     guards_have_their_exit_codes,
-    concurrent_changes_of_one_repository_all_land_once,
-    concurrent_runs_of_one_change_land_once,
     a_token_that_may_not_push_is_denied,
 );
 
@@ -287,47 +285,6 @@ async fn the_address_may_lack_its_ending() {
         .await
         .report();
     assert_eq!(world.file(PROD).await, prod(B));
-}
-
-async fn concurrent_changes_of_one_repository_all_land_once(way: Way) {
-    const JOBS: usize = 8;
-    let images: String = (0..JOBS)
-        .map(|n| format!("- name: app{n}\n  digest: {A} # {n}\n"))
-        .collect();
-    let world = World::over(way, &[(PROD, &format!("images:\n{images}"))]).await;
-    let specs: Vec<String> = (0..JOBS).map(|n| format!("app{n}@{}", digest(n))).collect();
-    let arguments: Vec<[&str; 2]> = specs.iter().map(|spec| ["set", spec.as_str()]).collect();
-    let runs = arguments.iter().map(|arguments| world.bump(arguments));
-    let ended = futures_util::future::join_all(runs).await;
-    let mut attempts = 0;
-    for ended in ended {
-        let report = ended.report();
-        assert_eq!(report["changed"], true);
-        attempts += report["attempts"].as_u64().unwrap();
-    }
-    let expected: String = (0..JOBS)
-        .map(|n| format!("- name: app{n}\n  digest: {} # {n}\n", digest(n)))
-        .collect();
-    assert_eq!(world.file(PROD).await, format!("images:\n{expected}"));
-    assert_eq!(
-        world.commits().await,
-        1 + JOBS,
-        "each change is one commit, after {attempts} attempts"
-    );
-    world.git(&["fsck", "--strict", "--no-dangling"]).await.unwrap();
-}
-
-async fn concurrent_runs_of_one_change_land_once(way: Way) {
-    let world = World::over(way, &[(PROD, &prod(A))]).await;
-    let image = format!("app:v1@{B}");
-    let arguments = ["set", image.as_str()];
-    let ended = futures_util::future::join_all((0..4).map(|_| world.bump(&arguments))).await;
-    let changed = ended
-        .iter()
-        .filter(|ended| ended.report()["changed"] == true)
-        .count();
-    assert_eq!(changed, 1, "one did it, the others found it done");
-    assert_eq!(world.commits().await, 2);
 }
 
 /// A program in the place of git that writes down its arguments and runs the real one.

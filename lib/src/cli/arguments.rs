@@ -4,7 +4,7 @@
 //! value is always a mistake (most often a CI variable that is not set), and the refusal names flag and variable.
 
 use std::error::Error as _;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -426,10 +426,16 @@ fn empty_value(command: &Command, matches: &ArgMatches) -> Option<String> {
         if argument.is_last_set() {
             continue;
         }
-        let empty = matches.get_raw(id).is_some_and(|mut values| {
-            values.any(|value| value.to_str().is_some_and(|text| text.trim().is_empty()))
-        });
-        if empty {
+        let mut values: Vec<&OsStr> = matches.get_raw(id).into_iter().flatten().collect();
+        if values.len() > 1
+            && takes_lines(argument)
+            && matches.value_source(id) == Some(ValueSource::EnvVariable)
+        {
+            // A block of YAML ends with the end of its last line.
+            values.pop_if(|last| last.is_empty());
+        }
+        let is_empty = |value: &&OsStr| value.to_str().is_some_and(|text| text.trim().is_empty());
+        if values.iter().any(is_empty) {
             let flag = argument
                 .get_long()
                 .map_or_else(|| id.to_uppercase(), |long| format!("--{long}"));
@@ -443,6 +449,11 @@ fn empty_value(command: &Command, matches: &ArgMatches) -> Option<String> {
     }
     let (name, matches) = matches.subcommand()?;
     empty_value(command.find_subcommand(name)?, matches)
+}
+
+/// Whether it takes several values, one a line.
+fn takes_lines(argument: &Arg) -> bool {
+    argument.get_value_delimiter() == Some('\n')
 }
 
 fn empty_complaint(flag: &str, variable: Option<&str>, source: Option<ValueSource>) -> String {
@@ -484,6 +495,28 @@ mod tests {
         let matches = command.get_matches_from(["tool", "sub", "--dry-run"]);
         assert!(matches.subcommand_matches("sub").unwrap().get_flag("dry-run"));
         assert!(!matches.get_flag("dry-run"));
+    }
+
+    #[test]
+    fn the_end_of_the_last_line_is_no_empty_value() {
+        let list = || {
+            Arg::new("list")
+                .long("list")
+                .value_delimiter('\n')
+                .action(ArgAction::Append)
+        };
+        let command = Command::new("tool").arg(list().env("TOWPATH_TEST_LINES"));
+        let complaint = |words: &[&str]| {
+            let matches = command.clone().get_matches_from(words);
+            empty_value(&command, &matches)
+        };
+        assert_eq!(complaint(&["tool", "--list", "a\nb"]), None);
+        for wrong in ["", "a\n", "a\n\nb"] {
+            assert!(
+                complaint(&["tool", "--list", wrong]).is_some(),
+                "{wrong:?} on the command line"
+            );
+        }
     }
 
     #[test]

@@ -214,9 +214,11 @@ impl Checkout {
             return Ok(None);
         }
         let (name, email) = (commit.identity.name(), commit.identity.email());
-        let write = self
-            .runner
-            .git("commit")
+        let command = match &commit.signing {
+            Some(signing) => signing.command(&self.runner, "commit"),
+            None => self.runner.git("commit"),
+        };
+        let write = command
             .args([
                 "--quiet",
                 "--no-verify",
@@ -231,9 +233,19 @@ impl Checkout {
             .env("GIT_COMMITTER_NAME", name)
             .env("GIT_COMMITTER_EMAIL", email)
             .input(commit.message());
-        self.runner
-            .local_output("commit the changed files", write)
-            .await?;
+        match &commit.signing {
+            Some(signing) => {
+                let ended = write.capture(self.runner.local_deadline()).await?;
+                if !ended.success() {
+                    return Err(signing.refused(&ended.tail));
+                }
+            }
+            None => {
+                self.runner
+                    .local_output("commit the changed files", write)
+                    .await?;
+            }
+        }
         let head = self.runner.git("rev-parse").args(["--verify", "HEAD"]);
         Ok(Some(
             self.runner

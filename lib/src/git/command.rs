@@ -1,6 +1,6 @@
 //! How every git process is started.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::remote::{Location, Remote};
@@ -13,6 +13,9 @@ use crate::process::{Command, Ended};
 const NETWORK_LIMIT: Duration = Duration::from_secs(180);
 /// How long one command on this machine may take.
 const LOCAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// With less room than this, in bytes, a failure of git is put down to the disk.
+const LITTLE_ROOM: u64 = 16 * 1024 * 1024;
 
 /// Variables that carry the credentials to the helper.
 const HELPER_USER: &str = "TOWPATH_GIT_HELPER_USER";
@@ -109,6 +112,21 @@ impl Runner {
                 .push((HELPER_TOKEN, credentials.token().expose().to_owned()));
         }
         runner
+    }
+
+    /// Where it works.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether the disk has room for what git fetches. git takes away again what it could not finish, so this errs on
+    /// the side of too little: it is asked only when something failed for no reason that the server knows.
+    pub(super) fn has_room(&self) -> bool {
+        rustix::fs::statvfs(&self.folder).map_or(true, |disk| {
+            // Some file systems count no files at all.
+            let has_files = disk.f_files == 0 || disk.f_favail > 0;
+            disk.f_bavail.saturating_mul(disk.f_frsize) >= LITTLE_ROOM && has_files
+        })
     }
 
     pub(super) fn deadline(&self) -> Deadline {

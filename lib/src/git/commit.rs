@@ -61,6 +61,36 @@ pub struct Change {
     pub content: Option<Vec<u8>>,
 }
 
+/// The format of a signature, as `gpg.format` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureFormat {
+    /// By `ssh-keygen`.
+    Ssh,
+    /// By `gpg`.
+    OpenPgp,
+}
+
+impl SignatureFormat {
+    /// The word of `gpg.format`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SignatureFormat::Ssh => "ssh",
+            SignatureFormat::OpenPgp => "openpgp",
+        }
+    }
+}
+
+/// What commits are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signing {
+    /// The format.
+    pub format: SignatureFormat,
+    /// The file of the private key for SSH, or of the public one where an agent has the private one; the key's id for
+    /// OpenPGP. As git's `user.signingKey`.
+    pub key: String,
+}
+
 /// A commit to be written on top of another.
 #[derive(Clone, Debug)]
 pub struct NewCommit {
@@ -74,6 +104,8 @@ pub struct NewCommit {
     pub trailers: Vec<(&'static str, String)>,
     /// What changes.
     pub changes: Vec<Change>,
+    /// What it is signed with, if at all. Only git can; GitLab's API signs by itself or not.
+    pub signing: Option<Signing>,
 }
 
 impl NewCommit {
@@ -163,6 +195,7 @@ mod tests {
             body: String::new(),
             trailers: vec![("Towpath-Reason", "because\nTowpath-From: x".into())],
             changes: Vec::new(),
+            signing: None,
         };
         assert_eq!(
             commit.message(),

@@ -7,7 +7,7 @@
 //!
 //! A token reaches git through a credential helper that reads it from the environment of git alone: it is in no
 //! argument, URL, configuration or file. Hooks, signing and prompts of the user's own configuration are off; their
-//! proxies, certificates and SSH keys stay in use.
+//! proxies, certificates and SSH keys stay in use. A commit is signed when it says with what.
 //!
 //! Failures are told apart by exit codes, by `git push --porcelain`, and by asking an HTTP server itself, since git
 //! says only in prose why a server turned it away. Over SSH there is nobody to ask, so there every refusal of the
@@ -26,11 +26,12 @@ pub(crate) mod landing;
 mod race;
 mod remote;
 pub(crate) mod revision;
+mod sign;
 mod snapshot;
 
 pub use ancestry::{Ancestry, Lineage};
 pub use checkout::Checkout;
-pub use commit::{Change, Identity, NewCommit};
+pub use commit::{Change, Identity, NewCommit, SignatureFormat, Signing};
 pub use files::{Files, check_path};
 pub use landing::{Decision, Landed};
 pub use remote::{Access, Credentials, Location, Remote};

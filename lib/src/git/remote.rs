@@ -247,10 +247,15 @@ impl Remote {
                 None => Failure::not_found(format!("{shown} has no commit yet")),
             },
             Err(failure) => failure,
+            Ok(_) if !runner.has_room() => Failure::internal(format!(
+                "no room is left in {} for git",
+                runner.folder().display()
+            ))
+            .hint("make room there, or set TMPDIR to a folder that has some"),
             Ok(ended) => {
                 let said = if ended.success() { tail } else { &ended.tail };
                 Failure::unavailable(format!("git cannot work with {shown}: {}", last_line(said)))
-                    .hint("is the address right, is the host up, may this key or token in, and is there room in TMPDIR? Trying again may help")
+                    .hint("is the address right, is the host up, and may this key or token in? Trying again may help")
             }
         }
     }

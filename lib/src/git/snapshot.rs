@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::command::Runner;
 use super::commit::NewCommit;
@@ -9,12 +10,16 @@ use super::files::Files;
 use super::history;
 use super::remote::{Location, Remote, Service};
 use super::revision::History;
+use super::sign;
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
 
 /// The depths to which history is fetched, one after the other, when more of it is needed.
 const DEPTHS: [u32; 5] = [1, 50, 500, 5000, i32::MAX as u32];
+
+/// Leaves the contents of files with the server until they are read.
+const WITHOUT_FILES: &str = "--filter=blob:none";
 
 /// The tip of a branch, in a folder of its own that goes when this is dropped.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct Snapshot {
     branch: String,
     tip: String,
     depth: usize,
+    /// What `git ls-tree` said of single paths at the tip; none for what is not there.
+    listed: Mutex<BTreeMap<String, Option<TreeEntry>>>,
 }
 
 /// One line of `git ls-tree`.
@@ -67,7 +74,7 @@ impl Snapshot {
             "--bare",
             "--no-local",
             "--depth=1",
-            "--filter=blob:none",
+            WITHOUT_FILES,
             "--single-branch",
             "--no-tags",
             "--template=",
@@ -80,8 +87,13 @@ impl Snapshot {
         if !ended.success() {
             return Err(remote.diagnose(&runner, branch, Service::Read, &ended.tail).await);
         }
-        let head = runner.git("symbolic-ref").args(["--short", "HEAD"]);
-        let branch = runner.local_output("name the default branch", head).await?.text();
+        let branch = match branch {
+            Some(branch) => branch.to_owned(),
+            None => {
+                let head = runner.git("symbolic-ref").args(["--short", "HEAD"]);
+                runner.local_output("name the default branch", head).await?.text()
+            }
+        };
         let mut snapshot = Snapshot {
             folder,
             runner,
@@ -89,6 +101,7 @@ impl Snapshot {
             branch,
             tip: String::new(),
             depth: 0,
+            listed: Mutex::default(),
         };
         snapshot.read_tip().await?;
         Ok(snapshot)
@@ -118,7 +131,9 @@ impl Snapshot {
     /// As [`Snapshot::open`].
     pub async fn refresh(&mut self) -> Result<()> {
         let depth = DEPTHS[self.depth];
-        self.fetch(depth).await
+        // The server knows what is here and sends what is new alone, so that the files somebody else has just changed
+        // come in the same request.
+        self.fetch(depth, "--no-filter").await
     }
 
     /// Fetches more of the history. False when all of it is here already.
@@ -131,16 +146,16 @@ impl Snapshot {
             return Ok(false);
         }
         self.depth += 1;
-        self.fetch(DEPTHS[self.depth]).await?;
+        self.fetch(DEPTHS[self.depth], WITHOUT_FILES).await?;
         Ok(true)
     }
 
-    async fn fetch(&mut self, depth: u32) -> Result<()> {
+    async fn fetch(&mut self, depth: u32, filter: &str) -> Result<()> {
         let branch = &self.branch;
         let fetch = self
             .runner
             .git("fetch")
-            .args(["--quiet", "--no-tags", "--filter=blob:none"])
+            .args(["--quiet", "--no-tags", filter])
             .arg(format!("--depth={depth}"))
             .arg("origin")
             .arg(format!("+refs/heads/{branch}:refs/heads/{branch}"));
@@ -155,6 +170,11 @@ impl Snapshot {
     }
 
     async fn read_tip(&mut self) -> Result<()> {
+        self.listed = Mutex::default();
+        if let Some(tip) = self.tip_from_file() {
+            self.tip = tip;
+            return Ok(());
+        }
         let parse = self
             .runner
             .git("rev-parse")
@@ -180,6 +200,22 @@ impl Snapshot {
         Ok(())
     }
 
+    /// The tip as git keeps it in files; none when it keeps it otherwise.
+    fn tip_from_file(&self) -> Option<String> {
+        let name = format!("refs/heads/{}", self.branch);
+        let is_commit = |text: &str| text.len() >= 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let loose = std::fs::read_to_string(self.folder.path().join(&name));
+        if let Ok(text) = loose {
+            return Some(text.trim().to_owned()).filter(|text| is_commit(text));
+        }
+        let packed = std::fs::read_to_string(self.folder.path().join("packed-refs")).ok()?;
+        let line = packed.lines().find_map(|line| {
+            let (commit, named) = line.split_once(' ')?;
+            (named == name).then_some(commit)
+        })?;
+        Some(line.to_owned()).filter(|text| is_commit(text))
+    }
+
     /// The files in `folder` (`.` is the root) at the tip, with those below it.
     ///
     /// # Errors
@@ -195,7 +231,7 @@ impl Snapshot {
     /// Input (exit 3) for a symbolic link or submodule; unavailable (exit 7) when contents cannot be fetched.
     pub async fn read(&self, paths: &[String]) -> Result<Files> {
         let mut wanted = Vec::new();
-        for (path, entry) in self.tree(&[], paths).await? {
+        for (path, entry) in self.entries(paths).await? {
             if entry.mode == "040000" {
                 continue;
             }
@@ -216,6 +252,26 @@ impl Snapshot {
             }
         }
         Ok(files)
+    }
+
+    /// What is at these paths, asked for once a tip.
+    async fn entries(&self, paths: &[String]) -> Result<BTreeMap<String, TreeEntry>> {
+        let lock = || self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown: Vec<String> = {
+            let listed = lock();
+            let unknown = paths.iter().filter(|path| !listed.contains_key(*path));
+            unknown.cloned().collect()
+        };
+        let mut found = self.tree(&[], &unknown).await?;
+        let mut listed = lock();
+        for path in unknown {
+            let entry = found.remove(&path);
+            listed.insert(path, entry);
+        }
+        Ok(paths
+            .iter()
+            .filter_map(|path| Some((path.clone(), listed.get(path)?.clone()?)))
+            .collect())
     }
 
     async fn tree(&self, flags: &[&str], paths: &[String]) -> Result<BTreeMap<String, TreeEntry>> {
@@ -304,7 +360,7 @@ impl Snapshot {
     /// Writes a commit on top of the tip. Nothing leaves this machine yet.
     pub(super) async fn commit(&self, commit: &NewCommit) -> Result<String> {
         let paths: Vec<String> = commit.changes.iter().map(|change| change.path.clone()).collect();
-        let modes = self.tree(&[], &paths).await?;
+        let modes = self.entries(&paths).await?;
         let executable = |path: &str| modes.get(path).is_some_and(|entry| entry.mode == "100755");
         let stream = commit.stream(
             &self.tip,
@@ -316,7 +372,11 @@ impl Snapshot {
             // Forced, since the ref is our own and may be left from a race that was lost.
             .args(["--quiet", "--done", "--force", "--date-format=now"])
             .input(stream);
-        Ok(self.runner.local_output("write the commit", import).await?.text())
+        let unsigned = self.runner.local_output("write the commit", import).await?.text();
+        match &commit.signing {
+            Some(signing) => sign::signed(&self.runner, signing, commit, &unsigned, &self.tip).await,
+            None => Ok(unsigned),
+        }
     }
 
     /// Sends a commit to the branch, never forced.
@@ -342,7 +402,7 @@ impl Snapshot {
         }
         // Others may have built on top of it: look further back than the one commit that is here.
         let depth = DEPTHS[self.depth].max(DEPTHS[1]);
-        self.fetch(depth).await?;
+        self.fetch(depth, WITHOUT_FILES).await?;
         let ancestor = self
             .runner
             .git("merge-base")

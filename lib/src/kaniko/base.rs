@@ -74,6 +74,8 @@ impl FromStr for BasePattern {
     type Err = Failure;
 
     fn from_str(text: &str) -> Result<Self> {
+        // Lists are written with blanks behind their commas.
+        let text = text.trim();
         let refuse = |why: &str| {
             Err(Failure::usage(format!("the pattern {text:?} {why}")).hint(
                 "write HOST[/PATH][:TAG], such as registry.example.com/base, docker.io/library/debian or *.example.com/base:12-*",

@@ -33,6 +33,8 @@ async fn merge_requests_merge_when_their_pipeline_succeeds() {
     let merge = format!("{requests}/1/merge");
     let (status, refused) = world.put(&merge, json!({ "sha": "0".repeat(40) })).await;
     assert_eq!(status, 409, "{refused}");
+    // Asked for before GitLab has looked at it, the merge is refused.
+    assert_eq!(world.put(&merge, json!({ "auto_merge": true })).await.0, 405);
     let (_, shown) = world.put(&merge, json!({ "auto_merge": true, "sha": sha })).await;
     assert!(
         shown["merge_when_pipeline_succeeds"] == true || waits.status.is_finished(),
@@ -67,6 +69,7 @@ async fn merge_requests_merge_when_their_pipeline_succeeds() {
     let body = json!({ "source_branch": "left", "target_branch": "main", "title": "Left" });
     let (_, request) = world.post(&requests, body).await;
     let request = format!("{requests}/{}", request["iid"]);
+    assert_eq!(world.get(&request).await.1["detailed_merge_status"], "checking");
     let (_, shown) = world.get(&request).await;
     assert_eq!(shown["detailed_merge_status"], "conflict");
     let (status, _) = world.put(&format!("{request}/merge"), json!({})).await;

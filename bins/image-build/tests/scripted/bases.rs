@@ -85,5 +85,8 @@ async fn a_base_that_is_not_there_is_named_with_its_line() {
     let last = ran.failed(5);
     assert!(last.contains("line 2") && last.contains("base/none:1"), "{last}");
     assert_eq!(workshop.seen("arguments"), "", "nothing was built");
+    let absent = format!("REGISTRY/base/busybox:1@sha256:{}", "0".repeat(64));
+    workshop.dockerfile(&format!("FROM {absent}\n"));
+    workshop.run(&["--tag", "1"]).await.failed(5);
     workshop.close().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::workshop::{OTHER_COMMIT, Workshop};
+use crate::workshop::{OTHER_COMMIT, Ran, Workshop};
 
 #[tokio::test]
 async fn a_release_moves_what_floats_and_an_older_one_does_not() {
@@ -166,6 +166,54 @@ async fn a_layout_is_pushed_as_it_was_built() {
         .run(&["push", "out:two", "--tag", "two", "--revision", OTHER_COMMIT])
         .await
         .done();
+    workshop.close().await;
+}
+
+#[tokio::test]
+async fn lists_in_variables_may_end_with_a_line() {
+    let workshop = Workshop::open().await;
+    let mut command = workshop.command(&["--rebuild"]);
+    command
+        .env("TOWPATH_TAGS", "one\ntwo\n")
+        .env("TOWPATH_BUILD_ARGS", "A=1\nB=x y=z\n")
+        .env("TOWPATH_LABELS", "l=\n");
+    let ran = Ran::of(command.output().await.unwrap());
+    assert_eq!(ran.done()["tags"], json!(["one", "two"]));
+    let arguments = workshop.seen("arguments");
+    for argument in ["--build-arg=A=1", "--build-arg=B=x y=z", "--label=l="] {
+        assert!(arguments.lines().any(|line| line == argument), "{arguments}");
+    }
+    for (name, value) in [
+        ("TOWPATH_TAGS", ""),
+        ("TOWPATH_TAGS", "\n"),
+        ("TOWPATH_TAGS", "a\n\nb"),
+        ("TOWPATH_BUILD_ARGS", "A\n"),
+        ("TOWPATH_BUILD_ARGS", "=1"),
+    ] {
+        let mut command = workshop.command(&["--tag", "x"]);
+        let ran = Ran::of(command.env(name, value).output().await.unwrap());
+        // A flag comes before its variable.
+        let expected = if name == "TOWPATH_TAGS" { 0 } else { 2 };
+        assert_eq!(ran.code, expected, "{name}={value:?}: {}", ran.log);
+        let mut command = workshop.command(&["--git-tag", "v1.0.0"]);
+        let ran = Ran::of(command.env(name, value).output().await.unwrap());
+        assert_eq!(ran.code, 2, "{name}={value:?}: {}", ran.log);
+    }
+    workshop.close().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_is_written_to_the_layout_too() {
+    let workshop = Workshop::open().await;
+    let digest = workshop.image(crate::workshop::COMMIT, "one");
+    workshop.run(&["--git-tag", "v1.0.0"]).await.done();
+    workshop.behave("exit 1");
+    let kept = workshop
+        .run(&["--git-tag", "v1.0.0", "--oci-layout", "out"])
+        .await;
+    assert_eq!(kept.done()["digest"], json!(digest));
+    let index = std::fs::read_to_string(workshop.project.join("out/index.json")).unwrap();
+    assert!(index.contains(&digest), "{index}");
     workshop.close().await;
 }
 

@@ -10,6 +10,7 @@
 #[path = "../../tests/world/mod.rs"]
 mod world;
 
+mod large;
 mod overlays;
 mod program;
 
@@ -38,9 +39,20 @@ async fn measure() {
             .map(|peer| format!("git and kustomize {}", peer.version)),
     );
     let mut table = Table::new(heads);
-    overlays::measure(peer.as_ref(), &mut table).await;
+    // One of the two alone, when it is named.
+    let wanted = |name: &str| {
+        let mut named = std::env::args().skip(1).filter(|argument| argument != "--bench");
+        named.next().is_none_or(|named| named == name)
+    };
+    if wanted("overlays") {
+        overlays::measure(peer.as_ref(), &mut table).await;
+    }
+    let mut large = String::new();
+    if wanted("large") {
+        large = large::measure().await.to_string();
+    }
     let mut out = std::io::stdout().lock();
-    write!(out, "\n{table}\n").unwrap();
+    write!(out, "\n{table}\n{large}\n").unwrap();
     if peer.is_none() {
         writeln!(out, "Not on PATH, so not measured: kustomize.").unwrap();
     }

@@ -30,6 +30,12 @@ pub(crate) async fn ours(world: &World, arguments: &[&str]) -> (serde_json::Valu
     (serde_json::from_str(&said).unwrap(), took)
 }
 
+/// Runs a shell script in an empty folder, with the repository's address in `REPOSITORY`.
+pub(crate) async fn script(world: &World, script: &str) -> Took {
+    let folder = tempfile::tempdir_in(world.folder.path()).unwrap();
+    watch(shell(world, script, folder.path())).await.1
+}
+
 /// The peer: what a job does that has git and kustomize.
 pub(crate) struct Peer {
     pub(crate) version: String,

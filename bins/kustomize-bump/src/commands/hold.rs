@@ -126,7 +126,12 @@ async fn act(
         Err(_) if write.dry_run => source::nobody()?,
         found => found?,
     };
-    let author = Author { identity, write, run };
+    let author = Author {
+        identity,
+        signing: write.signing()?,
+        write,
+        run,
+    };
     let (commit, images) = if write.dry_run {
         (None, decide(&source.tree(), &paths, &author.identity).await?.0)
     } else {

@@ -7,6 +7,7 @@ mod hold;
 mod moved;
 mod order;
 mod past;
+mod propose;
 mod registry;
 mod rollback;
 mod set;

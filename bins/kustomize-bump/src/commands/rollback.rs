@@ -65,6 +65,7 @@ pub(crate) async fn roll_back(
             Err(_) if write.dry_run => source::nobody()?,
             found => found?,
         },
+        signing: write.signing()?,
         write,
         run,
     };

@@ -7,8 +7,10 @@ use towpath::handoff::Handoff;
 
 use super::moved::refuse_held_before_a_move;
 use super::order::Guard;
+use super::propose::propose;
 use super::{follow, look, paths_from_root, place_of};
-use crate::args::{OrderArgs, PlaceArgs, WishArgs, WriteArgs};
+use crate::args::{MergeRequestArgs, OrderArgs, PlaceArgs, WishArgs, WriteArgs};
+use crate::merge_request::Purpose;
 use crate::message::Author;
 use crate::plan::{self, SetPlan, Wish};
 use crate::report::SetReport;
@@ -20,6 +22,7 @@ pub(crate) async fn set(
     arguments: &WishArgs,
     order: &OrderArgs,
     write: &WriteArgs,
+    merge_request: &MergeRequestArgs,
     run: &Run,
 ) -> Result<Outcome> {
     let wish = wish(arguments)?;
@@ -41,30 +44,37 @@ pub(crate) async fn set(
     }
     let author = Author {
         identity: source::committer(write, &source, run).await?,
+        signing: write.signing()?,
         write,
         run,
     };
-    let written = source
-        .write(write.commit, async |tree| {
-            let mut plan = decide_guarded(tree, &paths, &wish, &mut guard).await?;
-            let changes = std::mem::take(&mut plan.changes);
-            let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
-            Ok(Decision {
-                commit,
-                outcome: plan,
-            })
+    let decide = async |tree: Tree<'_>| {
+        let mut plan = decide_guarded(tree, &paths, &wish, &mut guard).await?;
+        let changes = std::mem::take(&mut plan.changes);
+        let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
+        Ok(Decision {
+            commit,
+            outcome: plan,
         })
-        .await?;
-    if let Some((path, handoff)) = handoff {
+    };
+    let done = if merge_request.merge_request {
+        let purpose = Purpose::new(&paths, wish.specs.iter().map(|spec| spec.name.clone()));
+        propose(&mut source, merge_request, &purpose, run, decide).await?
+    } else {
+        source.write(write.commit, decide).await?.into()
+    };
+    // What is not on the branch yet is nothing that a later job may count on.
+    let is_there = done.merge_request.is_none() || done.commit.is_some();
+    if let Some((path, handoff)) = handoff.filter(|_| is_there) {
         handoff.write(path)?;
     }
-    Outcome::report(&set_report(
-        &source,
-        written.outcome,
-        false,
-        written.commit,
-        written.attempts,
-    ))
+    let mut report = set_report(&source, done.outcome, false, done.commit, done.attempts);
+    report.merge_request = done.merge_request;
+    let outcome = Outcome::report(&report)?;
+    Ok(match done.failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
+    })
 }
 
 pub(crate) async fn show(place: &PlaceArgs, arguments: &WishArgs, run: &Run) -> Result<Outcome> {
@@ -122,6 +132,7 @@ fn set_report(
         dry_run,
         place: place_of(source),
         commit,
+        merge_request: None,
         attempts,
         files: plan.files,
         notes: plan.notes,

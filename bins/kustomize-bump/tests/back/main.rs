@@ -11,6 +11,7 @@ mod api;
 mod deployments;
 mod holds;
 mod killed;
+mod meanwhile;
 mod order;
 mod past;
 mod registry;

@@ -8,18 +8,18 @@ use crate::world::{A, B, C, Ended, World, digest};
 use crate::{PROD, prod};
 
 /// An environment repository, and the repository of the image with a line of commits and one beside it.
-struct Place {
-    world: World,
+pub(crate) struct Place {
+    pub(crate) world: World,
     source: PathBuf,
-    token: String,
+    pub(crate) token: String,
     /// The line, oldest first.
-    line: Vec<String>,
+    pub(crate) line: Vec<String>,
     /// A commit on the first of the line, and not in the rest of it.
     aside: String,
 }
 
 impl Place {
-    async fn start() -> Place {
+    pub(crate) async fn start() -> Place {
         let world = World::with(&[(PROD, &prod(A))]).await;
         let project = world
             .gitlab
@@ -46,7 +46,7 @@ impl Place {
     }
 
     /// Deploys a digest that was built from a commit.
-    async fn set(&self, digest: &str, commit: &str, more: &[&str]) -> Ended {
+    pub(crate) async fn set(&self, digest: &str, commit: &str, more: &[&str]) -> Ended {
         let variables = [
             ("SOURCE_PROJECT", "team/app"),
             ("SOURCE_COMMIT", commit),

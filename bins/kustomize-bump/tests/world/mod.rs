@@ -7,6 +7,8 @@
     reason = "these helpers are a test's"
 )]
 
+pub(crate) mod proxy;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -110,7 +110,7 @@ impl Branch {
         .hint("try again; with this many jobs committing at once, put them into one resource_group"))
     }
 
-    async fn pause(&self, pause: std::time::Duration) {
+    pub(super) async fn pause(&self, pause: std::time::Duration) {
         let left = self.client.http.deadline().remaining();
         tokio::time::sleep(pause.min(left)).await;
     }
@@ -201,6 +201,7 @@ impl Branch {
             body: String::new(),
             trailers: vec![("Towpath-Action", "take-back".to_owned())],
             changes,
+            signing: None,
         };
         let effect = crate::cli::effect("take back", format!("{} {}", self.project, made.id));
         match self.at(&made.id).send(&undo).await? {
@@ -218,7 +219,7 @@ impl Branch {
     }
 
     /// The same branch as it was, or is, at another commit.
-    fn at(&self, commit: &str) -> Branch {
+    pub(super) fn at(&self, commit: &str) -> Branch {
         Branch {
             client: self.client.clone(),
             project: self.project.clone(),

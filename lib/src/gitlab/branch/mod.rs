@@ -5,6 +5,7 @@
 
 mod history;
 mod land;
+mod propose;
 mod write;
 
 use std::collections::BTreeMap;

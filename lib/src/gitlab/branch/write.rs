@@ -60,12 +60,22 @@ impl Branch {
         self.post(commit, json!({ "branch": self.name })).await
     }
 
-    async fn post(&self, commit: &NewCommit, mut body: Value) -> Result<Sent> {
+    pub(super) async fn post(&self, commit: &NewCommit, mut body: Value) -> Result<Sent> {
+        if commit.signing.is_some() {
+            return Err(
+                Failure::usage("GitLab's API takes no signature of ours").hint(
+                    "leave --signing-key (TOWPATH_SIGNING_KEY) away, since GitLab can sign such commits itself, or go \
+                     by git (--via git)",
+                ),
+            );
+        }
         body["commit_message"] = commit.message().into();
         body["author_name"] = commit.identity.name().into();
         body["author_email"] = commit.identity.email().into();
         body["stats"] = false.into();
-        body["actions"] = self.actions(commit)?;
+        // A commit that begins a branch anew has nothing to be locked against.
+        let locked = body.get("start_sha").is_none();
+        body["actions"] = self.actions(commit, locked)?;
         let url = self.client.url(&self.project, "repository/commits")?;
         let request = self
             .client
@@ -98,7 +108,7 @@ impl Branch {
         }
     }
 
-    fn actions(&self, commit: &NewCommit) -> Result<Value> {
+    fn actions(&self, commit: &NewCommit, locked: bool) -> Result<Value> {
         let known = self.known();
         commit
             .changes
@@ -123,7 +133,7 @@ impl Branch {
                     action["encoding"] = "base64".into();
                     action["content"] = base64::engine::general_purpose::STANDARD.encode(content).into();
                 }
-                if let Some(stored) = stored {
+                if let Some(stored) = stored.filter(|_| locked) {
                     action["last_commit_id"] = stored.last_commit.clone().into();
                 }
                 Ok(action)

@@ -1,7 +1,7 @@
 //! Merge requests: what state one is in, and merging it for real.
 //!
 //! Kept from GitLab: `detailed_merge_status`, merging with a merge commit (or a squashed one) or not at all, the lock
-//! on `sha`, auto-merge that waits for the head pipeline and merges when that succeeds. A merge request whose head
+//! on `sha`, the check in the background that every move of either branch makes necessary again, auto-merge that waits for the head pipeline and merges when that succeeds. A merge request whose head
 //! has no pipeline merges at once even when auto-merge is asked for.
 //!
 //! Not modelled: approvals, discussions, drafts by any means but the title, forks, fast-forward-only projects.
@@ -26,7 +26,26 @@ pub(super) fn head_pipeline(hub: &Hub, request: &MergeRequest) -> Option<Pipelin
     state.pipelines.values().rev().find(of_head).cloned()
 }
 
-/// GitLab's word for what stands between the request and a merge.
+/// Whether source and target as they are now were checked against each other; they are from now on. GitLab checks in
+/// the background once somebody looks, and says `checking` until then.
+pub(super) async fn was_checked(hub: &Hub, request: &MergeRequest) -> bool {
+    let Some(project) = hub.state().projects.get(&request.project).cloned() else {
+        return true;
+    };
+    let repository = hub.repository(&project);
+    let source = repository.branch(&request.source_branch).await;
+    let heads = source.zip(repository.branch(&request.target_branch).await);
+    let mut state = hub.state();
+    let Some(found) = state.merge_requests.get_mut(&request.id) else {
+        return true;
+    };
+    if heads.is_none() || request.state != "opened" {
+        return true;
+    }
+    std::mem::replace(&mut found.checked, heads.clone()) == heads
+}
+
+/// GitLab's word for what stands between the request and a merge, once it was checked.
 pub(super) async fn merge_status(hub: &Hub, request: &MergeRequest) -> &'static str {
     if request.state != "opened" {
         return "not_open";

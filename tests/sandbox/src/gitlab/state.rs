@@ -290,6 +290,10 @@ pub(super) struct MergeRequest {
     /// Head of the source branch as last seen.
     pub(super) sha: String,
     pub(super) auto_merge_by: Option<u64>,
+    /// The heads of source and target that were last checked against each other.
+    pub(super) checked: Option<(String, String)>,
+    /// Author and text of each note.
+    pub(super) notes: Vec<(u64, String)>,
     pub(super) merge_commit_sha: Option<String>,
     pub(super) merged_by: Option<u64>,
     pub(super) merged_at: Option<Timestamp>,

@@ -28,6 +28,7 @@ fn shown_basic(hub: &Hub, request: &MergeRequest, detailed: Option<&str>) -> Val
     let merged_by = request.merged_by.map(|user| entities::user(hub, user));
     let merge = match detailed {
         Some("conflict" | "broken_status") => "cannot_be_merged",
+        Some("checking") => "checking",
         Some(_) => "can_be_merged",
         None => "unchecked",
     };
@@ -68,7 +69,12 @@ fn shown_basic(hub: &Hub, request: &MergeRequest, detailed: Option<&str>) -> Val
 }
 
 async fn shown(hub: &Hub, request: &MergeRequest) -> Value {
-    let mut shown = shown_basic(hub, request, Some(merge_status(hub, request).await));
+    let status = if merge_requests::was_checked(hub, request).await {
+        merge_status(hub, request).await
+    } else {
+        "checking"
+    };
+    let mut shown = shown_basic(hub, request, Some(status));
     let pipeline = head_pipeline(hub, request).map(|pipeline| entities::pipeline(hub, &pipeline));
     if let Some(shown) = shown.as_object_mut() {
         shown.insert("head_pipeline".into(), json!(pipeline));
@@ -200,6 +206,8 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
             state: "opened",
             sha,
             auto_merge_by: None,
+            checked: None,
+            notes: Vec::new(),
             merge_commit_sha: None,
             merged_by: None,
             merged_at: None,
@@ -282,6 +290,9 @@ pub(super) async fn merge(Path((id, iid)): Path<(String, String)>, call: Call) -
         return Err(Refusal::message(StatusCode::CONFLICT, text));
     }
     let not_allowed = || Refusal::message(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed");
+    if !merge_requests::was_checked(&call.hub, &request).await {
+        return Err(not_allowed());
+    }
     match merge_status(&call.hub, &request).await {
         "mergeable" => {}
         "conflict" | "broken_status" | "commits_status" => {
@@ -323,6 +334,31 @@ pub(super) async fn merge(Path((id, iid)): Path<(String, String)>, call: Call) -
     }
     let request = request_of(&call, &project, &iid)?;
     Ok(Json(shown(&call.hub, &request).await).into_response())
+}
+
+/// `GET /projects/:id/merge_requests/:merge_request_iid/notes`, newest first.
+pub(super) async fn notes(Path((id, iid)): Path<(String, String)>, call: Call) -> Answer {
+    let caller = call.caller(JobTokens::Ignored)?;
+    let project = call.project(&id, &caller, Role::Reporter)?;
+    let mut notes = request_of(&call, &project, &iid)?.notes;
+    notes.reverse();
+    Ok(call.page(notes, |hub, (author, body)| {
+        json!({ "body": body, "author": entities::user(hub, *author), "system": false })
+    }))
+}
+
+/// `POST /projects/:id/merge_requests/:merge_request_iid/notes`.
+pub(super) async fn add_note(Path((id, iid)): Path<(String, String)>, call: Call) -> Answer {
+    let caller = call.caller(JobTokens::Ignored)?;
+    let project = call.project(&id, &caller, Role::Reporter)?;
+    let user = call.user(&caller)?;
+    let body = call.required("body")?;
+    let request = request_of(&call, &project, &iid)?;
+    if let Some(found) = call.hub.state().merge_requests.get_mut(&request.id) {
+        found.notes.push((user, body.clone()));
+    }
+    let shown = json!({ "body": body, "author": entities::user(&call.hub, user), "system": false });
+    Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
 /// `POST /projects/:id/merge_requests/:merge_request_iid/cancel_merge_when_pipeline_succeeds`.

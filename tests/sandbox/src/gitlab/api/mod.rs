@@ -33,7 +33,7 @@ type Answer = Result<Response, Refusal>;
 
 /// Everything the instance answers.
 pub(super) fn router(hub: Shared) -> Router {
-    let of_project: [(&str, MethodRouter<Shared>); 41] = [
+    let of_project: [(&str, MethodRouter<Shared>); 42] = [
         ("", get(show_project)),
         ("/pipeline", post(pipelines::create)),
         ("/trigger/pipeline", post(pipelines::trigger)),
@@ -83,6 +83,10 @@ pub(super) fn router(hub: Shared) -> Router {
         (
             "/merge_requests/{iid}/cancel_merge_when_pipeline_succeeds",
             post(merge_requests::cancel_auto_merge),
+        ),
+        (
+            "/merge_requests/{iid}/notes",
+            get(merge_requests::notes).post(merge_requests::add_note),
         ),
         ("/merge_requests/{iid}/pipelines", get(merge_requests::pipelines)),
         ("/deployments", get(deployments::list).post(deployments::create)),

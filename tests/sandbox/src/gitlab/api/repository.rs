@@ -234,6 +234,8 @@ pub(super) async fn diff(Path((id, sha)): Path<(String, String)>, call: Call) ->
         .ok_or_else(|| Refusal::not_found("Commit"))?;
     let patch = repository
         .git(&[
+            "-c",
+            "core.quotePath=false",
             "diff-tree",
             "--root",
             "--no-commit-id",
@@ -259,10 +261,13 @@ fn diffs(patch: &str) -> Vec<Value> {
             let line = |start: &str| head.lines().find_map(|line| line.strip_prefix(start));
             let strip = |path: &str| path.get(2..).unwrap_or_default().to_owned();
             let named = head.lines().next().unwrap_or_default();
-            let (a, b) = named
-                .trim_start_matches("diff --git ")
-                .split_once(' ')
-                .unwrap_or_default();
+            let names = named.trim_start_matches("diff --git ");
+            // Both are the same unless it is a rename, which has lines of its own: a blank in them does not matter.
+            let half = names.len() / 2;
+            let (a, b) = (
+                names.get(..half).unwrap_or_default(),
+                names.get(half + 1..).unwrap_or_default(),
+            );
             let (new, deleted) = (line("new file mode "), line("deleted file mode "));
             let index = line("index ").unwrap_or_default();
             let mode = new
@@ -390,7 +395,15 @@ pub(super) async fn compare(Path(id): Path<String>, call: Call) -> Answer {
     };
     let mut found = repository.log(&format!("{base}..{head}"), None, 1000, 0).await?;
     let patch = repository
-        .git(&["diff", "-M", "--full-index", &start, &head])
+        .git(&[
+            "-c",
+            "core.quotePath=false",
+            "diff",
+            "-M",
+            "--full-index",
+            &start,
+            &head,
+        ])
         .await?;
     let newest = found.first().cloned();
     found.reverse();

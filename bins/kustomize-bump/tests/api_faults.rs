@@ -1,0 +1,245 @@
+//! The way of the API when things go wrong, and with files that are not plain text.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests make the world they look at"
+)]
+
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use towpath_sandbox::gitlab::{PlannedJob, Role, Scope, Status, Trouble};
+use world::{A, B, C, Way, World};
+
+const PROD: &str = "overlays/prod/kustomization.yaml";
+
+fn prod(digest: &str) -> String {
+    format!("images:\n- name: app\n  digest: {digest}\n")
+}
+
+async fn world_with(files: &[(&str, &str)]) -> World {
+    World::over(Way::Api, files).await
+}
+
+/// Lets the first so many commits run into this.
+fn trouble_commits(world: &World, times: usize, trouble: Trouble) {
+    let seen = AtomicUsize::new(0);
+    world.gitlab.trouble(move |method, path| {
+        let commits = method == "POST" && path.ends_with("/repository/commits");
+        (commits && seen.fetch_add(1, Ordering::SeqCst) < times).then_some(trouble)
+    });
+}
+
+fn commits_asked(world: &World) -> usize {
+    let asked = world.gitlab.requests();
+    let commits = asked
+        .iter()
+        .filter(|asked| asked.method == "POST" && asked.path.ends_with("/repository/commits"));
+    commits.count()
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_looked_for_before_anything_is_sent_again() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    trouble_commits(&world, 1, Trouble::Lost);
+    let report = world.bump(&["set", &format!("app@{B}")]).await.report();
+    assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
+    assert_eq!((commits_asked(&world), world.commits().await), (1, 2));
+}
+
+#[tokio::test]
+async fn a_commit_that_never_arrived_is_sent_again() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    trouble_commits(&world, 3, Trouble::Status(502));
+    let report = world.bump(&["set", &format!("app@{B}")]).await.report();
+    assert_eq!((&report["attempts"], world.commits().await), (&4.into(), 2));
+}
+
+#[tokio::test]
+async fn a_limit_of_requests_is_waited_out() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    trouble_commits(&world, 1, Trouble::Throttled(1));
+    let report = world.bump(&["set", &format!("app@{B}")]).await.report();
+    assert_eq!((&report["attempts"], world.commits().await), (&1.into(), 2));
+}
+
+#[tokio::test]
+async fn a_gitlab_that_stays_broken_is_given_up() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    trouble_commits(&world, usize::MAX, Trouble::Status(500));
+    let ended = world.bump(&["set", &format!("app@{B}")]).await;
+    ended.refused(7, "failed 10 times in a row");
+    assert_eq!(world.commits().await, 1);
+}
+
+/// A pre-receive rule is 400 with the rule's words, and no race.
+#[tokio::test]
+async fn a_rule_against_the_commit_is_told_from_a_race() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    trouble_commits(&world, usize::MAX, Trouble::Status(400));
+    let ended = world.bump(&["set", &format!("app@{B}")]).await;
+    ended.refused(4, "GitLab refuses a commit on main");
+    assert!(commits_asked(&world) <= 3, "{}", commits_asked(&world));
+}
+
+/// The hold is not written by the commit, so no lock covers it: it comes while the commit is on its way.
+#[tokio::test]
+async fn a_hold_that_comes_in_the_same_moment_stands() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    world.bump(&["set", &format!("app@{B}")]).await.report();
+    let hold = json!({
+        "schema": "towpath.hold/1", "path": "overlays/prod", "image": "app", "held_at": format!("app@{B}"),
+        "digest": B, "taken_from": format!("app@{C}"), "by": "Ada <ada@example.com>",
+        "since": "2025-03-01T03:00:00Z", "reason": "checkout fails",
+    });
+    let world = Arc::new(world);
+    let repository = world.repository();
+    let (first, text) = (AtomicUsize::new(0), hold.to_string());
+    world.gitlab.trouble(move |method, path| {
+        let commits = method == "POST" && path.ends_with("/repository/commits");
+        if commits && first.fetch_add(1, Ordering::SeqCst) == 0 {
+            let path = ".towpath/holds/overlays/prod/app.json";
+            let stream = format!(
+                "commit refs/heads/main\ncommitter Ada <ada@example.com> now\ndata 4\nHold\nfrom refs/heads/main^0\n\
+                 M 100644 inline {path}\ndata {}\n{text}\n\n",
+                text.len()
+            );
+            let mut child = std::process::Command::new("git")
+                .args(["fast-import", "--quiet", "--date-format=now"])
+                .current_dir(&repository)
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), stream.as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success());
+        }
+        None
+    });
+    let ended = world.bump(&["set", &format!("app@{C}")]).await;
+    ended.refused(4, "held");
+    assert_eq!(world.file(PROD).await, prod(B));
+    let subjects = world.git(&["log", "--format=%s", "-3", "main"]).await.unwrap();
+    assert!(subjects.starts_with("Take back "), "{subjects}");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_come_back_as_they_were() {
+    let path = "apps/ünter ordner/a+b/c%20d/overlays/prod";
+    let file = format!("{path}/kustomization.yaml");
+    let text = format!("# caf\u{e9} \u{1f6a2}\r\nimages:\r\n- name: app\r\n  digest: {A} # x\r\n");
+    let world = world_with(&[(&file, &text)]).await;
+    let arguments = ["set", &format!("app@{B}"), "--path", path];
+    world.bump(&arguments).await.report();
+    assert_eq!(world.file(&file).await, text.replace(A, B));
+}
+
+#[tokio::test]
+async fn everything_else_reads_over_the_api_too() {
+    let world = world_with(&[(PROD, &prod(A)), ("overlays/test/kustomization.yaml", &prod(A))]).await;
+    for number in 1..30 {
+        world.push(&[(PROD, &prod(&world::digest(number)))]).await;
+    }
+    world.bump(&["set", &format!("app@{B}")]).await.report();
+    let get = world.bump(&["get", "--path", "overlays/*"]).await.report();
+    assert_eq!(
+        (&get["via"], &get["images"][0]["digest"]),
+        (&"api".into(), &B.into())
+    );
+    assert_eq!(get["images"][1]["digest"], A);
+    let diff = world.bump(&["diff", &format!("app@{C}")]).await.report();
+    assert_eq!(diff["changed"], true);
+    let history = world
+        .bump(&["history", "--image", "app", "--limit", "29"])
+        .await
+        .report();
+    let steps = history["steps"].as_array().unwrap();
+    assert_eq!((steps.len(), &steps[0]["action"]), (29, &"set".into()));
+    assert_eq!(steps[0]["image"]["digest"], B);
+
+    let back = world
+        .bump(&["rollback", "--image", "app", "--yes", "--reason", "it fails"])
+        .await
+        .report();
+    assert_eq!(back["images"][0]["to"]["digest"], world::digest(29));
+    assert_eq!(back["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
+    world
+        .bump(&["set", &format!("app@{C}")])
+        .await
+        .refused(4, "it fails");
+    let released = world.bump(&["release", "--image", "app"]).await.report();
+    assert_eq!(released["changed"], true);
+    world.bump(&["set", &format!("app@{C}")]).await.report();
+    assert_eq!(world.file(PROD).await, prod(C));
+}
+
+#[tokio::test]
+async fn a_token_without_the_api_goes_by_git() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    let made = world
+        .gitlab
+        .project_access_token(world.project, Role::Maintainer, &[Scope::WriteRepository]);
+    let token = [("TOWPATH_GIT_TOKEN", made.as_deref().unwrap())];
+    let ended = world.bump_with(&token, &["set", &format!("app@{B}")]).await;
+    assert_eq!(ended.report()["via"], "git");
+    assert!(ended.stderr.contains("going by git"), "{}", ended.stderr);
+    let by_api = [token[0], ("TOWPATH_VIA", "api")];
+    let ended = world.bump_with(&by_api, &["set", &format!("app@{C}")]).await;
+    ended.refused(4, "insufficient_scope");
+}
+
+#[tokio::test]
+async fn a_job_token_goes_by_git_and_says_that_no_pipeline_starts() {
+    let world = world_with(&[
+        (PROD, &prod(A)),
+        (".gitlab-ci.yml", "check: {script: [\"true\"]}\n"),
+    ])
+    .await;
+    world
+        .gitlab
+        .configure(world.project, |settings| settings.job_token_may_push = true)
+        .unwrap();
+    world
+        .gitlab
+        .direct(world.project, vec![PlannedJob::new("check", "test")])
+        .unwrap();
+    let user = world.gitlab.add_user("ada");
+    world
+        .gitlab
+        .add_member(world.project, user, Role::Maintainer)
+        .unwrap();
+    let pipeline = world
+        .gitlab
+        .run_pipeline(world.project, user, "main", Default::default())
+        .await
+        .unwrap();
+    let job = world.gitlab.pipeline(pipeline).unwrap().jobs[0].id;
+    world.gitlab.move_job(job, Status::Running).unwrap();
+    let token = world.gitlab.job_token(job).unwrap();
+    let (server, own) = (
+        world.gitlab.url().to_owned(),
+        format!("{}/env/shop", world.gitlab.url()),
+    );
+    let job = [
+        ("TOWPATH_GIT_TOKEN", ""),
+        ("CI_JOB_TOKEN", token.as_str()),
+        ("CI_SERVER_URL", server.as_str()),
+        ("CI_PROJECT_URL", own.as_str()),
+    ];
+    let ended = world.bump_with(&job, &["set", &format!("app@{B}")]).await;
+    assert_eq!(ended.report()["via"], "git");
+    assert!(
+        ended.stderr.contains("GitLab starts no pipeline for this commit"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!ended.stderr.contains(&token));
+    assert_eq!(world.file(PROD).await, prod(B));
+    let request = world
+        .bump_with(&job, &["set", &format!("app@{C}"), "--merge-request"])
+        .await;
+    request.refused(4, "a job token may not open merge requests");
+}
