@@ -102,6 +102,54 @@ async fn only_the_command_has_the_key_in_its_environment_and_nobody_in_an_argume
     world.stop().await;
 }
 
+/// The files below a folder that hold a text.
+fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for name in entries(folder) {
+        let path = folder.join(name);
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if path.is_file() && std::fs::read(&path).is_ok_and(|bytes| holds(&bytes, text)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_key_is_in_no_file_but_the_private_login_and_in_none_afterwards() {
+    /// base64 of `nologin:` and the secret key.
+    const LOGIN: &str = "bm9sb2dpbjowYmFkY2FmZS0wMDAwLTQwMDAtODAwMC0wMDAwMDAwMGNhMDE";
+    let world = World::start().await;
+    for (number, ending) in ["exit 0", "exit 3", "kill -KILL $$", "kill -TERM $PPID; sleep 20"]
+        .into_iter()
+        .enumerate()
+    {
+        let folder = world.path("folder");
+        let script = format!(
+            "echo $DOCKER_CONFIG > {}; cp -r $DOCKER_CONFIG {}; {ending}",
+            folder.display(),
+            world.path("copy").display()
+        );
+        let ran = world
+            .exec(&["--registry-login", "rg.fr-par.scw.cloud", "--aws"], &script)
+            .await;
+        assert_eq!(ran.code, [0, 3, 137, 143][number], "{ran:?}");
+        // What the command itself wrote shows that such a file would be found.
+        let copy = world.path("copy/config.json");
+        let found = [LOGIN, SECRET_KEY].map(|text| files_with(world.guardian.dir(), text));
+        assert_eq!(found, [vec![copy], Vec::new()], "{ending}");
+        std::fs::remove_dir_all(world.path("copy")).unwrap();
+        let private = std::fs::read_to_string(&folder).unwrap();
+        assert!(
+            private.trim().starts_with(world.tmp().to_str().unwrap()),
+            "{private}"
+        );
+        assert_eq!(entries(&world.tmp()), [""; 0], "{ending}");
+    }
+    world.stop().await;
+}
+
 /// What a crash would write is looked for by letting one happen: the code of the tool is overwritten while it runs, which
 /// takes a superuser, or nobody who could read its memory either.
 #[tokio::test]
