@@ -17,8 +17,8 @@ impl Snapshot {
     ) -> Result<Landed<T>> {
         let mut pauses = pauses();
         let (mut refusals, mut breakdowns) = (0, 0);
-        // Commits whose push broke off and that were not on the branch when it was looked at next: a slow server may
-        // still have taken one, and then what was decided for it is what was done.
+        // Commits that were not on the branch when it was looked at after a push that broke off, or was refused for
+        // whatever reason: a slow server may still have taken one, and then what was decided for it is what was done.
         let mut adrift: Vec<(String, T)> = Vec::new();
         for attempts in 1..=ATTEMPTS {
             let Decision { commit, outcome } = decide(self).await?;
@@ -83,6 +83,10 @@ impl Snapshot {
             refusals = if self.tip() == parent { refusals + 1 } else { 0 };
             if refusals >= REFUSALS && pushed == Pushed::Refused {
                 return Err(self.refused(&tail));
+            }
+            // curl sends a request again whose connection broke off, and the second one is refused for the first.
+            if pushed == Pushed::Refused {
+                adrift.push((id, outcome));
             }
         }
         Err(Failure::conflict(format!(

@@ -16,15 +16,47 @@ esac
 exec \"$REAL_GIT\" \"$@\"
 ";
 
+/// A program in the place of git whose first push breaks off, and arrives when the second one begins. A second passes,
+/// so that the two commits differ.
+const LATER: &str = "#!/bin/sh
+case \"$*\" in *\"push --porcelain\"*)
+  left=$#
+  for argument in \"$@\"; do
+    shift
+    left=$((left - 1))
+    if [ $left -gt 0 ]; then set -- \"$@\" \"$argument\"; else refs=$argument; fi
+  done
+  if mkdir \"$ONCE\" 2>/dev/null; then printf '%s' \"$refs\" >\"$ONCE/refs\"; sleep 1.1; exit 1; fi
+  if mkdir \"$ONCE/arrived\" 2>/dev/null; then \"$REAL_GIT\" \"$@\" \"$(cat \"$ONCE/refs\")\" >/dev/null || exit 1; fi
+  set -- \"$@\" \"$refs\";;
+esac
+exec \"$REAL_GIT\" \"$@\"
+";
+
+/// A program in the place of git whose first push arrives, but is told to be refused, since it was sent twice. Meanwhile
+/// Bob builds on it.
+const TWICE: &str = "#!/bin/sh
+case \"$*\" in *\"push --porcelain\"*)
+  if mkdir \"$ONCE\" 2>/dev/null; then
+    \"$REAL_GIT\" \"$@\" >/dev/null || exit 1
+    PATH=\"$OWN_PATH\" \"$BUMP\" $MEANWHILE >\"$ONCE/log\" 2>&1 || exit 1
+    printf 'To x\\n!\\tx:refs/heads/main\\t[remote rejected] (failed to update ref)\\nDone\\n'
+    exit 1
+  fi;;
+esac
+exec \"$REAL_GIT\" \"$@\"
+";
+
 /// Runs the binary; when it pushes, Bob runs it with other arguments first.
 async fn run(world: &World, variables: &[(&str, &str)], arguments: &[&str], meanwhile: &str) -> Ended {
     let bump = env!("CARGO_BIN_EXE_kustomize-bump");
-    run_while(world, variables, arguments, bump, meanwhile).await
+    run_while(world, FASTER, variables, arguments, bump, meanwhile).await
 }
 
-/// The same with another program than the binary for what happens meanwhile.
+/// The same with another program in the place of git, or another than the binary for what happens meanwhile.
 async fn run_while(
     world: &World,
+    git: &str,
     variables: &[(&str, &str)],
     arguments: &[&str],
     program: &str,
@@ -32,7 +64,7 @@ async fn run_while(
 ) -> Ended {
     let bin = world.folder.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::fs::write(bin.join("git"), FASTER).unwrap();
+    std::fs::write(bin.join("git"), git).unwrap();
     std::fs::set_permissions(bin.join("git"), PermissionsExt::from_mode(0o755)).unwrap();
     let own = std::env::var("PATH").unwrap();
     let real = std::env::split_paths(&own)
@@ -50,7 +82,7 @@ async fn run_while(
         ("MEANWHILE", meanwhile),
     ];
     let ended = world.bump_with(&[variables, &more].concat(), arguments).await;
-    assert!(once.exists(), "Bob never came to it: {ended:?}");
+    assert!(once.exists(), "nothing happened meanwhile: {ended:?}");
     ended
 }
 
@@ -115,8 +147,42 @@ async fn what_somebody_takes_away_from_the_branch_does_not_come_back() {
     let repository = world.repository();
     let set_back = format!("-C {} update-ref refs/heads/main {kept}", repository.display());
     let set = ["set", &format!("app@{C}")];
-    let ended = run_while(&world, &[], &set, "git", &set_back).await;
+    let ended = run_while(&world, FASTER, &[], &set, "git", &set_back).await;
     assert_eq!(ended.report()["attempts"], 2);
     assert_eq!(world.file(PROD).await, prod(C));
     assert_eq!(world.git(&["rev-parse", "main~1"]).await.unwrap(), kept);
+}
+
+#[tokio::test]
+async fn a_push_that_arrives_late_is_told_as_what_it_did() {
+    let world = world_with(&[A]).await;
+    let set = ["set", &format!("app@{B}")];
+    let report = run_while(&world, LATER, &[], &set, "", "").await.report();
+    assert_eq!(
+        (&report["changed"], &report["attempts"]),
+        (&true.into(), &3.into())
+    );
+    assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
+    assert_eq!(report["files"][0]["old"]["digest"], A);
+    assert_eq!(world.commits().await, 3);
+}
+
+#[tokio::test]
+async fn a_push_that_was_sent_twice_is_told_as_what_it_did() {
+    let world = world_with(&[A]).await;
+    world
+        .push(&[("overlays/test/kustomization.yaml", &prod(A))])
+        .await;
+    let set = ["set", &format!("app@{B}")];
+    let bump = env!("CARGO_BIN_EXE_kustomize-bump");
+    let bob = format!("set app@{C} --path overlays/test");
+    let report = run_while(&world, TWICE, &[], &set, bump, &bob).await.report();
+    assert_eq!(
+        (&report["changed"], &report["attempts"]),
+        (&true.into(), &2.into())
+    );
+    assert_eq!(
+        report["commit"],
+        world.git(&["rev-parse", "main~1"]).await.unwrap()
+    );
 }
