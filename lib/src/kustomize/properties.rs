@@ -132,7 +132,7 @@ fn check_bytes(before: &Kustomization, edit: &Edit, index: usize) {
         (Images::Sequence { items, .. }, Some(_)) => {
             let item = &items[index];
             let first = before.line_start(item.start);
-            let last = before.line_end(item.end.saturating_sub(1).max(item.start));
+            let last = before.line_end(item.start + before.text[item.clone()].trim_end().len());
             assert!(
                 new.starts_with(&old[..first]) && new.ends_with(&old[last..]),
                 "the entry is {first}..{last}: {:?} became {:?}",
