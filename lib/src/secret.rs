@@ -204,42 +204,61 @@ fn without_url_passwords(text: &str) -> String {
 
 /// Every form in which a known secret may show up in what a program prints: those of [`redact`], percent-encoded as in
 /// a path, and in base64 together with whatever stands before and after it, such as the user of a registry's login.
-pub(crate) fn visible_forms() -> Vec<Zeroizing<Vec<u8>>> {
+pub(crate) fn visible_forms() -> Vec<Form> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
     known
         .iter()
         .flat_map(|secret| visible_forms_of(secret.expose_secret()))
-        .map(Zeroizing::new)
         .collect()
 }
 
-fn visible_forms_of(value: &str) -> Vec<Vec<u8>> {
+/// A form of a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
+    /// Whether it may be broken into lines, wherever those end: base64 and hexadecimal digits are.
+    pub(crate) may_break: bool,
+}
+
+impl Form {
+    fn solid(bytes: Vec<u8>) -> Self {
+        Form {
+            bytes: Zeroizing::new(bytes),
+            may_break: false,
+        }
+    }
+
+    fn broken(bytes: Vec<u8>) -> Self {
+        Form {
+            bytes: Zeroizing::new(bytes),
+            may_break: true,
+        }
+    }
+}
+
+fn visible_forms_of(value: &str) -> Vec<Form> {
     let bytes = value.as_bytes();
-    let mut found: Vec<Vec<u8>> = forms(value).into_iter().map(String::into_bytes).collect();
-    let percent = |upper: bool| -> Vec<u8> {
-        let encode = |&byte: &u8| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ if upper => format!("%{byte:02X}"),
-            _ => format!("%{byte:02x}"),
-        };
-        bytes.iter().map(encode).collect::<String>().into_bytes()
-    };
-    found.extend([percent(true), percent(false)]);
+    let plain = forms(value).into_iter().map(String::into_bytes);
+    let mut found: Vec<Form> = plain.map(Form::solid).collect();
+    found.extend(percent_encoded(bytes).into_iter().map(Form::solid));
+    found.extend(escaped_in_json(value).map(|form| Form::solid(form.into_bytes())));
+    let digits = |byte: &u8| format!("{byte:02x}");
+    let hexadecimal: String = bytes.iter().map(digits).collect();
+    found.push(Form::broken(hexadecimal.to_uppercase().into_bytes()));
+    found.push(Form::broken(hexadecimal.into_bytes()));
     // The user that Scaleway's registry wants. Its beginning is known, so that not one letter of the secret is left.
     let login = [b"nologin:", bytes].concat();
     for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
-        found.push(engine.encode(&login).into_bytes());
+        found.push(Form::broken(engine.encode(&login).into_bytes()));
     }
-    // What is longer than a line is broken into lines, which may be indented.
+    // What is longer than a line is broken into lines, which may have something before them.
     let whole = STANDARD.encode(bytes);
     for width in BASE64_LINES.into_iter().filter(|width| whole.len() > *width) {
         let lines = whole.as_bytes().chunks(width);
         found.extend(
             lines
                 .filter(|line| line.len() >= SHORTEST_MASKED)
-                .map(<[u8]>::to_vec),
+                .map(|line| Form::solid(line.to_vec())),
         );
     }
     // Three bytes make four letters: where the secret begins among the three decides which letters are its own alone.
@@ -252,11 +271,82 @@ fn visible_forms_of(value: &str) -> Vec<Vec<u8>> {
             if let Some(core) = text.get(begins..ends)
                 && core.len() >= SHORTEST_MASKED
             {
-                found.push(core.to_vec());
+                found.push(Form::broken(core.to_vec()));
             }
         }
     }
     found
+}
+
+/// What encoders of URLs leave as it is, besides letters, digits and `-._`, and whether they write a blank as `+`. They do
+/// not agree.
+const LEFT_IN_URLS: [(&str, bool); 10] = [
+    // Everything but what RFC 3986 calls unreserved.
+    ("~", false),
+    // The same as a form: Go's `QueryEscape`, and with it Terraform's `urlencode`; Python's `quote_plus`.
+    ("~", true),
+    // PHP's `urlencode`.
+    ("", true),
+    // Forms as browsers send them.
+    ("*", true),
+    // Python's `quote`.
+    ("~/", false),
+    // JavaScript's `encodeURIComponent` and `encodeURI`.
+    ("~!*'()", false),
+    ("~!*'();,/?:@&=+$#", false),
+    // Go, in a path, in a user's password, and in a URL that it writes.
+    ("~$&+=:@", false),
+    ("~$&+,;=", false),
+    ("~$&+,/:;=@", false),
+];
+
+/// A secret as it stands in a URL.
+fn percent_encoded(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for (left, plus) in LEFT_IN_URLS {
+        for upper in [true, false] {
+            let mut form = Vec::with_capacity(bytes.len());
+            for &byte in bytes {
+                match byte {
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => form.push(byte),
+                    b' ' if plus => form.push(b'+'),
+                    _ if left.as_bytes().contains(&byte) => form.push(byte),
+                    _ if upper => form.extend(format!("%{byte:02X}").into_bytes()),
+                    _ => form.extend(format!("%{byte:02x}").into_bytes()),
+                }
+            }
+            if form != bytes && !found.contains(&form) {
+                found.push(form);
+            }
+        }
+    }
+    found
+}
+
+/// A secret as it stands in JSON of those who escape more than they have to.
+fn escaped_in_json(value: &str) -> impl Iterator<Item = String> {
+    let quoted = serde_json::Value::from(value).to_string();
+    let quoted = quoted[1..quoted.len() - 1].to_owned();
+    let escape = |text: &str, is_escaped: fn(char) -> bool| -> String {
+        let mut form = String::with_capacity(text.len());
+        for letter in text.chars() {
+            if is_escaped(letter) {
+                let mut units = [0; 2];
+                for unit in letter.encode_utf16(&mut units) {
+                    form.push_str(&format!("\\u{unit:04x}"));
+                }
+            } else {
+                form.push(letter);
+            }
+        }
+        form
+    };
+    // Go, and with it Terraform, so that a browser takes nothing for a tag.
+    let go = escape(&quoted, |letter| matches!(letter, '&' | '<' | '>'));
+    // Python, and PHP, which escapes slashes besides.
+    let python = escape(&quoted, |letter| !letter.is_ascii());
+    let php = python.replace('/', r"\/");
+    [go, python, php].into_iter().filter(move |form| *form != quoted)
 }
 
 fn forms(value: &str) -> Vec<String> {
@@ -328,14 +418,53 @@ mod tests {
             for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
                 let found = forms
                     .iter()
-                    .any(|form| encoded.contains(std::str::from_utf8(form).expect("text")));
+                    .any(|form| encoded.contains(std::str::from_utf8(&form.bytes).expect("text")));
                 assert!(found, "{encoded}");
             }
         }
         let login = STANDARD
             .encode("nologin:canary-of-the-alignment-test")
             .into_bytes();
-        assert!(forms.contains(&login));
+        assert!(forms.iter().any(|form| *form.bytes == login));
+    }
+
+    #[test]
+    fn a_secret_is_found_in_urls_however_they_are_written() {
+        let forms = visible_forms_of("ca/na ry!*'()+~&@:=$,;#?é");
+        for encoded in [
+            // As Python's `quote`, `quote(safe='')` and `quote_plus` write it.
+            "ca/na%20ry%21%2A%27%28%29%2B~%26%40%3A%3D%24%2C%3B%23%3F%C3%A9",
+            "ca%2Fna%20ry%21%2A%27%28%29%2B~%26%40%3A%3D%24%2C%3B%23%3F%C3%A9",
+            "ca%2Fna+ry%21%2A%27%28%29%2B~%26%40%3A%3D%24%2C%3B%23%3F%C3%A9",
+            // As JavaScript's `encodeURIComponent` and `encodeURI` do.
+            "ca%2Fna%20ry!*'()%2B~%26%40%3A%3D%24%2C%3B%23%3F%C3%A9",
+            "ca/na%20ry!*'()+~&@:=$,;#?%C3%A9",
+            // As Go's `PathEscape` and `UserPassword` do, and as somebody who likes small letters.
+            "ca%2Fna%20ry%21%2A%27%28%29+~&@:=$%2C%3B%23%3F%C3%A9",
+            "ca%2Fna%20ry%21%2A%27%28%29+~&%40%3A=$,;%23%3F%C3%A9",
+            "ca%2fna%20ry%21%2a%27%28%29%2b~%26%40%3a%3d%24%2c%3b%23%3f%c3%a9",
+        ] {
+            assert!(
+                forms.iter().any(|form| *form.bytes == *encoded.as_bytes()),
+                "{encoded}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_in_json_of_those_who_escape_more() {
+        let forms = visible_forms_of("can\"ary/&<>é😀");
+        for encoded in [
+            // As Go's `json.Marshal`, Python's `json.dumps` and PHP's `json_encode` write it.
+            r#"can\"ary/\u0026\u003c\u003eé😀"#,
+            r#"can\"ary/&<>\u00e9\ud83d\ude00"#,
+            r#"can\"ary\/&<>\u00e9\ud83d\ude00"#,
+        ] {
+            assert!(
+                forms.iter().any(|form| *form.bytes == *encoded.as_bytes()),
+                "{encoded}"
+            );
+        }
     }
 
     #[test]

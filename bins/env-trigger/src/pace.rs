@@ -91,7 +91,7 @@ impl Pace {
         let quiet = now.saturating_sub(self.moved).as_secs_f64();
         let wanted = match (phase, expected) {
             (Phase::Ending, Some(expected)) => near(expected),
-            (Phase::Ending, None) => (quiet / 24.0).clamp(3.0, 4.0),
+            (Phase::Ending, None) => (quiet / 24.0).clamp(2.4, 4.0),
             (Phase::Busy, _) => (quiet / 10.0).clamp(5.0, 6.0),
             (Phase::Idle, _) => (quiet / 8.0).clamp(2.0, 15.0),
         };

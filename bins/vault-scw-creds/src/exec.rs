@@ -1,11 +1,12 @@
 //! `exec`: one command, with credentials for as long as it runs.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use towpath::cli::{Outcome, Run, effect, variables_holding};
 use towpath::failure::survive;
 use towpath::process::{Command, Mask, Signals, Supervised};
-use towpath::scaleway::{Credentials, DockerFolder, docker_config};
+use towpath::scaleway::{Credentials, DockerFolder, docker_config, registry_login};
 use towpath::secret::Secret;
 use towpath::vault::{Reading, Revocation, SecretPath, looks_like_token};
 
@@ -137,6 +138,8 @@ async fn with_credentials(
     // From here on they are known for what they are, wherever they are printed.
     let _known: Vec<Secret> = plan::further_secrets(given.reading, &args.variables, &args.source.fields)
         .map(Secret::with_lines)
+        // Whatever writes a docker configuration makes this of the key, and a pull secret has that in base64 once more.
+        .chain([registry_login(given.credentials.secret_key())])
         .collect();
     if args.dry_run {
         let mut variables = environment.names();
@@ -176,13 +179,18 @@ async fn supervise(
     let program = words.next().map_or_else(Default::default, Clone::clone);
     let mut command = Command::new(program).args(words);
     let unset: BTreeSet<&str> = environment.to_unset().collect();
-    for name in variables_holding(withheld, looks_like_token) {
+    let is_file_of_login = |text: &str| {
+        let named = Path::new(text.trim());
+        args.source.login.files().any(|file| file == named)
+    };
+    let looks_bad = |text: &str| looks_like_token(text) || is_file_of_login(text);
+    for name in variables_holding(withheld, looks_bad) {
         let shown = name.to_string_lossy();
         if !unset.contains(&*shown) {
             tracing::info!(
                 action = "withhold",
                 object = &*shown,
-                "the command does not get a variable that holds a secret of the login"
+                "the command does not get a variable that holds a secret of the login, or names its file"
             );
         }
         command = command.env_remove(&name);

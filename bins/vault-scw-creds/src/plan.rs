@@ -12,7 +12,7 @@ use towpath::vault::Reading;
 use crate::args::{FileArgs, Format, VariableArgs};
 
 /// What a login may be made with. The command gets none of it: it has the credentials instead.
-const LOGIN_MATERIAL: [&str; 17] = [
+const LOGIN_MATERIAL: [&str; 18] = [
     "BAO_CLIENT_CERT",
     "BAO_CLIENT_KEY",
     "BAO_TOKEN",
@@ -21,6 +21,7 @@ const LOGIN_MATERIAL: [&str; 17] = [
     "CI_JOB_JWT_V2",
     "TOWPATH_JWT_FILE",
     "TOWPATH_JWT_VARIABLE",
+    "TOWPATH_REVOKE_TOKEN_FILE",
     "VAULT_CLIENT_CERT",
     "VAULT_CLIENT_KEY",
     "VAULT_ID_TOKEN",

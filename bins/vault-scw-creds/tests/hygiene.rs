@@ -8,6 +8,8 @@
 
 mod world;
 
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
 use world::engine::{CREDS, Engine, LEASED_SECRET_KEY};
@@ -100,6 +102,127 @@ async fn only_the_command_has_the_key_in_its_environment_and_nobody_in_an_argume
     world.stop().await;
 }
 
+/// The files below a folder that hold a text.
+fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for name in entries(folder) {
+        let path = folder.join(name);
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if path.is_file() && std::fs::read(&path).is_ok_and(|bytes| holds(&bytes, text)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_key_is_in_no_file_but_the_private_login_and_in_none_afterwards() {
+    /// base64 of `nologin:` and the secret key.
+    const LOGIN: &str = "bm9sb2dpbjowYmFkY2FmZS0wMDAwLTQwMDAtODAwMC0wMDAwMDAwMGNhMDE";
+    let world = World::start().await;
+    for (number, ending) in ["exit 0", "exit 3", "kill -KILL $$", "kill -TERM $PPID; sleep 20"]
+        .into_iter()
+        .enumerate()
+    {
+        let folder = world.path("folder");
+        let script = format!(
+            "echo $DOCKER_CONFIG > {}; cp -r $DOCKER_CONFIG {}; {ending}",
+            folder.display(),
+            world.path("copy").display()
+        );
+        let ran = world
+            .exec(&["--registry-login", "rg.fr-par.scw.cloud", "--aws"], &script)
+            .await;
+        assert_eq!(ran.code, [0, 3, 137, 143][number], "{ran:?}");
+        // What the command itself wrote shows that such a file would be found.
+        let copy = world.path("copy/config.json");
+        let found = [LOGIN, SECRET_KEY].map(|text| files_with(world.guardian.dir(), text));
+        assert_eq!(found, [vec![copy], Vec::new()], "{ending}");
+        std::fs::remove_dir_all(world.path("copy")).unwrap();
+        let private = std::fs::read_to_string(&folder).unwrap();
+        assert!(
+            private.trim().starts_with(world.tmp().to_str().unwrap()),
+            "{private}"
+        );
+        assert_eq!(entries(&world.tmp()), [""; 0], "{ending}");
+    }
+    world.stop().await;
+}
+
+/// What a crash would write is looked for by letting one happen: the code of the tool is overwritten while it runs, which
+/// takes a superuser, or nobody who could read its memory either.
+#[tokio::test]
+async fn a_crash_of_ours_leaves_no_core_dump() {
+    let world = World::start().await;
+    let dumps = world.path("dumps");
+    std::fs::create_dir(&dumps).unwrap();
+    let limited = |script: &str| {
+        let mut shell = world.tool().as_std().get_envs().fold(
+            tokio::process::Command::new("sh"),
+            |mut shell, (name, value)| {
+                shell.env(name, value.unwrap());
+                shell
+            },
+        );
+        shell
+            .current_dir(&dumps)
+            .args(["-c", &format!("ulimit -c unlimited && {script}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        shell
+    };
+    let (marks, go) = (world.path("marks"), world.path("go"));
+    let command = format!(
+        "exec {} exec -- sh -c 'echo $$ >> {}; while ! [ -e {} ]; do sleep 0.02; done'",
+        env!("CARGO_BIN_EXE_vault-scw-creds"),
+        marks.display(),
+        go.display()
+    );
+    let mut child = limited(&command).spawn().unwrap();
+    wait_for_lines(&marks, 1).await;
+    let pid = child.id().unwrap();
+    let overwritten = overwrite_code(pid);
+    if overwritten.is_ok() {
+        std::fs::write(&go, "").unwrap();
+    } else {
+        // It keeps its memory from others of the same user as well.
+        assert!(!rustix::process::geteuid().is_root(), "{overwritten:?}");
+        child.start_kill().unwrap();
+    }
+    let status = child.wait().await.unwrap();
+    assert!(!status.success(), "{status:?}");
+    assert!(overwritten.is_err() || !status.core_dumped(), "{status:?}");
+    assert_eq!(entries(&dumps), [""; 0]);
+    // Here a crash does write one, where the machine is set up to put it beside the program.
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let status = limited("kill -SEGV $$").spawn().unwrap().wait().await.unwrap();
+    if pattern.trim() == "core" && status.core_dumped() {
+        assert_ne!(entries(&dumps), [""; 0]);
+    }
+    world.stop().await;
+}
+
+/// Overwrites all code of a process with an instruction that there is not.
+fn overwrite_code(pid: u32) -> std::io::Result<()> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = std::fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))?;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        if !rights.contains('x') || !words.any(|word| word.starts_with('/')) {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        memory.write_all_at(&vec![0; usize::try_from(end - start).unwrap()], start)?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_token_is_kept_from_the_command_under_whatever_name() {
     let world = World::start().await;
@@ -160,6 +283,8 @@ async fn what_an_approle_logs_in_with_is_kept_from_the_command_under_whatever_na
         .env("VAULT_SECRET_ID", &stray)
         .env("OF_THE_ROLE", format!("{used}\n"))
         .env("OF_THE_VARIABLE", &stray)
+        .env("WHERE_IT_IS", world.path("secret-id"))
+        .env("WHERE_ELSE", world.path("somewhere"))
         .env("WHO", role_id)
         .env("MY_TOKEN", token)
         .env("MINE", "stays")
@@ -175,8 +300,8 @@ async fn what_an_approle_logs_in_with_is_kept_from_the_command_under_whatever_na
     for secret in [&used, &stray, role_id, token] {
         assert!(!holds(&environment, secret), "{secret}");
     }
-    assert!(holds(&environment, "MINE=stays"));
-    for name in ["OF_THE_ROLE", "OF_THE_VARIABLE", "WHO", "MY_TOKEN"] {
+    assert!(holds(&environment, "MINE=stays") && holds(&environment, "WHERE_ELSE="));
+    for name in ["OF_THE_ROLE", "OF_THE_VARIABLE", "WHERE_IT_IS", "WHO", "MY_TOKEN"] {
         assert!(!holds(&environment, &format!("{name}=")), "{name}");
         assert!(
             ran.stderr.contains(&format!("\"{name}\"")),

@@ -79,6 +79,61 @@ async fn secrets_are_masked_in_every_form_and_on_both_streams() {
     world.stop().await;
 }
 
+#[tokio::test]
+async fn secrets_are_masked_in_what_kubectl_python_and_base64_make_of_them() {
+    let world = World::start().await;
+    let data = serde_json::json!({
+        "access_key": world::ACCESS_KEY, "secret_key": SECRET_KEY, "password": "canary/of+the @test!",
+    });
+    world
+        .server
+        .write_secret("secret", "ci/scw", &data)
+        .await
+        .unwrap();
+    // No registry was asked for: the command logs in by itself. A pull secret has the login in base64 in base64, and base64
+    // breaks it into lines, of which no width is safe.
+    let script = r#"
+        login=$(printf 'nologin:%s' "$SCW_SECRET_KEY" | base64 -w0)
+        config='{"auths":{"rg.fr-par.scw.cloud":{"username":"nologin","password":"'$SCW_SECRET_KEY'","auth":"'$login'"}}}'
+        for width in 0 4 5 40 61 64 76; do
+            for prefix in '' ' ' '  '; do
+                printf '%s%s' "$prefix" "$config" | base64 -w$width | sed 's/^/      /'
+                echo; echo --
+            done
+        done
+        for pad in '' 'some '; do printf %s%s "$pad" "$SCW_SECRET_KEY" | od -An -v -tx1 | tr -d ' '; done | sed 's/^/  /'
+        echo --
+        echo "url canary/of%2Bthe%20%40test%21 canary%2Fof%2Bthe+%40test%21 canary%2Fof%2Bthe%20%40test!"
+    "#;
+    let flags = ["--tf-var", "password=password"];
+    let ran = world.exec(&flags, script).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.ends_with("\nurl **** **** ****\n"), "{ran:?}");
+    let plain = world.exec(&[&flags[..], &["--no-mask"]].concat(), script).await;
+    let letters = |block: &str| block.split_whitespace().collect::<String>();
+    let blocks = |ran: &world::Ran| ran.stdout.split("--").map(letters).collect::<Vec<String>>();
+    let (masked, plain) = (blocks(&ran), blocks(&plain));
+    assert_eq!(masked.len(), 3 * 7 + 2, "{ran:?}");
+    assert_eq!(masked[3 * 7], "****736f6d6520****", "{ran:?}");
+    for (masked, plain) in masked.iter().zip(&plain).take(3 * 7) {
+        let parts: Vec<&str> = masked.split("****").collect();
+        let [first, between, last] = parts[..] else {
+            panic!("{masked}");
+        };
+        assert!(
+            plain.starts_with(first) && plain.contains(between) && plain.ends_with(last),
+            "{masked}"
+        );
+        // The letters that are the key's alone, and those that are the login's.
+        let gone = plain.len() - first.len() - between.len() - last.len();
+        assert!(
+            gone >= SECRET_KEY.len() * 8 / 6 - 1 + LOGIN.len() * 8 / 6 - 1,
+            "{masked}"
+        );
+    }
+    world.stop().await;
+}
+
 /// A made-up key: what is between the marks is no key.
 const PEM: &str = "-----BEGIN PRIVATE KEY-----
 MIIEvQIBADANBgkqhkiG9w0BAQEFAASCcanary0line0one0of0the0test/+AAB

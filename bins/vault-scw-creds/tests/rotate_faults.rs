@@ -117,6 +117,35 @@ async fn a_key_whose_answer_is_lost_is_found_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_version_whose_answer_cannot_be_read_keeps_its_key() {
+    let rotating = Rotating::start(Settings::default()).await;
+    let host = rotating
+        .world
+        .server
+        .address()
+        .trim_start_matches("http://")
+        .to_owned();
+    let vault = Proxy::start(&host).await.unwrap();
+    for (name, fault) in [
+        ("bytes", Fault::WrongBytes),
+        ("reset", Fault::Break(Point::Answered, Way::Reset)),
+        ("cut", Fault::Break(Point::Receiving(20), Way::Close)),
+    ] {
+        let kept = rotating.keep(&format!("written-{name}"), 31).await;
+        vault.clear();
+        vault.add(Rule::on("POST", "/v1/secret/data/", fault).times(1));
+        let mut command = rotating.command(&kept, &[]);
+        command.env("VAULT_ADDR", format!("http://{}", vault.host()));
+        let ran = run(command).await;
+        assert_eq!(steps(&ran), ["rotated", "noted", "retired"], "{name}");
+        // It sees that the key in the secret is good.
+        let others = rotating.others(&kept).await;
+        assert_eq!(others.len(), 1, "{name}: {others:?}");
+    }
+    rotating.world.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_of_a_run_that_is_over_is_deleted_by_a_later_one() {
     let rotating = Rotating::start(Settings::default()).await;
     let api = before_iam(&rotating).await;

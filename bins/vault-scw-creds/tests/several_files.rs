@@ -196,5 +196,41 @@ async fn whoever_is_killed_leaves_nothing_that_revoke_does_not_find() {
         assert!(matches!(ran.code, 0 | 4), "{round}: {ran:?}");
         home.assert_untouched(&format!("killed in round {round}"));
     }
+    // Where nothing was before, nothing stays.
+    let new = world.path("new");
+    for round in 0..25 {
+        let command = |action: &str| {
+            let mut command = world.tool();
+            command
+                .arg(action)
+                .arg("--scw-config")
+                .arg(new.join("scw/config.yaml"))
+                .arg("--docker-config")
+                .arg(new.join("docker"))
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            if action == "write" {
+                command.args(["--registry-login", "registry.example"]);
+            }
+            command
+        };
+        std::fs::create_dir(&new).unwrap();
+        let mut writing = command("write").spawn().unwrap();
+        // Not before it has begun with the files, if it comes to that at all.
+        while entries(&new).is_empty() && writing.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_micros(400 * round)).await;
+        writing.kill().await.unwrap();
+        let ran = run(command("revoke")).await;
+        assert_eq!(ran.code, 0, "{round}: {ran:?}");
+        let files = std::process::Command::new("find")
+            .arg(&new)
+            .args(["-type", "f"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(files.stdout).unwrap(), "", "{round}: {ran:?}");
+        std::fs::remove_dir_all(&new).unwrap();
+    }
     world.stop().await;
 }

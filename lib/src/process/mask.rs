@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use secrecy::zeroize::Zeroizing;
-
-use crate::secret::{MASK, visible_forms};
+use crate::secret::{Form, MASK, visible_forms};
 
 /// This many bytes of a secret are nothing that ordinary output ends with.
 const TELLING: usize = 4;
 /// A beginning of a secret of this many bytes is masked when nothing follows it any more.
 const PARTIAL: usize = 8;
+/// Lines of base64 and the like are indented by this many blanks at most.
+const INDENT: usize = 64;
 
 /// What is looked for. Cloning shares it.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Mask(Arc<Forms>);
 
 struct Forms {
     /// Longest first, so that a secret that contains another is masked whole.
-    forms: Vec<Zeroizing<Vec<u8>>>,
+    forms: Vec<Form>,
     /// Which of them begin with a byte.
     by_first: [Vec<usize>; 256],
 }
@@ -55,13 +55,16 @@ impl Mask {
         Self::of(visible_forms())
     }
 
-    fn of(mut forms: Vec<Zeroizing<Vec<u8>>>) -> Self {
-        forms.retain(|form| !form.is_empty());
-        forms.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+    fn of(mut forms: Vec<Form>) -> Self {
+        forms.retain(|form| !form.bytes.is_empty());
+        forms.sort_by(|one, other| {
+            let longest_first = other.bytes.len().cmp(&one.bytes.len());
+            longest_first.then_with(|| (&*one.bytes, one.may_break).cmp(&(&*other.bytes, other.may_break)))
+        });
         forms.dedup();
         let mut by_first = std::array::from_fn(|_| Vec::new());
         for (index, form) in forms.iter().enumerate() {
-            by_first[usize::from(form[0])].push(index);
+            by_first[usize::from(form.bytes[0])].push(index);
         }
         Mask(Arc::new(Forms { forms, by_first }))
     }
@@ -80,16 +83,55 @@ impl Mask {
             maybe: false,
         };
         for &index in &self.0.by_first[usize::from(bytes[0])] {
-            let form = &self.0.forms[index];
-            if form.len() > bytes.len() {
-                seen.maybe |= form.starts_with(bytes);
-            } else if bytes.starts_with(form) {
-                seen.whole = Some(form.len());
-                break;
+            match fit(&self.0.forms[index], bytes) {
+                Fit::No => {}
+                Fit::Begins => seen.maybe = true,
+                Fit::Is(length) => {
+                    seen.whole = Some(length);
+                    break;
+                }
             }
         }
         seen
     }
+}
+
+/// Whether a form is where `bytes` begin.
+enum Fit {
+    No,
+    /// So far; the bytes end before the form does.
+    Begins,
+    /// It takes up so many bytes.
+    Is(usize),
+}
+
+fn fit(form: &Form, bytes: &[u8]) -> Fit {
+    let mut at = 0;
+    for (index, letter) in form.bytes.iter().enumerate() {
+        if form.may_break && index > 0 {
+            at += line_break(&bytes[at..]);
+        }
+        match bytes.get(at) {
+            None => return Fit::Begins,
+            Some(byte) if byte == letter => at += 1,
+            Some(_) => return Fit::No,
+        }
+    }
+    Fit::Is(at)
+}
+
+/// How long the end of a line is that `bytes` begin with, as it is or as in JSON, with the indent of the next one. One of
+/// which the second half is still to come counts as well.
+fn line_break(bytes: &[u8]) -> usize {
+    let ends: [&[u8]; 4] = [b"\r\n", b"\n", b"\\r\\n", b"\\n"];
+    if let Some(end) = ends.iter().find(|end| bytes.starts_with(end)) {
+        let indent = bytes[end.len()..].iter().take(INDENT);
+        return end.len() + indent.take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    }
+    if ends.iter().any(|end| end.starts_with(bytes)) {
+        return bytes.len();
+    }
+    0
 }
 
 impl Masker {
@@ -106,7 +148,7 @@ impl Masker {
 
     /// Whether a few bytes wait that should not wait for long.
     pub(super) fn is_prompt(&self) -> bool {
-        self.held.len() > self.shown && self.held.len() < TELLING
+        self.held.len() > self.shown && self.held.trim_ascii_end().len() < TELLING
     }
 
     /// Lets the few bytes of [`Masker::is_prompt`] go. Should they be the beginning of a secret after all, only they
@@ -166,7 +208,10 @@ mod tests {
         Mask::of(
             forms
                 .iter()
-                .map(|form| Zeroizing::new(form.as_bytes().to_vec()))
+                .map(|form| Form {
+                    bytes: form.as_bytes().to_vec().into(),
+                    may_break: false,
+                })
                 .collect(),
         )
     }
@@ -208,6 +253,44 @@ mod tests {
         out.clear();
         masker.push(b"canary", &mut out);
         assert!(!masker.is_prompt(), "so much of a secret is no prompt");
+    }
+
+    #[test]
+    fn a_form_that_may_break_is_masked_wherever_it_does() {
+        let form = |may_break| {
+            Mask::of(vec![Form {
+                bytes: b"canary-one".to_vec().into(),
+                may_break,
+            }])
+        };
+        for text in [
+            "a canary\n-one b",
+            "a canary-on\r\n    e b",
+            "a c\na\nn\na\nr\ny\n-\no\nn\ne b",
+            r"a canary\n-o\r\nne b",
+        ] {
+            for cut in 0..text.len() {
+                let (one, other) = text.as_bytes().split_at(cut);
+                assert_eq!(
+                    self::text(&masked(&form(true), &[one, other])),
+                    "a **** b",
+                    "{text:?}"
+                );
+            }
+            let kept = masked(&form(false), &[text.as_bytes()]);
+            assert_eq!(self::text(&kept), text);
+        }
+        for text in [
+            "canary\n\n-one",
+            "canary -one",
+            "\ncanary",
+            "canary-on\r",
+            r"canary\",
+        ] {
+            let kept = masked(&form(true), &[text.as_bytes()]);
+            let cut = text.strip_prefix("canary-on").map_or(text, |_| MASK);
+            assert_eq!(self::text(&kept), cut, "{text:?}");
+        }
     }
 
     #[test]

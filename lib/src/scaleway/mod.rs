@@ -16,4 +16,4 @@ pub use config::{Profile, is_profile_name};
 pub use credentials::{AWS_SHADOWING, Credentials, DEPRECATED, Field};
 pub use files::{Change, Content, DockerFolder, Locked, PrivateFile, Removed, Written};
 pub use iam::{API_URL, ApiKey, Bearer, DESCRIPTION_LIMIT, Iam, NewApiKey, NotMade, Proof};
-pub use registry::{RegistryHost, docker_config, is_object_name, pull_secret};
+pub use registry::{RegistryHost, docker_config, is_object_name, pull_secret, registry_login};

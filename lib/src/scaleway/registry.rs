@@ -66,7 +66,8 @@ pub fn docker_config(hosts: &[RegistryHost], secret_key: &Secret) -> Result<Secr
 }
 
 /// What authenticates at a registry in a configuration of docker: user and password in base64.
-pub(super) fn login(secret_key: &Secret) -> Secret {
+#[must_use]
+pub fn registry_login(secret_key: &Secret) -> Secret {
     Secret::new(STANDARD.encode(format!("{USER}:{}", secret_key.expose())))
 }
 

@@ -1,6 +1,6 @@
 //! How to log in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use towpath::failure::{Failure, Result};
@@ -100,6 +100,19 @@ impl LoginArgs {
             }
             .to_owned()
         })
+    }
+
+    /// The files that were named for a login, whatever the method.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        [
+            &self.jwt_file,
+            &self.role_id_file,
+            &self.secret_id_file,
+            &self.token_file,
+        ]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
     }
 
     /// The file with the service account's token.

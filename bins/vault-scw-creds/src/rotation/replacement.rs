@@ -114,10 +114,12 @@ impl Work<'_> {
         let (refused, doubt) = match written {
             Ok(Replaced::Version(_)) => (false, None),
             Ok(Replaced::Refused) => (true, None),
-            Err(failure) if matches!(failure.kind(), Kind::Unavailable | Kind::Deadline) => {
-                (false, Some(failure))
+            // These the server has answered itself, and written nothing.
+            Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
+                return Err((failure, false));
             }
-            Err(failure) => return Err((failure, false)),
+            // An answer that is lost, or cannot be read, may tell of a version that is there.
+            Err(failure) => (false, Some(failure)),
         };
         let there = match self.session.original(&self.mount).await {
             Ok(there) => there,

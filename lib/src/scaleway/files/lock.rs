@@ -1,10 +1,10 @@
 //! One run of ours at a time on a file.
 //!
 //! The lock is on a file beside it, which goes with the lock: whoever waits sees that what they hold is no longer there,
-//! and begins anew. What a run leaves that was killed is empty, and goes with the next one.
+//! and begins anew. What a run leaves that was killed says how many folders were made for it, and goes with the next one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,8 @@ const SUFFIX: &str = ".vault-scw-creds.lock";
 /// How long to wait for other runs, each of which takes a moment.
 const LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long the note in a lock is, in bytes.
+const NOTE: u64 = 20;
 
 /// A file that no other run of ours works on.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl PrivateFile {
             };
             wait(&lock, &path, deadline, &shown).await?;
             if is_still(&lock, &path) {
+                inherit(&lock, &place, &mut folders);
                 // Whoever wrote it was killed. What cannot be removed stands in the way of whoever writes next.
                 for file in [&place, &Receipt::path(&place)] {
                     let _ = remove_leftover(file);
@@ -72,15 +75,43 @@ impl PrivateFile {
     }
 }
 
+/// Notes how many folders were made, for whoever finds this lock when we are killed, and takes over what such a run noted.
+fn inherit(mut lock: &File, place: &Path, folders: &mut Vec<PathBuf>) {
+    let is_ours = |found: fs::Metadata| found.uid() == rustix::process::geteuid().as_raw();
+    let mut noted = String::new();
+    if lock.metadata().is_ok_and(is_ours) && lock.take(NOTE).read_to_string(&mut noted).is_ok() {
+        let made = noted.trim().parse().unwrap_or(0);
+        if made > folders.len() {
+            let above = folder_of(place);
+            *folders = above.ancestors().take(made).map(Path::to_owned).collect();
+        }
+    }
+    // A disk that is full has no room for a note either.
+    let _ = lock
+        .rewind()
+        .and_then(|()| lock.write_all(format!("{:<19}\n", folders.len()).as_bytes()));
+}
+
+/// Whether a lock is there, of a run that is under way or was killed.
+pub(super) fn is_locked(place: &Path) -> bool {
+    fs::symlink_metadata(beside(place, SUFFIX)).is_ok()
+}
+
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let lock = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(FILE_MODE)
         // Neither a link nor a pipe that somebody else put there is followed or waited for.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
+        .open(path)?;
+    if lock.metadata()?.is_file() {
+        Ok(lock)
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
 }
 
 async fn wait(lock: &File, path: &Path, deadline: Deadline, shown: &str) -> Result<()> {
@@ -148,6 +179,21 @@ mod tests {
             drop(held);
         };
         tokio::join!(waiting, letting_go);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_run_made_goes_with_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = PrivateFile::Dotenv(folder.path().join("a/b/scw.env"));
+        let soon = || Deadline::after(Duration::from_secs(20));
+        let killed = file.lock(soon()).await.unwrap();
+        // As the kernel does: the lock goes, and nothing else.
+        killed._lock.unlock().unwrap();
+        std::mem::forget(killed);
+        assert!(file.is_there());
+        drop(file.lock(soon()).await.unwrap());
+        assert!(!file.is_there());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -24,9 +24,10 @@ pub use self::lock::Locked;
 
 use self::disk::{FILE_MODE, SIZE_LIMIT, has_leftover, is_inside, read, resolve};
 use self::entry::{Entry, Laid, Stripped};
+use self::lock::is_locked;
 use self::receipt::{Added, Piece, Receipt, locate, without};
 use super::config::Profile;
-use super::registry::{self, RegistryHost};
+use super::registry::{RegistryHost, registry_login};
 use crate::failure::{Failure, Kind, Result};
 use crate::secret::Secret;
 
@@ -178,7 +179,10 @@ impl PrivateFile {
         fs::symlink_metadata(&path).is_ok()
             || self.place().is_ok_and(|place| {
                 let receipt = Receipt::path(&place);
-                fs::symlink_metadata(&receipt).is_ok() || has_leftover(&place) || has_leftover(&receipt)
+                fs::symlink_metadata(&receipt).is_ok()
+                    || has_leftover(&place)
+                    || has_leftover(&receipt)
+                    || is_locked(&place)
             })
     }
 
@@ -408,7 +412,7 @@ impl Content {
             Content::Profile(profile) => vec![Entry::profile(profile.clone())],
             Content::Logins(hosts, secret_key) => hosts
                 .iter()
-                .map(|host| Entry::login(host.as_str(), registry::login(secret_key)))
+                .map(|host| Entry::login(host.as_str(), registry_login(secret_key)))
                 .collect(),
             Content::Whole { text, access_key } => vec![Entry::whole("file", text.clone(), access_key)],
         }
