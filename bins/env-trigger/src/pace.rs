@@ -282,7 +282,7 @@ mod tests {
     fn the_end_is_noticed_within_some_two_seconds_at_the_median_on_fifteen_requests_in_any_minute() {
         let shapes = [
             ("any", ANY, 2.2, 6.5),
-            ("minutes", MINUTES, 2.3, 6.5),
+            ("minutes", MINUTES, 2.5, 6.5),
             ("halves of an hour", HALVES_OF_AN_HOUR, 2.3, 4.5),
             // What is asked once costs a short one nearly half of its only minute.
             ("seconds", SECONDS, 2.9, 9.0),
