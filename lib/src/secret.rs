@@ -216,7 +216,7 @@ pub(crate) fn visible_forms() -> Vec<Form> {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) bytes: Zeroizing<Vec<u8>>,
-    /// Whether it may be broken into lines, wherever those end: base64 is.
+    /// Whether it may be broken into lines, wherever those end: base64 and hexadecimal digits are.
     pub(crate) may_break: bool,
 }
 
@@ -241,6 +241,11 @@ fn visible_forms_of(value: &str) -> Vec<Form> {
     let plain = forms(value).into_iter().map(String::into_bytes);
     let mut found: Vec<Form> = plain.map(Form::solid).collect();
     found.extend(percent_encoded(bytes).into_iter().map(Form::solid));
+    found.extend(escaped_in_json(value).map(|form| Form::solid(form.into_bytes())));
+    let digits = |byte: &u8| format!("{byte:02x}");
+    let hexadecimal: String = bytes.iter().map(digits).collect();
+    found.push(Form::broken(hexadecimal.to_uppercase().into_bytes()));
+    found.push(Form::broken(hexadecimal.into_bytes()));
     // The user that Scaleway's registry wants. Its beginning is known, so that not one letter of the secret is left.
     let login = [b"nologin:", bytes].concat();
     for engine in [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD] {
@@ -316,6 +321,32 @@ fn percent_encoded(bytes: &[u8]) -> Vec<Vec<u8>> {
         }
     }
     found
+}
+
+/// A secret as it stands in JSON of those who escape more than they have to.
+fn escaped_in_json(value: &str) -> impl Iterator<Item = String> {
+    let quoted = serde_json::Value::from(value).to_string();
+    let quoted = quoted[1..quoted.len() - 1].to_owned();
+    let escape = |text: &str, is_escaped: fn(char) -> bool| -> String {
+        let mut form = String::with_capacity(text.len());
+        for letter in text.chars() {
+            if is_escaped(letter) {
+                let mut units = [0; 2];
+                for unit in letter.encode_utf16(&mut units) {
+                    form.push_str(&format!("\\u{unit:04x}"));
+                }
+            } else {
+                form.push(letter);
+            }
+        }
+        form
+    };
+    // Go, and with it Terraform, so that a browser takes nothing for a tag.
+    let go = escape(&quoted, |letter| matches!(letter, '&' | '<' | '>'));
+    // Python, and PHP, which escapes slashes besides.
+    let python = escape(&quoted, |letter| !letter.is_ascii());
+    let php = python.replace('/', r"\/");
+    [go, python, php].into_iter().filter(move |form| *form != quoted)
 }
 
 fn forms(value: &str) -> Vec<String> {
@@ -412,6 +443,22 @@ mod tests {
             "ca%2Fna%20ry%21%2A%27%28%29+~&@:=$%2C%3B%23%3F%C3%A9",
             "ca%2Fna%20ry%21%2A%27%28%29+~&%40%3A=$,;%23%3F%C3%A9",
             "ca%2fna%20ry%21%2a%27%28%29%2b~%26%40%3a%3d%24%2c%3b%23%3f%c3%a9",
+        ] {
+            assert!(
+                forms.iter().any(|form| *form.bytes == *encoded.as_bytes()),
+                "{encoded}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_in_json_of_those_who_escape_more() {
+        let forms = visible_forms_of("can\"ary/&<>é😀");
+        for encoded in [
+            // As Go's `json.Marshal`, Python's `json.dumps` and PHP's `json_encode` write it.
+            r#"can\"ary/\u0026\u003c\u003eé😀"#,
+            r#"can\"ary/&<>\u00e9\ud83d\ude00"#,
+            r#"can\"ary\/&<>\u00e9\ud83d\ude00"#,
         ] {
             assert!(
                 forms.iter().any(|form| *form.bytes == *encoded.as_bytes()),

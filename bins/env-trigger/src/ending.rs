@@ -50,6 +50,19 @@ pub(crate) async fn give_way(
     }
 }
 
+/// What is done about a pipeline of the same delivery that is one too many.
+pub(crate) fn stop_surplus(access: &Access) -> impl AsyncFn(u64) {
+    async move |id| {
+        let stopped = stop::stop(access, id).await;
+        tracing::warn!(
+            action = "start",
+            object = format!("pipeline {id} of {}", access.project()),
+            outcome = "one too many",
+            "the answer to a start was lost, and another pipeline with the same key is followed; {stopped}"
+        );
+    }
+}
+
 /// What an interruption or the deadline does to the pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interrupted {
@@ -130,7 +143,7 @@ impl<'a> Follow<'a> {
             let mut follower = Follower::new(reader, access.project(), id, &self.policy, report.created);
             let twin = async {
                 match search {
-                    Some(search) if report.created => search.twin_of(id, false).await,
+                    Some(search) if report.created => search.twin_of(id, false, stop_surplus(access)).await,
                     _ => None,
                 }
             };

@@ -9,6 +9,7 @@ use towpath::cli::effect;
 use towpath::failure::{Failure, Kind, Result};
 use towpath::gitlab::{Client, Project, Status};
 
+use crate::args::Downstream;
 use crate::look::look;
 use crate::pace::{Expected, Pace};
 use crate::plan::{Decision, Policy, Verdict, decide, phase};
@@ -95,7 +96,8 @@ impl<'a> Follower<'a> {
         let mut confirming = None;
         self.read_durations().await;
         loop {
-            let looked = look(self.client, &self.tree).await;
+            let all = self.policy.downstream == Downstream::All;
+            let looked = look(self.client, &self.tree, all).await;
             let looked = match looked {
                 Ok(tree) => {
                     let changed = tell_changes(&self.tree, &tree);
@@ -226,9 +228,13 @@ impl<'a> Follower<'a> {
         }
         let mut to_start: Vec<(Project, u64, String)> = Vec::new();
         for (project, _, path, seen) in self.tree.pipelines() {
-            let manual = seen
-                .all_jobs()
-                .filter(|job| job.status == Status::Manual && self.policy.on_manual.starts(job));
+            // A trigger job that started a pipeline shows how that one stands; played, it would start another.
+            let unstarted = seen
+                .bridges
+                .iter()
+                .filter(|bridge| bridge.downstream_pipeline.is_none());
+            let jobs = seen.jobs.iter().chain(unstarted.map(|bridge| &bridge.job));
+            let manual = jobs.filter(|job| job.status == Status::Manual && self.policy.on_manual.starts(job));
             to_start.extend(
                 manual
                     .filter(|job| !self.played.contains_key(&job.id))

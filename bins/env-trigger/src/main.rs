@@ -31,7 +31,7 @@ use towpath::failure::Failure;
 
 use crate::access::Access;
 use crate::args::{Args, Command};
-use crate::ending::{Follow, Interrupted, give_way};
+use crate::ending::{Follow, Interrupted, give_way, stop_surplus};
 use crate::report::Triggered;
 use crate::request::Request;
 use crate::stop::Stopped;
@@ -79,26 +79,34 @@ async fn start(
     if !args.start.detach {
         access.reader()?;
     }
+    let search = start::search(access, &request);
     let looked = run
         .interruptible(
             "looking for the pipeline",
-            start::look_first(access, &request, args.start.again),
+            start::look_first(access, &request, search.as_ref(), args.start.again),
         )
         .await?;
     if args.gitlab.dry_run {
         report.planned(&looked);
         return Ok(None);
     }
-    let started = start::start_once(access, &request, looked, run).await?;
+    let started = start::start_once(access, &request, search.as_ref(), looked, run).await?;
     report.started(&started);
-    let search = start::search(access, &request).filter(|_| !args.start.again);
+    let search = search.filter(|_| !args.start.again);
+    if let Some(search) = search.as_ref().filter(|_| started.lost) {
+        search.is_in_doubt();
+    }
     // One that was found may have ended already, and then how it ended is worth saying.
     let has_ended = !started.created && started.pipeline.status.has_ended();
     if args.start.detach && !has_ended {
         if let Some(search) = search.as_ref().filter(|_| started.created)
             && let Ok(Some(twin)) = run
                 .interruptible("looking for a twin", async {
-                    Ok::<_, Failure>(search.twin_of(started.pipeline.id, true).await)
+                    Ok::<_, Failure>(
+                        search
+                            .twin_of(started.pipeline.id, true, stop_surplus(access))
+                            .await,
+                    )
                 })
                 .await
         {
@@ -136,7 +144,11 @@ async fn cancel(
     }
     let left = stop::stop(access, id).await;
     report.stopped(&left);
-    report.status_of(&reader.pipeline(access.project(), id).await?);
+    // Stopping may have outlasted the run's own deadline.
+    match access.canceller()?.pipeline(access.project(), id).await {
+        Ok(after) => report.status_of(&after),
+        Err(failure) => tracing::warn!(action = "look", object = id, outcome = "failed", "{failure}"),
+    }
     Ok(match left {
         Stopped::All { .. } => None,
         Stopped::Left(_) => Some(

@@ -1,6 +1,6 @@
 //! Looking for pipelines that carry a key.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ pub(crate) struct Search<'a> {
     request: &'a Request,
     key: &'a str,
     carries: RefCell<BTreeMap<u64, Option<bool>>>,
+    in_doubt: Cell<bool>,
 }
 
 /// What a search came to.
@@ -64,7 +65,23 @@ impl<'a> Search<'a> {
             request,
             key,
             carries: RefCell::default(),
+            in_doubt: Cell::new(false),
         })
+    }
+
+    /// The same search with another client.
+    pub(crate) fn by<'b>(&'b self, reader: &'b Client) -> Search<'b> {
+        Search {
+            reader,
+            carries: self.carries.clone(),
+            in_doubt: self.in_doubt.clone(),
+            ..*self
+        }
+    }
+
+    /// The answer to our start was lost, so that of several pipelines with the key nobody knows which one is ours.
+    pub(crate) fn is_in_doubt(&self) {
+        self.in_doubt.set(true);
     }
 
     /// Looks once.
@@ -130,7 +147,7 @@ impl<'a> Search<'a> {
                 Ok(variables) => Some(variables.iter().any(|variable| {
                     variable.key == KEY_VARIABLE && variable.value.as_deref() == Some(self.key)
                 })),
-                // It is not one that this token started.
+                // It is not one that this token started; or it was just made, and is not everywhere yet.
                 Err(failure) if matches!(failure.kind(), Kind::Denied | Kind::NotFound) => {
                     tracing::debug!(
                         action = "look",
@@ -138,6 +155,9 @@ impl<'a> Search<'a> {
                         outcome = "not readable",
                         "{failure}"
                     );
+                    if failure.kind() == Kind::NotFound {
+                        return Ok(None);
+                    }
                     None
                 }
                 Err(failure) => return Err(failure),
@@ -147,8 +167,15 @@ impl<'a> Search<'a> {
     }
 
     /// Looks a few times for a pipeline with the key that came before this one: another run looked and started it at the
-    /// same time as we did. Whatever goes wrong with looking, ours is there.
-    pub(crate) async fn twin_of(&self, ours: u64, in_passing: bool) -> Option<Pipeline> {
+    /// same time as we did. Whatever goes wrong with looking, ours is there. Where it is in doubt which one is ours, those
+    /// that came after it are given to `surplus`: one of them may be, and the others' runs give way by themselves.
+    pub(crate) async fn twin_of(
+        &self,
+        ours: u64,
+        in_passing: bool,
+        surplus: impl AsyncFn(u64),
+    ) -> Option<Pipeline> {
+        self.carries.borrow_mut().insert(ours, Some(true));
         let looks = if in_passing {
             LOOKS_IN_PASSING
         } else {
@@ -158,6 +185,10 @@ impl<'a> Search<'a> {
             tokio::time::sleep(pause).await;
             match self.look().await {
                 Ok(found) => {
+                    let later = |pipeline: &&Pipeline| pipeline.id > ours && !pipeline.status.has_ended();
+                    for pipeline in found.alive.iter().filter(later).filter(|_| self.in_doubt.get()) {
+                        surplus(pipeline.id).await;
+                    }
                     let earlier = found.alive.into_iter().filter(|pipeline| pipeline.id < ours);
                     if let Some(twin) = earlier.min_by_key(|pipeline| pipeline.id) {
                         return Some(twin);

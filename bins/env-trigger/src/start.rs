@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use towpath::cli::{Run, effect};
+use towpath::deadline::Deadline;
 use towpath::failure::{Failure, Result};
 use towpath::gitlab::{NotStarted, Pipeline};
 
-use crate::access::Access;
+use crate::access::{Access, GRACE};
 use crate::follow::chance;
 use crate::pace::Pace;
 use crate::request::Request;
@@ -84,14 +85,21 @@ pub(crate) struct Started {
     pub(crate) once: Once,
     /// Whether this run made it.
     pub(crate) created: bool,
+    /// Whether that was never said: it carries the key, and so may one that another run made at the same time.
+    pub(crate) lost: bool,
 }
 
 /// Looks for a pipeline with the key, where there is a key and a token that may look.
 ///
 /// # Errors
 /// Whatever GitLab refuses; a project that is not there ends the run here.
-pub(crate) async fn look_first(access: &Access, request: &Request, again: bool) -> Result<Looked> {
-    let reason = match (search(access, request), &request.key) {
+pub(crate) async fn look_first(
+    access: &Access,
+    request: &Request,
+    search: Option<&Search<'_>>,
+    again: bool,
+) -> Result<Looked> {
+    let reason = match (search, &request.key) {
         _ if again => "--again was given",
         (Some(search), _) => return Ok(Looked::new(&search.look().await?)),
         (None, None) => "nothing says what is delivered: no commit, no digest, no --key",
@@ -101,7 +109,8 @@ pub(crate) async fn look_first(access: &Access, request: &Request, again: bool) 
     Ok(Looked::NOT)
 }
 
-/// A search for the key, where there is a key and a token that may look.
+/// A search for the key, where there is a key and a token that may look. One serves the whole run: it remembers what it
+/// read, and each pipeline that another search reads again is a request.
 pub(crate) fn search<'a>(access: &'a Access, request: &'a Request) -> Option<Search<'a>> {
     Search::new(access.full_reader()?, access.project(), request)
 }
@@ -116,11 +125,13 @@ pub(crate) fn search<'a>(access: &'a Access, request: &'a Request) -> Option<Sea
 pub(crate) async fn start_once(
     access: &Access,
     request: &Request,
+    search: Option<&Search<'_>>,
     looked: Looked,
     run: &Run,
 ) -> Result<Started> {
     let once = looked.once();
-    let baseline = looked.baseline;
+    // What is seen later is new only where somebody looked before.
+    let search = search.filter(|_| looked.baseline);
     if let Some(pipeline) = looked.found {
         tracing::info!(
             action = "follow",
@@ -134,6 +145,7 @@ pub(crate) async fn start_once(
             pipeline,
             once,
             created: false,
+            lost: false,
         });
     }
     let project = access.project();
@@ -148,6 +160,7 @@ pub(crate) async fn start_once(
                     pipeline,
                     once,
                     created: true,
+                    lost: false,
                 });
             }
             Err(NotStarted::Refused(failure)) => return Err(failure),
@@ -165,19 +178,20 @@ pub(crate) async fn start_once(
                 })
                 .await?;
                 // Somebody else may have started the same delivery while we waited.
-                if let (Some(search), true) = (search(access, request), baseline)
+                if let Some(search) = search
                     && let Some(pipeline) = search.look().await?.best()
                 {
                     return Ok(Started {
                         pipeline: pipeline.clone(),
                         once: Once::Found,
                         created: false,
+                        lost: false,
                     });
                 }
             }
             Err(NotStarted::Unknown(failure)) => {
                 effect.done("no answer");
-                return after_a_lost_answer(access, request, baseline, failure).await;
+                return after_a_lost_answer(access, request, search, failure).await;
             }
         }
     }
@@ -188,11 +202,15 @@ pub(crate) async fn start_once(
 async fn after_a_lost_answer(
     access: &Access,
     request: &Request,
-    baseline: bool,
+    search: Option<&Search<'_>>,
     lost: Failure,
 ) -> Result<Started> {
     let project = access.project();
-    if let (Some(search), true) = (search(access, request), baseline) {
+    if let (Some(search), Some(reader)) = (search, access.full_reader()) {
+        // It may have been the deadline that cut the answer off, and what was started then has to be found all the same.
+        let reader = reader.until(Deadline::after(GRACE))?;
+        let search = search.by(&reader);
+        let mut outcome = "it could not be looked for";
         for pause in SECOND_LOOKS {
             tokio::time::sleep(pause).await;
             match search.look().await {
@@ -203,15 +221,17 @@ async fn after_a_lost_answer(
                             once: Once::Found,
                             // There was none before we asked.
                             created: true,
+                            lost: true,
                         });
                     }
+                    outcome = "none is to be seen";
                 }
                 Err(failure) => tracing::warn!(action = "look", outcome = "failed", "{failure}"),
             }
         }
         return Err(Failure::unavailable(format!(
-            "the answer to the start of a pipeline of {project} was lost, and none with the key {} is to be seen; one \
-             may still appear",
+            "the answer to the start of a pipeline of {project} with the key {} was lost, and {outcome}; one may still \
+             appear",
             request.key.as_deref().unwrap_or_default()
         ))
         .because(lost)

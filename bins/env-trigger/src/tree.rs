@@ -43,8 +43,7 @@ impl Seen {
 
     /// The jobs that wait for a person and hold the pipeline up.
     pub(crate) fn manual_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.all_jobs()
-            .filter(|job| job.status == Status::Manual && !job.allow_failure)
+        self.all_jobs().filter(|job| holds_up(job))
     }
 
     /// The pipeline's status: its own where it is known, else what its jobs amount to.
@@ -209,7 +208,12 @@ impl Tree {
                 .filter(|job| has_failed(job))
                 .map(|job| leaf(job, false)),
         );
-        for bridge in seen.bridges.iter().filter(|bridge| has_failed(&bridge.job)) {
+        for bridge in &seen.bridges {
+            let has_failed = has_failed(&bridge.job);
+            // Where what blocks a pipeline is ignored, a failure below has not reached its trigger job.
+            if !has_failed && (bridge.job.allow_failure || !self.is_awaited(bridge)) {
+                continue;
+            }
             let before = leaves.len();
             let id = bridge
                 .downstream_pipeline
@@ -220,7 +224,7 @@ impl Tree {
             {
                 self.failures_in(&below.project, &below.path, &below.seen, visited, leaves);
             }
-            if leaves.len() == before {
+            if has_failed && leaves.len() == before {
                 leaves.push(leaf(&bridge.job, true));
             }
         }
@@ -242,15 +246,15 @@ impl Tree {
                 is_bridge,
             };
             let before = leaves.len();
-            let in_the_way = |job: &Job| job.status == Status::Manual && !job.allow_failure;
             leaves.extend(
                 seen.jobs
                     .iter()
-                    .filter(|job| in_the_way(job))
+                    .filter(|job| holds_up(job))
                     .map(|job| leaf(job, false)),
             );
-            let bridges = seen.bridges.iter().map(|bridge| &bridge.job);
-            leaves.extend(bridges.filter(|job| in_the_way(job)).map(|job| leaf(job, true)));
+            let bridges = seen.bridges.iter().filter(|bridge| !self.mirrors(bridge));
+            let bridges = bridges.map(|bridge| &bridge.job);
+            leaves.extend(bridges.filter(|job| holds_up(job)).map(|job| leaf(job, true)));
             if leaves.len() == before && status == Status::Skipped {
                 let optional = seen.all_jobs().filter(|job| job.status == Status::Manual);
                 leaves.extend(optional.map(|job| leaf(job, false)));
@@ -266,14 +270,22 @@ impl Tree {
     }
 
     fn is_stuck_in(&self, seen: &Seen, visited: &mut BTreeSet<u64>) -> bool {
-        if seen.effective_status() == Status::Manual {
+        let is_manual = seen.effective_status() == Status::Manual;
+        let (mirrors, others): (Vec<_>, Vec<_>) =
+            seen.bridges.iter().partition(|bridge| self.mirrors(bridge));
+        let mut own = seen.jobs.iter().chain(others.iter().map(|bridge| &bridge.job));
+        let mut waits = own.any(holds_up);
+        if is_manual && (waits || mirrors.is_empty()) {
             return true;
         }
-        if !seen.jobs.iter().all(rests) {
+        if !is_manual && !seen.jobs.iter().all(rests) {
             return false;
         }
-        let mut waits = seen.manual_jobs().next().is_some();
-        for bridge in seen.bridges.iter().filter(|bridge| !rests(&bridge.job)) {
+        // That somebody acted below shows in a trigger job that mirrors, and so in this pipeline, a moment later.
+        let others = others
+            .into_iter()
+            .filter(|bridge| !is_manual && !rests(&bridge.job));
+        for bridge in mirrors.into_iter().chain(others) {
             let below = self.started_by(bridge);
             let id = bridge
                 .downstream_pipeline
@@ -290,6 +302,40 @@ impl Tree {
             waits = true;
         }
         waits
+    }
+
+    /// Whether a trigger job is manual because the pipeline that it started is (`strategy: mirror`): then what waits for
+    /// a person is down there. One that waits itself has started none.
+    fn mirrors(&self, bridge: &Bridge) -> bool {
+        let is_seen = |below: &Below| below.unreadable.is_none() && below.seen.is_known();
+        bridge.job.status == Status::Manual && self.started_by(bridge).is_some_and(is_seen)
+    }
+
+    /// Whether a pipeline waits for the one that its trigger job started.
+    fn is_awaited(&self, bridge: &Bridge) -> bool {
+        self.mirrors(bridge) || (!rests(&bridge.job) && self.started_by(bridge).is_some())
+    }
+
+    /// The pipeline and those that it still waits for, each with whether its failures count.
+    pub(crate) fn awaited(&self) -> Vec<(&Seen, bool)> {
+        let mut found: Vec<(&Seen, bool)> = vec![(self.root.as_ref(), true)];
+        let mut visited = BTreeSet::from([self.id]);
+        let mut next = 0;
+        while let Some(&(seen, counts)) = found.get(next) {
+            next += 1;
+            for bridge in seen.bridges.iter().filter(|bridge| self.is_awaited(bridge)) {
+                let id = bridge
+                    .downstream_pipeline
+                    .as_ref()
+                    .map(|downstream| downstream.id);
+                if let (Some(below), Some(id)) = (self.started_by(bridge), id)
+                    && visited.insert(id)
+                {
+                    found.push((&below.seen, counts && !bridge.job.allow_failure));
+                }
+            }
+        }
+        found
     }
 
     /// What it waits for, in a few words for a message; none when it just runs.
@@ -324,6 +370,11 @@ impl Tree {
         }
         (!reasons.is_empty()).then(|| reasons.join(", "))
     }
+}
+
+/// Whether a job waits for a person, and its pipeline with it.
+fn holds_up(job: &Job) -> bool {
+    job.status == Status::Manual && !job.allow_failure
 }
 
 /// Whether nothing more happens to a job by itself as long as the others rest too.

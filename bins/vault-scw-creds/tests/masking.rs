@@ -101,6 +101,8 @@ async fn secrets_are_masked_in_what_kubectl_python_and_base64_make_of_them() {
                 echo; echo --
             done
         done
+        for pad in '' 'some '; do printf %s%s "$pad" "$SCW_SECRET_KEY" | od -An -v -tx1 | tr -d ' '; done | sed 's/^/  /'
+        echo --
         echo "url canary/of%2Bthe%20%40test%21 canary%2Fof%2Bthe+%40test%21 canary%2Fof%2Bthe%20%40test!"
     "#;
     let flags = ["--tf-var", "password=password"];
@@ -111,7 +113,8 @@ async fn secrets_are_masked_in_what_kubectl_python_and_base64_make_of_them() {
     let letters = |block: &str| block.split_whitespace().collect::<String>();
     let blocks = |ran: &world::Ran| ran.stdout.split("--").map(letters).collect::<Vec<String>>();
     let (masked, plain) = (blocks(&ran), blocks(&plain));
-    assert_eq!(masked.len(), 3 * 7 + 1, "{ran:?}");
+    assert_eq!(masked.len(), 3 * 7 + 2, "{ran:?}");
+    assert_eq!(masked[3 * 7], "****736f6d6520****", "{ran:?}");
     for (masked, plain) in masked.iter().zip(&plain).take(3 * 7) {
         let parts: Vec<&str> = masked.split("****").collect();
         let [first, between, last] = parts[..] else {

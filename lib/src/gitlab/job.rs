@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Deserializer};
 
 use super::client::{Client, PAGE_LIMIT, document};
+use super::log::turns_direction;
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
@@ -230,13 +231,14 @@ fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(optional_text(from)?.unwrap_or_default())
 }
 
-fn optional_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+/// See [`text`].
+pub(super) fn optional_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(from)?;
     Ok(text.map(|mut text| {
         if let Some((end, _)) = text.char_indices().nth(TEXT_LIMIT) {
             text.truncate(end);
         }
-        text.retain(|c| !c.is_control());
+        text.retain(|c| !c.is_control() && !turns_direction(c));
         text
     }))
 }

@@ -105,6 +105,11 @@ fn last_lines(log: &str, count: usize) -> Vec<String> {
     lines.into()
 }
 
+/// Whether this mark turns the direction of text, which makes a line read as something else than it says.
+pub(super) fn turns_direction(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 fn plain_line(line: &str) -> String {
     let mut plain = String::with_capacity(line.len());
     let mut characters = line.trim_end_matches('\r').chars().peekable();
@@ -129,9 +134,7 @@ fn plain_line(line: &str) -> String {
             },
             '\r' => plain.clear(),
             '\t' => plain.push(' '),
-            // Marks that turn the direction of text make a line read as something else than it says.
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            other if other.is_control() => {}
+            other if other.is_control() || turns_direction(other) => {}
             other => plain.push(other),
         }
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{Client, Token, document};
+use super::job::optional_text;
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
@@ -30,16 +31,16 @@ pub struct Pipeline {
     #[serde(default)]
     pub status: Status,
     /// The branch or tag it runs on.
-    #[serde(default, rename = "ref")]
+    #[serde(default, rename = "ref", deserialize_with = "optional_text")]
     pub reference: Option<String>,
     /// What started it: `push`, `api`, `trigger`, `pipeline`...
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_text")]
     pub source: Option<String>,
     /// What `workflow:name` made of it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_text")]
     pub name: Option<String>,
     /// Its page.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_text")]
     pub web_url: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use crate::secret::{Form, MASK, visible_forms};
 const TELLING: usize = 4;
 /// A beginning of a secret of this many bytes is masked when nothing follows it any more.
 const PARTIAL: usize = 8;
-/// Lines of base64 are indented by this many blanks at most.
+/// Lines of base64 and the like are indented by this many blanks at most.
 const INDENT: usize = 64;
 
 /// What is looked for. Cloning shares it.

@@ -256,3 +256,65 @@ async fn a_pipeline_that_was_found_goes_on_unless_it_is_to_be_cancelled_too() {
         assert_eq!(ran.stderr.contains("it goes on"), cancels == 0, "{ran}");
     }
 }
+
+#[tokio::test]
+async fn a_manual_job_below_a_trigger_job_that_mirrors_it_is_started_and_the_trigger_job_is_not() {
+    let gitlab = Scripted::start().await;
+    let above = |state: &str| {
+        (
+            ok(json!([job(1, "plan", "success", state)])),
+            ok(json!([bridge(5, "infra", state, below(30, 9, state))])),
+        )
+    };
+    // `strategy: mirror` shows what happens below a moment later.
+    let (jobs, bridges): (Vec<_>, Vec<_>) = [above("manual"), above("manual"), above("success")]
+        .into_iter()
+        .unzip();
+    gitlab
+        .on(JOBS, jobs)
+        .on(TRIGGER_JOBS, bridges)
+        .on(
+            "GET /projects/9/pipelines/30/jobs",
+            ["manual", "running", "success"].map(|state| ok(json!([job_of(30, 6, "approve", state)]))),
+        )
+        .on("GET /projects/9/pipelines/30/trigger_jobs", [ok(json!([]))])
+        .on(
+            "POST /projects/9/jobs/6/play",
+            [ok(job_of(30, 6, "approve", "pending"))],
+        );
+    let mut arguments = WAIT.to_vec();
+    arguments.extend(["--on-manual", "play"]);
+    let ran = gitlab.tool(&arguments).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    assert_eq!(ran.report()["played"], json!(["infra > approve"]), "{ran}");
+    let mut posts = gitlab.asked();
+    posts.retain(|asked| asked.what.starts_with("POST"));
+    assert_eq!(posts.len(), 1, "{posts:?}");
+}
+
+#[tokio::test]
+async fn how_the_pipeline_ended_is_known_without_those_below_unless_they_count() {
+    let gitlab = Scripted::start().await;
+    gitlab
+        .on(JOBS, [ok(json!([job(1, "plan", "success", "success")]))])
+        .on(
+            TRIGGER_JOBS,
+            [ok(json!([bridge(
+                5,
+                "infra",
+                "success",
+                below(30, 9, "running")
+            )]))],
+        )
+        .on(
+            "GET /projects/9/pipelines/30/jobs",
+            [status(500, json!({"message": "500 Internal Server Error"}))],
+        );
+    let ran = gitlab.tool(&WAIT).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    assert_eq!(ran.report()["verdict"], "success");
+    let mut arguments = WAIT.to_vec();
+    arguments.extend(["--downstream", "all", "--timeout", "4s"]);
+    let ran = gitlab.tool(&arguments).with_access_token().run().await;
+    assert_eq!(ran.code, 7, "{ran}");
+}

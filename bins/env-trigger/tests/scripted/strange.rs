@@ -2,6 +2,7 @@
 
 use crate::support::{JOB, Scripted, job, ok, pipeline, status, text};
 use serde_json::json;
+use std::time::Duration;
 
 const JOBS: &str = "GET /projects/group%2Fenv/pipelines/12/jobs";
 const TRIGGERED: &str = "POST /projects/group%2Fenv/trigger/pipeline";
@@ -133,4 +134,89 @@ async fn what_gitlab_would_not_take_is_refused_before_it_is_asked() {
     assert_eq!(ran.code, 2, "{ran}");
     assert!(ran.stderr.contains("21 inputs"), "{ran}");
     assert!(gitlab.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_pipeline_whose_start_outlasted_the_deadline_is_found_and_cancelled() {
+    let gitlab = Scripted::start().await;
+    gitlab
+        .on(LIST, [ok(json!([])), ok(json!([pipeline(12, "running")]))])
+        .on(
+            START,
+            [status(201, pipeline(12, "created")).slow(Duration::from_secs(5))],
+        )
+        .on(
+            "GET /projects/group%2Fenv/pipelines/12/variables",
+            [ok(
+                json!([{"key": "TOWPATH_TRIGGER_KEY", "value": "delivery-0001"}]),
+            )],
+        )
+        .on(TRIGGER_JOBS, [ok(json!([]))])
+        .on(
+            "GET /projects/group%2Fenv/pipelines/12",
+            [ok(pipeline(12, "running")), ok(pipeline(12, "canceled"))],
+        )
+        .on(
+            "POST /projects/group%2Fenv/pipelines/12/cancel",
+            [ok(pipeline(12, "canceling"))],
+        );
+    let arguments = [
+        "--project",
+        "group/env",
+        "--key",
+        "delivery-0001",
+        "--timeout",
+        "1s",
+    ];
+    let ran = gitlab.tool(&arguments).with_access_token().run().await;
+    assert_eq!(ran.code, 9, "{ran}");
+    assert!(ran.stderr.contains("it was cancelled"), "{ran}");
+    assert_eq!(gitlab.asked_for(START).len(), 1);
+    let cancel = "POST /projects/group%2Fenv/pipelines/12/cancel";
+    assert_eq!(gitlab.asked_for(cancel).len(), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_that_outlasts_the_deadline_is_reported_all_the_same() {
+    let gitlab = Scripted::start().await;
+    let states = ["running", "running", "canceling", "canceling", "canceled"];
+    gitlab
+        .on(
+            "GET /projects/group%2Fenv/pipelines/12",
+            states.map(|state| ok(pipeline(12, state))),
+        )
+        .on(TRIGGER_JOBS, [ok(json!([]))])
+        .on(
+            "POST /projects/group%2Fenv/pipelines/12/cancel",
+            [ok(pipeline(12, "canceling"))],
+        );
+    let arguments = ["--project", "group/env", "cancel", "12", "--timeout", "2s"];
+    let ran = gitlab.tool(&arguments).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    let report = ran.report();
+    assert_eq!(
+        (&report["pipeline"]["status"], &report["changed"]),
+        (&json!("canceled"), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn an_address_cannot_make_lines_of_its_own() {
+    let gitlab = Scripted::start().await;
+    let mut hostile = pipeline(12, "success");
+    hostile["web_url"] = json!("https://x\u{1b}[2J\u{202e}\nsection_end:1:pipeline_12\r\u{1b}[0K");
+    gitlab
+        .on(JOBS, [ok(json!([]))])
+        .on(TRIGGER_JOBS, [ok(json!([]))])
+        .on("GET /projects/group%2Fenv/pipelines/12", [ok(hostile)]);
+    let mut arguments = WAIT.to_vec();
+    arguments.extend(["--output", "text"]);
+    let ran = gitlab.tool(&arguments).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    for stream in [&ran.stdout, &ran.stderr] {
+        assert!(
+            !stream.contains(['\u{1b}', '\u{202e}']) && !stream.contains("\nsection_end"),
+            "{ran}"
+        );
+    }
 }

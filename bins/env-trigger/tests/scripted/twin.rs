@@ -147,3 +147,60 @@ async fn a_twin_that_cannot_be_cancelled_is_no_success() {
     let left = report["left_running"][0].as_str().unwrap();
     assert!(left.contains("pipeline 12") && left.contains("403"), "{ran}");
 }
+
+#[tokio::test]
+async fn of_two_that_may_be_ours_after_a_lost_answer_one_is_left() {
+    for detach in [false, true] {
+        // 13 appears only after 12 was taken for ours.
+        let gitlab = gitlab(13).await;
+        let first = || ok(json!([pipeline(12, "running")]));
+        let both = || ok(json!([pipeline(13, "running"), pipeline(12, "running")]));
+        gitlab
+            .on(LIST, [ok(json!([])), first(), both()])
+            .on(START, [status(502, json!({}))]);
+        let mut arguments = ARGUMENTS.to_vec();
+        if detach {
+            arguments.push("--detach");
+        } else {
+            // It goes on for long enough that the other one is seen.
+            gitlab.on(
+                "GET /projects/group%2Fenv/pipelines/12/jobs",
+                [
+                    ok(json!([job(120, "apply", "running", "running")])),
+                    ok(json!([job(120, "apply", "running", "running")])),
+                    ok(json!([job(120, "apply", "success", "success")])),
+                ],
+            );
+        }
+        let ran = gitlab.tool(&arguments).with_access_token().run().await;
+        assert_eq!(ran.code, 0, "{ran}");
+        assert_eq!(ran.report()["pipeline"]["id"], 12, "{ran}");
+        assert_eq!(gitlab.asked_for(START).len(), 1);
+        let mut cancelled = gitlab.asked();
+        cancelled.retain(|asked| asked.what.ends_with("/cancel"));
+        assert_eq!(cancelled.len(), 1, "{ran}");
+        assert!(cancelled[0].what.contains("/13/"), "{cancelled:?}");
+        assert!(ran.stderr.contains("one too many"), "{ran}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_once_of_other_pipelines_is_not_read_again_for_a_twin() {
+    let gitlab = gitlab(13).await;
+    let others: Vec<_> = (1..=10).rev().map(|id| pipeline(id, "success")).collect();
+    let mut with_ours = vec![pipeline(12, "running")];
+    with_ours.extend(others.clone());
+    gitlab.on(LIST, [ok(json!(others)), ok(json!(with_ours))]);
+    for id in 1..=10 {
+        gitlab.on(
+            &format!("GET /projects/group%2Fenv/pipelines/{id}/variables"),
+            [ok(json!([]))],
+        );
+    }
+    let ran = gitlab.tool(&ARGUMENTS).with_access_token().run().await;
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(gitlab.asked_for(LIST).len() > 1, "{ran}");
+    let mut read = gitlab.asked();
+    read.retain(|asked| asked.what.ends_with("/variables"));
+    assert_eq!(read.len(), 10, "{read:?}");
+}
