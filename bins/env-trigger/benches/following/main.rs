@@ -27,8 +27,10 @@ use towpath_sandbox::measured::{Table, Took, median};
 use towpath_sandbox::tools::{Progress, Tools};
 use world::{Tokens, World};
 
-/// Pipelines that are followed at once, by each of both.
-const PIPELINES: usize = 20;
+/// Pipelines that are followed by each of both.
+const PIPELINES: usize = 60;
+/// Between the starts of two of them, so that a program's start does not delay what others notice.
+const BETWEEN: Duration = Duration::from_millis(500);
 /// Their jobs take this long, in seconds: short ones more often than long ones.
 const SHORTEST: f64 = 3.0;
 const LONGEST: f64 = 150.0;
@@ -40,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const PEER: &str = "
 import gitlab, os, sys, time
 client = gitlab.Gitlab(os.environ['GITLAB_URL'], private_token=os.environ['TOWPATH_GITLAB_TOKEN'])
-project = client.projects.get('group/env', lazy=True)
+project = client.projects.get(sys.argv[3], lazy=True)
 while True:
     pipeline = project.pipelines.get(int(sys.argv[1]))
     jobs = pipeline.jobs.list(get_all=True, per_page=100) if sys.argv[2] == 'jobs' else []
@@ -86,7 +88,8 @@ async fn measure() {
     let processors = std::thread::available_parallelism().unwrap();
     writeln!(
         std::io::stdout().lock(),
-        "\n{table}\n{PIPELINES} pipelines of one job of {SHORTEST} to {LONGEST} s each, at once, on {processors} processors, on \
+        "\n{table}\n{PIPELINES} pipelines of one job of {SHORTEST} to {LONGEST} s each, started one after \
+         the other, on {processors} processors, on \
          loopback; then one pipeline of {JOBS} jobs."
     )
     .unwrap();
@@ -114,23 +117,26 @@ impl Noticed {
 /// Follows pipelines of random length with both, at the same time.
 async fn notice(site: &Path) -> (Noticed, Noticed) {
     let world = Arc::new(World::start(|_| {}).await);
-    let project = world
-        .project("group/env", vec![PlannedJob::new("apply", "deploy")])
-        .await;
     let mut chance = Chance::new(7);
     let mut runs = JoinSet::new();
     for number in 0..2 * PIPELINES {
+        // Each in a project of its own, where nothing is known of how long the job took before.
+        let path = format!("group/env-{number}");
+        let project = world
+            .project(&path, vec![PlannedJob::new("apply", "deploy")])
+            .await;
         let id = world.pipeline(project).await;
         let part = f64::from(u32::try_from(chance.below(1000)).unwrap()) / 1000.0;
         let lasts = Duration::from_secs_f64(SHORTEST * (LONGEST / SHORTEST).powf(part));
         let ours = number % 2 == 0;
         let command = if ours {
-            world.tool(Tokens::Access, "group/env", &["wait", &id.to_string()])
+            world.tool(Tokens::Access, &path, &["wait", &id.to_string()])
         } else {
-            peer(&world, site, id, "pipeline")
+            peer(&world, site, &path, id, "pipeline")
         };
         let world = Arc::clone(&world);
         runs.spawn(async move { (ours, id, follow(&world, command, id, lasts).await) });
+        tokio::time::sleep(BETWEEN).await;
     }
     let mut all = Vec::new();
     while let Some(run) = runs.join_next().await {
@@ -198,7 +204,7 @@ async fn large(site: Option<&Path>) -> Took {
     }
     let mut command = match site {
         None => world.tool(Tokens::Access, "group/env", &["wait", &id.to_string()]),
-        Some(site) => peer(&world, site, id, "jobs"),
+        Some(site) => peer(&world, site, "group/env", id, "jobs"),
     };
     command
         .env("TOWPATH_TIMEOUT", "9m")
@@ -221,7 +227,7 @@ async fn large(site: Option<&Path>) -> Took {
     took
 }
 
-fn peer(world: &World, site: &Path, id: u64, what: &str) -> Command {
+fn peer(world: &World, site: &Path, project: &str, id: u64, what: &str) -> Command {
     // The same token, from the same variable.
     let ours = world.tool(Tokens::Access, "group/env", &[]);
     let token = ours
@@ -230,7 +236,7 @@ fn peer(world: &World, site: &Path, id: u64, what: &str) -> Command {
         .find_map(|(name, value)| value.filter(|_| name == "TOWPATH_GITLAB_TOKEN"));
     let mut command = Command::new("python3");
     command
-        .args(["-B", "-c", PEER, &id.to_string(), what])
+        .args(["-B", "-c", PEER, &id.to_string(), what, project])
         .env("PYTHONPATH", site)
         .env("NO_PROXY", "*")
         .env("GITLAB_URL", world.gitlab.url())
