@@ -13,7 +13,7 @@ mod processes;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -50,23 +50,39 @@ impl Guardian {
     pub fn start() -> anyhow::Result<Self> {
         remove_abandoned();
         let parent = std::env::temp_dir();
-        let folder = tempfile::Builder::new()
+        let parent = parent
+            .canonicalize()
+            .with_context(|| format!("finding the folder {}", parent.display()))?;
+        // The watcher comes before the folder: there is no moment at which a killed owner would leave one behind.
+        let made = tempfile::Builder::new()
             .prefix(PREFIX)
             .rand_bytes(12)
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir_in(&parent)
-            .with_context(|| format!("making a folder below {}", parent.display()))?;
-        let path = folder.path().canonicalize()?;
+            .make_in(&parent, |path| {
+                let mut watcher = watch(path)?;
+                match fs::DirBuilder::new().mode(0o700).create(path) {
+                    Ok(()) => Ok(watcher),
+                    Err(error) => {
+                        // Somebody else's folder may be there: it is not the watcher's to remove.
+                        let _ = dismiss(&mut watcher);
+                        Err(error)
+                    }
+                }
+            })
+            .with_context(|| {
+                format!(
+                    "making a folder below {} with sh to watch over it",
+                    parent.display()
+                )
+            })?;
+        let (watcher, path) = made.keep().context("keeping the world's folder")?;
         let id = path
             .file_name()
             .and_then(OsStr::to_str)
             .context("the temporary folder has no name")?
             .to_owned();
+        // When one of these fails the watcher sees its pipe end, and removes the folder.
         let lock = lock(&path).with_context(|| format!("locking {}", path.display()))?;
         fs::create_dir(path.join("tmp"))?;
-        let watcher = watch(&id, &path).context("starting sh to watch over the world's processes")?;
-        // From here on the watcher and this guardian remove the folder.
-        let _ = folder.keep();
         Ok(Self {
             mark: Mark { id, folder: path },
             _lock: lock,
@@ -143,12 +159,7 @@ impl Guardian {
         let Some(mut watcher) = self.watcher.take() else {
             return Ok(());
         };
-        if let Some(mut pipe) = watcher.stdin.take() {
-            pipe.write_all(b"done\n")
-                .context("telling the watching shell that all is done")?;
-        }
-        watcher.wait().context("waiting for the watching shell")?;
-        Ok(())
+        dismiss(&mut watcher).context("telling the watching shell that all is done")
     }
 }
 
@@ -231,9 +242,10 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn watch(id: &str, folder: &Path) -> io::Result<Child> {
+fn watch(folder: &Path) -> io::Result<Child> {
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", WATCHER, "towpath-watcher", id]).arg(folder);
+    command.args(["-c", WATCHER, "towpath-watcher"]);
+    command.args(folder.file_name()).arg(folder);
     command.env_clear().env("LC_ALL", "C");
     command.env("PATH", path());
     command
@@ -244,6 +256,13 @@ fn watch(id: &str, folder: &Path) -> io::Result<Child> {
     // Its own session, so that neither the terminal nor a signal to the owner's group reaches it.
     before_exec(&mut command, || setsid().map(drop).map_err(io::Error::from));
     command.spawn()
+}
+
+fn dismiss(watcher: &mut Child) -> io::Result<()> {
+    if let Some(mut pipe) = watcher.stdin.take() {
+        pipe.write_all(b"done\n")?;
+    }
+    watcher.wait().map(drop)
 }
 
 fn before_exec(

@@ -97,6 +97,30 @@ fn killing_the_owner_leaves_no_process_and_no_folder() {
     assert_gone(&owner.folder);
 }
 
+/// The moment at which the folder has just been made is found by looking for it without a pause.
+#[test]
+fn an_owner_killed_while_it_starts_leaves_no_folder() {
+    for _ in 0..20 {
+        let parent = tempfile::tempdir().unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "owner", "--test-threads=1"])
+            .env("TMPDIR", parent.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let folder = loop {
+            if let Some(entry) = fs::read_dir(parent.path()).unwrap().next() {
+                break entry.unwrap().path();
+            }
+            assert!(process.try_wait().unwrap().is_none(), "the owner ended early");
+        };
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert_gone(&folder);
+    }
+}
+
 #[test]
 fn a_terminated_owner_leaves_no_process_and_no_folder() {
     let mut owner = Owner::start();
