@@ -28,7 +28,7 @@ use jiff::Timestamp;
 
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
-use crate::oci::Platform;
+use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
 use crate::process::Ended;
 use crate::secret::Secret;

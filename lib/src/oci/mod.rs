@@ -17,7 +17,7 @@ pub mod digest;
 mod graph;
 mod layout;
 mod manifest;
-mod platform;
+pub mod platform;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub mod reference;
