@@ -115,7 +115,7 @@ fn files(clone: &Path, state: &Path, entry: &Yaml, origin: &Origin) -> Vec<(Stri
             format!("templates/{name}/template.yml"),
         ];
         let found = found.iter().map(|file| fetched(project, reference, file));
-        let path = found.filter(|path| path.exists()).last();
+        let path = found.filter(|path| path.exists()).next_back();
         return path
             .map(|path| (component.to_owned(), path, origin))
             .into_iter()
