@@ -114,8 +114,8 @@ fn files(clone: &Path, state: &Path, entry: &Yaml, origin: &Origin) -> Vec<(Stri
             format!("templates/{name}.yml"),
             format!("templates/{name}/template.yml"),
         ];
-        let found = found.iter().map(|file| fetched(project, reference, file));
-        let path = found.filter(|path| path.exists()).next_back();
+        let mut found = found.iter().map(|file| fetched(project, reference, file));
+        let path = found.rfind(|path| path.exists());
         return path
             .map(|path| (component.to_owned(), path, origin))
             .into_iter()
