@@ -5,6 +5,7 @@
 
 pub mod argocd;
 pub mod base_image;
+pub mod cluster;
 pub mod demo;
 pub mod gitlab;
 pub mod guardian;
@@ -13,6 +14,7 @@ pub mod kubernetes;
 mod loopback;
 pub mod measured;
 pub mod person;
+pub mod platform;
 pub mod scaleway;
 pub mod servers;
 pub mod tools;

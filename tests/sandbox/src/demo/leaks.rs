@@ -160,9 +160,15 @@ impl Search {
     }
 
     fn file(&mut self, path: &Path) -> Result<()> {
-        let Some(content) = unless_gone(fs::read(path))? else {
+        let Some(mut content) = unless_gone(fs::read(path))? else {
             return Ok(());
         };
+        // etcd makes its log's files 64 MB long before there is anything in them.
+        let end = content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        content.truncate(end);
         self.files += 1;
         let place = path.display().to_string();
         self.look_at(&place, Some(path), &content);
@@ -185,7 +191,9 @@ impl Search {
         for captures in self.secrets.pattern.captures_iter(content) {
             let secret = self.secrets.named(&captures);
             let home = secret.and_then(|secret| secret.home.as_deref());
-            if path.is_some() && path == home {
+            if let (Some(path), Some(home)) = (path, home)
+                && path.starts_with(home)
+            {
                 continue;
             }
             let what = secret.map_or("a token of OpenBao", |secret| secret.what);
