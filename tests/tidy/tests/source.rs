@@ -88,9 +88,10 @@ fn no_host_of_a_package_registry_is_named() {
 const SYSTEMS: [&str; 7] = ["oci", "vault", "scaleway", "gitlab", "git", "kustomize", "kaniko"];
 
 /// Pure types that may be shared between systems: a path below `crate::`.
-const SHARED: [&str; 7] = [
+const SHARED: [&str; 8] = [
     "oci::reference",
     "oci::digest",
+    "oci::platform",
     "oci::credentials::render",
     "git::commit",
     "git::files",
