@@ -160,18 +160,14 @@ impl Search {
     }
 
     fn file(&mut self, path: &Path) -> Result<()> {
-        let Some(mut content) = unless_gone(fs::read(path))? else {
+        let Some(content) = unless_gone(fs::read(path))? else {
             return Ok(());
         };
-        // etcd makes its log's files 64 MB long before there is anything in them.
-        let end = content
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
-        content.truncate(end);
         self.files += 1;
         let place = path.display().to_string();
-        self.look_at(&place, Some(path), &content);
+        // etcd makes the files of its log 64 MB long before there is anything in them.
+        let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        self.look_at(&place, Some(path), &content[..end]);
         if let Some(inside) = unpacked(&content) {
             self.look_at(&format!("{place} (unpacked)"), Some(path), &inside);
         }
