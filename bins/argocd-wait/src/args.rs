@@ -118,13 +118,24 @@ pub(crate) struct WaitArgs {
 #[command(next_help_heading = "Argo CD")]
 pub(crate) struct ArgoCdArgs {
     /// Where applications are looked at. auto takes Argo CD's API where it can be reached, and else the cluster's
-    #[arg(long, value_enum, env = "TOWPATH_VIA", default_value_t, hide_env_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        env = "TOWPATH_ARGOCD_VIA",
+        default_value_t,
+        hide_env_values = true
+    )]
     pub(crate) via: Via,
     /// The API's address: HOST[:PORT], or a URL
     #[arg(long, value_name = "ADDRESS", env = "ARGOCD_SERVER", hide_env_values = true)]
     pub(crate) server: Option<String>,
     /// A file that holds the token, in the place of ARGOCD_AUTH_TOKEN
-    #[arg(long, value_name = "FILE", env = "ARGOCD_AUTH_TOKEN_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ARGOCD_AUTH_TOKEN_FILE",
+        hide_env_values = true
+    )]
     pub(crate) token_file: Option<PathBuf>,
     /// A PEM file with certificates to trust besides the system's
     #[arg(long, value_name = "FILE", env = "ARGOCD_CA_FILE", hide_env_values = true)]
@@ -133,7 +144,12 @@ pub(crate) struct ArgoCdArgs {
     #[arg(long, env = "TOWPATH_PLAIN_HTTP", hide_env_values = true)]
     pub(crate) plain_http: bool,
     /// The namespace that the applications live in, where that is not Argo CD's own
-    #[arg(long, value_name = "NAMESPACE", env = "TOWPATH_APP_NAMESPACE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "TOWPATH_APP_NAMESPACE",
+        hide_env_values = true
+    )]
     pub(crate) app_namespace: Option<String>,
     /// Argo CD's project of the applications. With it, an application that is not there is told from one that is denied
     #[arg(long, env = "ARGOCD_PROJECT", hide_env_values = true)]
@@ -145,7 +161,12 @@ pub(crate) struct ArgoCdArgs {
 #[command(next_help_heading = "Kubernetes")]
 pub(crate) struct KubernetesArgs {
     /// The API server's address [default: the one of the cluster that this runs in]
-    #[arg(long, value_name = "URL", env = "TOWPATH_KUBERNETES_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TOWPATH_KUBERNETES_URL",
+        hide_env_values = true
+    )]
     pub(crate) kubernetes_url: Option<String>,
     /// The service account's token
     #[arg(
@@ -157,7 +178,12 @@ pub(crate) struct KubernetesArgs {
     )]
     pub(crate) kubernetes_token_file: PathBuf,
     /// The certificates of the API server, as a PEM file [default: those of the service account]
-    #[arg(long, value_name = "FILE", env = "TOWPATH_KUBERNETES_CA_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOWPATH_KUBERNETES_CA_FILE",
+        hide_env_values = true
+    )]
     pub(crate) kubernetes_ca_file: Option<PathBuf>,
     #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true, hide_env_values = true)]
     pub(crate) service_host: Option<String>,
@@ -170,7 +196,12 @@ pub(crate) struct KubernetesArgs {
 #[command(next_help_heading = "Record")]
 pub(crate) struct RecordArgs {
     /// Record the outcome as a deployment to this environment in GitLab
-    #[arg(long, value_name = "ENVIRONMENT", env = "TOWPATH_RECORD", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ENVIRONMENT",
+        env = "TOWPATH_RECORD",
+        hide_env_values = true
+    )]
     pub(crate) record: Option<String>,
     /// GitLab's API
     #[arg(
@@ -188,10 +219,20 @@ pub(crate) struct RecordArgs {
     #[arg(long, env = "TOWPATH_BRANCH", default_value = "main", hide_env_values = true)]
     pub(crate) branch: String,
     /// A file that holds a GitLab access token with the scope `api`
-    #[arg(long, value_name = "FILE", env = "TOWPATH_GITLAB_TOKEN_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TOWPATH_GITLAB_TOKEN_FILE",
+        hide_env_values = true
+    )]
     pub(crate) gitlab_token_file: Option<PathBuf>,
     /// Certificates of GitLab to trust besides the system's, as a PEM file
-    #[arg(long, value_name = "FILE", env = "CI_SERVER_TLS_CA_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CI_SERVER_TLS_CA_FILE",
+        hide_env_values = true
+    )]
     pub(crate) gitlab_ca_file: Option<PathBuf>,
 }
 
@@ -245,8 +286,10 @@ impl Args {
             }
             application.project.clone_from(&self.argocd.project);
             if all.contains(&application) {
-                return Err(Failure::usage(format!("application {application} is given twice"))
-                    .hint("name each once by --application (TOWPATH_APPLICATION)"));
+                return Err(
+                    Failure::usage(format!("application {application} is given twice"))
+                        .hint("name each once by --application (TOWPATH_APPLICATION)"),
+                );
             }
             all.push(application);
         }

@@ -42,7 +42,9 @@ impl Evidence {
                 let health = node.health.as_ref()?;
                 let well = matches!(health.status.as_str(), "Healthy" | "");
                 // A pod that crashes now and then is Healthy in between, and its reason still tells.
-                let reason = node.reason().filter(|reason| *reason != "Running" && *reason != "Completed");
+                let reason = node
+                    .reason()
+                    .filter(|reason| *reason != "Running" && *reason != "Completed");
                 (!well || (node.kind == "Pod" && reason.is_some())).then(|| Unwell {
                     kind: node.kind.clone(),
                     namespace: node.namespace.clone(),
@@ -56,7 +58,12 @@ impl Evidence {
         // A ReplicaSet is between the two that tell something.
         resources.sort_by_key(|unwell| {
             let degraded = unwell.health != "Degraded";
-            (unwell.kind == "ReplicaSet", unwell.kind == "Pod", degraded, unwell.name.clone())
+            (
+                unwell.kind == "ReplicaSet",
+                unwell.kind == "Pod",
+                degraded,
+                unwell.name.clone(),
+            )
         });
         resources.truncate(LISTED);
         Evidence {
@@ -118,7 +125,11 @@ mod tests {
         )
         .unwrap();
         let evidence = Evidence::of(&tree);
-        let names: Vec<&str> = evidence.resources.iter().map(|unwell| unwell.kind.as_str()).collect();
+        let names: Vec<&str> = evidence
+            .resources
+            .iter()
+            .map(|unwell| unwell.kind.as_str())
+            .collect();
         assert_eq!(names, ["Deployment", "Pod", "ReplicaSet"]);
         assert_eq!(
             evidence.sentence(),

@@ -206,9 +206,21 @@ impl Follower {
         let of_commit = |commit: &String| commit == at;
         Known {
             is_fresh: self.is_fresh(),
-            relation: self.relation.as_ref().filter(|(c, _)| of_commit(c)).map(|(_, r)| *r),
-            rendered: self.rendered.as_ref().filter(|(c, _)| of_commit(c)).map(|(_, r)| r.clone()),
-            windows: self.windows.as_ref().filter(|(c, _)| of_commit(c)).map(|(_, w)| w.clone()),
+            relation: self
+                .relation
+                .as_ref()
+                .filter(|(c, _)| of_commit(c))
+                .map(|(_, r)| *r),
+            rendered: self
+                .rendered
+                .as_ref()
+                .filter(|(c, _)| of_commit(c))
+                .map(|(_, r)| r.clone()),
+            windows: self
+                .windows
+                .as_ref()
+                .filter(|(c, _)| of_commit(c))
+                .map(|(_, w)| w.clone()),
             sync_started: self.sync_started,
             idle: lasted(self.idle),
             degraded: lasted(self.degraded),
@@ -282,7 +294,11 @@ impl Follower {
         let at = plan::at(&self.application, &self.wanted);
         let is_ours = at == self.wanted.revision;
         self.was_at_ours |= is_ours;
-        let is_in_place = is_ours || self.relation.as_ref().is_some_and(|(c, r)| c == at && *r == Relation::After);
+        let is_in_place = is_ours
+            || self
+                .relation
+                .as_ref()
+                .is_some_and(|(c, r)| c == at && *r == Relation::After);
         let status = &self.application.status;
         let is_synced = is_in_place && status.sync.status == "Synced" && self.application.operation.is_none();
         let since = |kept: &mut Option<Instant>, lasts: bool| {
@@ -292,8 +308,12 @@ impl Follower {
                 *kept = None;
             }
         };
-        since(&mut self.degraded, is_synced && status.health.status == "Degraded");
-        let is_idle = is_in_place && status.sync.status == "OutOfSync" && self.application.operation.is_none();
+        since(
+            &mut self.degraded,
+            is_synced && status.health.status == "Degraded",
+        );
+        let is_idle =
+            is_in_place && status.sync.status == "OutOfSync" && self.application.operation.is_none();
         since(&mut self.idle, is_idle);
         if is_synced {
             self.synced.get_or_insert_with(Instant::now);
@@ -335,7 +355,11 @@ impl Follower {
             waiting.sentence()
         );
         if said != self.said {
-            tracing::info!(action = "look", object = format!("application {}", self.located), outcome = said);
+            tracing::info!(
+                action = "look",
+                object = format!("application {}", self.located),
+                outcome = said
+            );
             self.said = said;
         }
     }
@@ -385,7 +409,10 @@ impl Follower {
         if lock(&self.shared).written.is_some() {
             return;
         }
-        let date = self.source.commit_date(&self.located, &self.wanted.revision).await;
+        let date = self
+            .source
+            .commit_date(&self.located, &self.wanted.revision)
+            .await;
         lock(&self.shared).written = date.as_deref().and_then(moment);
     }
 
@@ -397,7 +424,11 @@ impl Follower {
             Err(failure) if failure.kind() == Kind::Conflict => {
                 // Another operation is running, or began in this moment: that one may be ours as well.
                 effect.done("not started: another operation is running");
-                tracing::warn!(action = "sync", object = format!("application {}", self.located), "{failure}");
+                tracing::warn!(
+                    action = "sync",
+                    object = format!("application {}", self.located),
+                    "{failure}"
+                );
             }
             Err(failure) => {
                 drop(effect);

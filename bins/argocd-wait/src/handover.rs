@@ -28,11 +28,21 @@ pub(crate) fn handoff(wanted: &Wanted, waited: &Waited, trace: &TraceParent) -> 
     }
     // Of several applications the slowest counts.
     let longest = |seconds: fn(&crate::report::ApplicationReport) -> Option<f64>| {
-        waited.applications.iter().filter_map(seconds).max_by(f64::total_cmp)
+        waited
+            .applications
+            .iter()
+            .filter_map(seconds)
+            .max_by(f64::total_cmp)
     };
     for (name, seconds) in [
-        (ENV_SYNCED_SECONDS, longest(|application| application.synced_seconds)),
-        (ENV_HEALTHY_SECONDS, longest(|application| application.healthy_seconds)),
+        (
+            ENV_SYNCED_SECONDS,
+            longest(|application| application.synced_seconds),
+        ),
+        (
+            ENV_HEALTHY_SECONDS,
+            longest(|application| application.healthy_seconds),
+        ),
     ] {
         if let Some(seconds) = seconds {
             handoff.set(name, &seconds.to_string())?;

@@ -77,14 +77,22 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
         return Ok(Outcome::report(&waited)?);
     }
     let mut deployment = match &record {
-        Some(record) => Some(run.interruptible("recording a deployment", record.begin()).await?),
+        Some(record) => Some(
+            run.interruptible("recording a deployment", record.begin())
+                .await?,
+        ),
         None => None,
     };
     let (mut failure, status) = wait(followers, &source, &wanted, &run, &mut waited).await;
     if let (Some(record), Some(deployment)) = (&record, &mut deployment) {
         waited.changed = true;
         if let Err(broken) = record.finish(deployment, status).await {
-            tracing::warn!(action = "record", object = "the deployment", outcome = "left running", "{broken}");
+            tracing::warn!(
+                action = "record",
+                object = "the deployment",
+                outcome = "left running",
+                "{broken}"
+            );
             failure = failure.or(Some(broken));
         }
     }
@@ -176,7 +184,9 @@ async fn wait(
         }
     }
     running.shutdown().await;
-    let failed_one = all.iter().any(|one| matches!(one.ending, Some(Ending::Failed { .. })));
+    let failed_one = all
+        .iter()
+        .any(|one| matches!(one.ending, Some(Ending::Failed { .. })));
     let mut failure = None;
     for one in all {
         let standing = lock(&one.shared).clone();
@@ -241,8 +251,10 @@ impl Cut {
         }
         // A wait that ended because nobody answered is worth another try; an application that is slow is not.
         if let Some(trouble) = &standing.trouble {
-            let message = format!("the deadline passed while application {located} could not be looked at: {trouble}");
-            let failure = Failure::new(Kind::Unavailable, message).hint("run it again: it goes on where it was");
+            let message =
+                format!("the deadline passed while application {located} could not be looked at: {trouble}");
+            let failure =
+                Failure::new(Kind::Unavailable, message).hint("run it again: it goes on where it was");
             return ("unavailable", failure, Evidence::default());
         }
         let unwell = matches!(

@@ -295,7 +295,9 @@ fn out_of_sync(
     let differing = || {
         let resources = application.status.resources.iter();
         let differing = resources.filter(|resource| resource.status == "OutOfSync");
-        differing.map(|resource| format!("{} {}", resource.kind, resource.name)).collect()
+        differing
+            .map(|resource| format!("{} {}", resource.kind, resource.name))
+            .collect()
     };
     // It was applied, and what came of it is compared in a moment; or something differs in spite of it.
     if latest.is_some() {
@@ -379,7 +381,9 @@ fn running(application: &Application, wanted: &Wanted, known: &Known, at: &str) 
         if can_tell && of(Kinship::Same).next().is_none() {
             return Step::Fail(Trouble::NotInManifests {
                 image: image.to_string(),
-                instead: of(Kinship::OtherVersion).next().map(|(other, _)| (*other).to_owned()),
+                instead: of(Kinship::OtherVersion)
+                    .next()
+                    .map(|(other, _)| (*other).to_owned()),
             });
         }
         let runs_always = of(Kinship::Same).any(|(_, runs)| *runs == Runs::Always);
@@ -396,7 +400,11 @@ fn running(application: &Application, wanted: &Wanted, known: &Known, at: &str) 
             return late(known, wanted, Waiting::OldRuns(leftover.clone()));
         }
     }
-    Step::Ready(if missing.is_none() { Proof::Pods } else { Proof::Manifests })
+    Step::Ready(if missing.is_none() {
+        Proof::Pods
+    } else {
+        Proof::Manifests
+    })
 }
 
 /// It says that it is healthy, and the pods are not those that were wanted. That may last for a moment.

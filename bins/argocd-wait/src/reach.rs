@@ -21,13 +21,18 @@ pub(crate) async fn reach(args: &Args, first: &Located, run: &Run) -> Result<Sou
                 .hint("pass --server HOST or set ARGOCD_SERVER, or look in the cluster by --via kubernetes")
         }),
         Via::Kubernetes => cluster(args, run)?.ok_or_else(|| {
-            Failure::usage("no cluster is given, and this does not run in one")
-                .hint("pass --kubernetes-url and --kubernetes-token-file, or use Argo CD's API by --via argocd")
+            Failure::usage("no cluster is given, and this does not run in one").hint(
+                "pass --kubernetes-url and --kubernetes-token-file, or use Argo CD's API by --via argocd",
+            )
         }),
         Via::Auto => {
             let in_cluster = || -> Result<Option<Source>> {
                 let token = Account::in_file(args.kubernetes.kubernetes_token_file.clone());
-                if token.is_there() { cluster(args, run) } else { Ok(None) }
+                if token.is_there() {
+                    cluster(args, run)
+                } else {
+                    Ok(None)
+                }
             };
             let Some(source) = argocd(args, run)? else {
                 return in_cluster()?.ok_or_else(|| {

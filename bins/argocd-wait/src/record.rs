@@ -37,7 +37,12 @@ impl Record {
     ///
     /// # Errors
     /// Usage (exit 2) when token or project are missing.
-    pub(crate) fn new(args: &RecordArgs, argocd: &ArgoCdArgs, revision: &str, run: &Run) -> Result<Option<Self>> {
+    pub(crate) fn new(
+        args: &RecordArgs,
+        argocd: &ArgoCdArgs,
+        revision: &str,
+        run: &Run,
+    ) -> Result<Option<Self>> {
         let Some(environment) = &args.record else {
             return Ok(None);
         };
@@ -96,7 +101,9 @@ impl Record {
     pub(crate) async fn finish(&self, deployment: &mut Deployment, status: DeploymentStatus) -> Result<()> {
         let effect = effect("record", self.object());
         let client = self.client.until(Deadline::after(GRACE))?;
-        client.finish_deployment(&self.project, deployment.id, status).await?;
+        client
+            .finish_deployment(&self.project, deployment.id, status)
+            .await?;
         deployment.status = status.as_str();
         effect.done(status.as_str());
         Ok(())

@@ -112,6 +112,9 @@ mod tests {
             written: Some((2, 1)),
             ..nothing
         };
-        assert_eq!(relation(&deployed(&[]), "ours", "other", &older_and_new_here), Relation::Before);
+        assert_eq!(
+            relation(&deployed(&[]), "ours", "other", &older_and_new_here),
+            Relation::Before
+        );
     }
 }

@@ -96,7 +96,10 @@ impl ApplicationReport {
             revision: said(at),
             sync: said(&status.sync.status),
             health: said(&status.health.status),
-            operation: status.operation_state.as_ref().and_then(|state| said(&state.phase)),
+            operation: status
+                .operation_state
+                .as_ref()
+                .and_then(|state| said(&state.phase)),
             running: status.summary.images.iter().take(IMAGES).cloned().collect(),
             message: standing.waiting.as_ref().map(crate::plan::Waiting::sentence),
             resources: Vec::new(),
@@ -126,7 +129,11 @@ impl Report for Waited {
     const SCHEMA: &'static str = "towpath.argocd-wait/1";
 
     fn text(&self) -> String {
-        let mut text = format!("{} at {}", self.images.join(", "), crate::trouble::short(&self.revision));
+        let mut text = format!(
+            "{} at {}",
+            self.images.join(", "),
+            crate::trouble::short(&self.revision)
+        );
         for application in &self.applications {
             // Writing to a String cannot fail.
             let _ = write!(text, "\n{:10} {}", application.verdict, application.name);
@@ -147,7 +154,11 @@ impl Report for Waited {
             }
             for resource in &application.resources {
                 let reason = resource.reason.as_deref().unwrap_or(&resource.health);
-                let _ = write!(text, "\n  {} {}: {reason} {}", resource.kind, resource.name, resource.message);
+                let _ = write!(
+                    text,
+                    "\n  {} {}: {reason} {}",
+                    resource.kind, resource.name, resource.message
+                );
             }
         }
         if let Some(deployment) = &self.deployment {

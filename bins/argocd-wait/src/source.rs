@@ -56,7 +56,11 @@ impl Source {
     pub(crate) async fn look(&self, located: &Located) -> Result<Application> {
         match self {
             Source::ArgoCd(client) => client.application(located).await,
-            Source::Kubernetes(client) => client.application(&located.name, located.namespace.as_deref()).await,
+            Source::Kubernetes(client) => {
+                client
+                    .application(&located.name, located.namespace.as_deref())
+                    .await
+            }
         }
     }
 
@@ -71,7 +75,9 @@ impl Source {
         Ok(match self {
             Source::ArgoCd(client) => Changes::ArgoCd(client.changes(located).await?),
             Source::Kubernetes(client) => {
-                let changes = client.changes(&located.name, located.namespace.as_deref()).await?;
+                let changes = client
+                    .changes(&located.name, located.namespace.as_deref())
+                    .await?;
                 Changes::Kubernetes(Box::new(changes))
             }
         })
@@ -104,7 +110,11 @@ impl Source {
     pub(crate) async fn sync(&self, located: &Located, commit: &str) -> Result<()> {
         match self {
             Source::ArgoCd(client) => client.sync(located, commit).await,
-            Source::Kubernetes(client) => client.sync(&located.name, located.namespace.as_deref(), commit).await,
+            Source::Kubernetes(client) => {
+                client
+                    .sync(&located.name, located.namespace.as_deref(), commit)
+                    .await
+            }
         }
     }
 

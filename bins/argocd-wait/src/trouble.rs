@@ -139,7 +139,10 @@ impl Waiting {
             Waiting::AtOlder(commit) => format!("it is not synced yet: Argo CD still sees {}", short(commit)),
             Waiting::AtUnknown(revision) if revision.is_empty() => "Argo CD has never compared it".to_owned(),
             Waiting::AtUnknown(revision) => {
-                format!("it is not synced yet: Argo CD compares it to {}, and nothing tells whether that is older", short(revision))
+                format!(
+                    "it is not synced yet: Argo CD compares it to {}, and nothing tells whether that is older",
+                    short(revision)
+                )
             }
             Waiting::Syncing => "the sync is running".to_owned(),
             Waiting::OutOfSync(resources) if resources.is_empty() => "it is out of sync".to_owned(),

@@ -78,7 +78,11 @@ async fn listen(source: &Source, located: &Located, sender: &mpsc::Sender<Heard>
 }
 
 /// Follows the stream to its end. Gives back why it broke.
-async fn follow(source: &Source, located: &Located, sender: &mpsc::Sender<Heard>) -> Result<Option<Failure>, Gone> {
+async fn follow(
+    source: &Source,
+    located: &Located,
+    sender: &mpsc::Sender<Heard>,
+) -> Result<Option<Failure>, Gone> {
     let mut changes = match source.changes(located).await {
         Ok(changes) => changes,
         Err(failure) => return Ok(Some(failure)),

@@ -270,10 +270,7 @@ mod tests {
             delays.push(delay);
             asked.sort_by(f64::total_cmp);
             for (index, &from) in asked.iter().enumerate() {
-                let minute = asked[index..]
-                    .iter()
-                    .take_while(|&&at| at < from + 60.0)
-                    .count();
+                let minute = asked[index..].iter().take_while(|&&at| at < from + 60.0).count();
                 assert!(minute <= LIMIT, "{minute} requests in a minute for {stages:?}");
             }
         }
@@ -282,7 +279,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_noticed_within_two_seconds_or_as_fast_as_even_looks_would_on_fifteen_requests_in_any_minute() {
+    fn the_end_is_noticed_within_two_seconds_or_as_fast_as_even_looks_would_on_fifteen_requests_in_any_minute()
+     {
         let shapes = [
             ("any", ANY, 2.05, 5.0),
             ("seconds", SECONDS, 2.0, 5.5),

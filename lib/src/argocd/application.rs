@@ -362,7 +362,11 @@ impl OperationState {
         let asked = asked.map(|sync| commits(&sync.revision, &sync.revisions));
         let result = self.sync_result.as_ref();
         let result = result.map(|result| commits(&result.revision, &result.revisions));
-        asked.into_iter().chain(result).flatten().any(|found| found == commit)
+        asked
+            .into_iter()
+            .chain(result)
+            .flatten()
+            .any(|found| found == commit)
     }
 }
 

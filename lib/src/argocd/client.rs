@@ -150,7 +150,10 @@ impl Client {
     /// As [`Client::application`].
     pub async fn changes(&self, located: &Located) -> Result<Changes> {
         let url = self.url("api/v1/stream/applications")?;
-        let mut request = self.request(Method::GET, url).query("name", &located.name).streams();
+        let mut request = self
+            .request(Method::GET, url)
+            .query("name", &located.name)
+            .streams();
         if let Some(namespace) = &located.namespace {
             request = request.query("appNamespace", namespace);
         }
@@ -170,7 +173,8 @@ impl Client {
     /// As [`Client::application`].
     pub async fn tree(&self, located: &Located) -> Result<Tree> {
         let request = self.get(located, "/resource-tree")?;
-        self.document(request, located, "the resource tree", LIST_LIMIT).await
+        self.document(request, located, "the resource tree", LIST_LIMIT)
+            .await
     }
 
     /// The images that a commit's manifests name.
@@ -179,7 +183,9 @@ impl Client {
     /// As [`Client::application`].
     pub async fn rendered(&self, located: &Located, revision: &str) -> Result<Rendered> {
         let request = self.get(located, "/manifests")?.query("revision", revision);
-        let answer: Manifests = self.document(request, located, "the manifests", LIST_LIMIT).await?;
+        let answer: Manifests = self
+            .document(request, located, "the manifests", LIST_LIMIT)
+            .await?;
         Ok(Rendered::new(&answer))
     }
 
@@ -284,10 +290,15 @@ mod tests {
             ("team-a/web.prod", Some("team-a"), "web.prod"),
         ] {
             let located: Located = text.parse().unwrap();
-            assert_eq!((located.namespace.as_deref(), located.name.as_str()), (namespace, name));
+            assert_eq!(
+                (located.namespace.as_deref(), located.name.as_str()),
+                (namespace, name)
+            );
             assert_eq!(located.to_string(), text);
         }
-        for wrong in ["", "/", "a/", "/a", "a/b/c", "..", "A", "a?b", "a%2f", "-a", "a b"] {
+        for wrong in [
+            "", "/", "a/", "/a", "a/b/c", "..", "A", "a?b", "a%2f", "-a", "a b",
+        ] {
             assert!(wrong.parse::<Located>().is_err(), "{wrong:?}");
         }
     }

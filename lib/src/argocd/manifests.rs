@@ -89,7 +89,10 @@ mod tests {
             manifests: manifests.map(str::to_owned).into(),
         };
         let found = Rendered::new(&answer).images;
-        let found: Vec<(&str, Runs)> = found.iter().map(|(image, runs)| (image.as_str(), *runs)).collect();
+        let found: Vec<(&str, Runs)> = found
+            .iter()
+            .map(|(image, runs)| (image.as_str(), *runs))
+            .collect();
         use Runs::{Always, NowAndThen};
         assert_eq!(
             found,

@@ -75,7 +75,11 @@ pub(super) fn message(body: &str) -> String {
 /// Words of another system, in one line of a bounded length.
 pub(super) fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut shown: String = line.chars().filter(|c| !c.is_control()).take(SHOWN_LIMIT).collect();
+    let mut shown: String = line
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(SHOWN_LIMIT)
+        .collect();
     if line.chars().count() > SHOWN_LIMIT {
         shown.push_str("...");
     }
@@ -99,7 +103,12 @@ mod tests {
             (500, Kind::Unavailable),
             (503, Kind::Unavailable),
         ] {
-            let failure = classify(StatusCode::from_u16(status).unwrap(), "said", &located, "the state");
+            let failure = classify(
+                StatusCode::from_u16(status).unwrap(),
+                "said",
+                &located,
+                "the state",
+            );
             assert_eq!(failure.kind(), kind, "{status}");
         }
         let denied = classify(StatusCode::FORBIDDEN, "permission denied", &located, "the state");

@@ -77,8 +77,9 @@ fn read(line: &[u8]) -> Result<Option<Event>> {
     if line.is_empty() || line.starts_with(b":") || line.starts_with(b"event:") || line.starts_with(b"id:") {
         return Ok(None);
     }
-    let line: Line = serde_json::from_slice(line)
-        .map_err(|error| Failure::input("the stream of applications holds a line that is not Argo CD's").because(error))?;
+    let line: Line = serde_json::from_slice(line).map_err(|error| {
+        Failure::input("the stream of applications holds a line that is not Argo CD's").because(error)
+    })?;
     if let Some(broken) = line.error {
         return Err(Failure::unavailable(format!(
             "Argo CD ended the stream of applications: {}",
@@ -106,12 +107,17 @@ mod tests {
         let sent = [b"data: ".as_slice(), &plain].concat();
         for line in [plain, sent] {
             let event = read(&line).unwrap().unwrap();
-            assert_eq!((event.kind, event.application.metadata.name.as_str()), (EventKind::Seen, "web"));
+            assert_eq!(
+                (event.kind, event.application.metadata.name.as_str()),
+                (EventKind::Seen, "web")
+            );
         }
         for nothing in ["", " ", ": keep-alive", "event: message", "id: 7", "{}"] {
             assert!(read(nothing.as_bytes()).unwrap().is_none(), "{nothing:?}");
         }
-        let deleted = read(br#"{"result":{"type":"DELETED","application":{}}}"#).unwrap().unwrap();
+        let deleted = read(br#"{"result":{"type":"DELETED","application":{}}}"#)
+            .unwrap()
+            .unwrap();
         assert_eq!(deleted.kind, EventKind::Deleted);
     }
 
@@ -120,6 +126,9 @@ mod tests {
         let kind = |line: &str| read(line.as_bytes()).unwrap_err().kind();
         assert_eq!(kind("<html>"), Kind::Input);
         assert_eq!(kind("[1]"), Kind::Input);
-        assert_eq!(kind(r#"{"error":{"code":14,"message":"transport is closing"}}"#), Kind::Unavailable);
+        assert_eq!(
+            kind(r#"{"error":{"code":14,"message":"transport is closing"}}"#),
+            Kind::Unavailable
+        );
     }
 }

@@ -53,6 +53,8 @@ impl Node {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         let found = self.info.iter().find(|info| info.name == "Status Reason");
-        found.map(|info| info.value.as_str()).filter(|value| !value.is_empty())
+        found
+            .map(|info| info.value.as_str())
+            .filter(|value| !value.is_empty())
     }
 }

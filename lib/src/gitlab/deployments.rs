@@ -166,7 +166,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::record_deployment`].
-    pub async fn finish_deployment(&self, project: &Project, id: u64, status: DeploymentStatus) -> Result<()> {
+    pub async fn finish_deployment(
+        &self,
+        project: &Project,
+        id: u64,
+        status: DeploymentStatus,
+    ) -> Result<()> {
         let request = self
             .request(Method::PUT, self.url(project, &format!("deployments/{id}"))?)
             .json(&json!({ "status": status.as_str() }));

@@ -64,7 +64,9 @@ impl Lines {
             self.buffer = Vec::new();
         }
         loop {
-            let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+            let found = self.buffer[self.searched..]
+                .iter()
+                .position(|byte| *byte == b'\n');
             if let Some(found) = found {
                 let end = self.searched + found;
                 self.given = end + 1;

@@ -66,7 +66,8 @@ impl Client {
     /// Denied (exit 4), not found (exit 5) or unavailable (exit 7), as the server answers.
     pub async fn application(&self, name: &str, namespace: Option<&str>) -> Result<Application> {
         let request = self.request(Method::GET, self.application_url(name, namespace)?)?;
-        self.read(request, "get", &object(name, namespace), OBJECT_LIMIT).await
+        self.read(request, "get", &object(name, namespace), OBJECT_LIMIT)
+            .await
     }
 
     /// Asks the controller for a comparison, by the annotation that stands for it, and gives the application after it.
@@ -190,7 +191,8 @@ impl Client {
         let bytes = response.bytes(limit).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
             if error.is_eof() {
-                return Failure::unavailable(format!("the answer to {shown} ends in the middle")).because(error);
+                return Failure::unavailable(format!("the answer to {shown} ends in the middle"))
+                    .because(error);
             }
             Failure::input(format!("the answer to {shown} is not what Kubernetes documents"))
                 .because(error)

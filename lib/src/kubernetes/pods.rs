@@ -100,7 +100,10 @@ pub(super) fn tree(application: &Application, list: &PodList) -> Tree {
     let images = &application.status.summary.images;
     let pods = list.items.iter().filter_map(|pod| {
         let node = pod.node();
-        node.images.iter().any(|image| images.contains(image)).then_some(node)
+        node.images
+            .iter()
+            .any(|image| images.contains(image))
+            .then_some(node)
     });
     Tree {
         nodes: resources.chain(pods).collect(),
@@ -118,7 +121,11 @@ impl Pod {
             ),
             None => (self.status.phase.clone(), String::new()),
         };
-        let is_ready = self.status.container_statuses.iter().all(|container| container.ready);
+        let is_ready = self
+            .status
+            .container_statuses
+            .iter()
+            .all(|container| container.ready);
         let status = match self.status.phase.as_str() {
             "Succeeded" => "Healthy",
             "Failed" => "Degraded",

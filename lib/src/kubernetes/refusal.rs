@@ -27,12 +27,22 @@ pub(super) async fn refusal(response: Response, verb: &str, object: &str) -> Fai
 }
 
 pub(super) fn classify(status: StatusCode, said: &str, verb: &str, object: &str) -> Failure {
-    let said: String = said.chars().filter(|c| !c.is_control()).take(SHOWN_LIMIT).collect();
-    let said = if said.is_empty() { said } else { format!(": {said}") };
+    let said: String = said
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(SHOWN_LIMIT)
+        .collect();
+    let said = if said.is_empty() {
+        said
+    } else {
+        format!(": {said}")
+    };
     let code = status.as_u16();
     match code {
-        401 => Failure::denied(format!("the cluster does not know the service account's token ({code}){said}"))
-            .hint("is --kubernetes-token-file of the cluster at --kubernetes-url?"),
+        401 => Failure::denied(format!(
+            "the cluster does not know the service account's token ({code}){said}"
+        ))
+        .hint("is --kubernetes-token-file of the cluster at --kubernetes-url?"),
         403 => Failure::denied(format!(
             "the service account may not {verb} {object}, which may not be there either ({code}){said}"
         ))
@@ -70,7 +80,11 @@ mod tests {
             (500, Kind::Unavailable),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(classify(status, "said", "get", "application web").kind(), kind, "{status}");
+            assert_eq!(
+                classify(status, "said", "get", "application web").kind(),
+                kind,
+                "{status}"
+            );
         }
     }
 }

@@ -65,8 +65,9 @@ fn read(line: &[u8]) -> Result<Option<Change>> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let refused =
-        |error| Failure::input("the watch on an application holds a line that is not Kubernetes'").because(error);
+    let refused = |error| {
+        Failure::input("the watch on an application holds a line that is not Kubernetes'").because(error)
+    };
     let what: Kind = serde_json::from_slice(line).map_err(refused)?;
     match what.kind.as_str() {
         "ADDED" | "MODIFIED" => {
@@ -79,7 +80,12 @@ fn read(line: &[u8]) -> Result<Option<Change>> {
             let said = line.object;
             let status = said.code.and_then(|code| StatusCode::from_u16(code).ok());
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            Err(classify(status, &said.message.unwrap_or_default(), "watch", "the application"))
+            Err(classify(
+                status,
+                &said.message.unwrap_or_default(),
+                "watch",
+                "the application",
+            ))
         }
         // Bookmarks say how far the watch has come, and a new one begins with the present anyway.
         _ => Ok(None),

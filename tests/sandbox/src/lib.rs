@@ -4,6 +4,7 @@
 //! Everything binds to loopback only. Each stand-in says in its module doc which documented behaviour it keeps.
 
 pub mod argocd;
+pub mod argocd_cases;
 pub mod base_image;
 pub mod demo;
 pub mod gitlab;

@@ -13,7 +13,10 @@ const OURS: &str = "267e85da53a9edf6a2d5c03079f020a21e7eea61";
 const LATER: &str = "f016fa7b4f92db6e21f3eefd6d1a08bae1295c51";
 
 fn image(digit: char) -> String {
-    format!("registry.example.com/web@sha256:{}", String::from(digit).repeat(64))
+    format!(
+        "registry.example.com/web@sha256:{}",
+        String::from(digit).repeat(64)
+    )
 }
 
 fn wanted(revision: &str, digit: char) -> Wanted {
@@ -164,7 +167,10 @@ fn another_commit_is_older_newer_or_nobody_knows() {
         })
     );
     // Nobody can render it, but it is synced and what exists has our image.
-    assert_eq!(decide(with(Relation::After, Some(None))), Step::Ready(Proof::Pods));
+    assert_eq!(
+        decide(with(Relation::After, Some(None))),
+        Step::Ready(Proof::Pods)
+    );
 }
 
 #[test]
@@ -172,7 +178,10 @@ fn a_newer_commit_that_nobody_renders_is_told_by_what_it_applied() {
     let applied = |digit| {
         changed(
             "deploy-2",
-            &[("/status/operationState/syncResult/resources/0/images", json!([image(digit)]))],
+            &[(
+                "/status/operationState/syncResult/resources/0/images",
+                json!([image(digit)]),
+            )],
         )
     };
     let known = Known {
@@ -186,7 +195,10 @@ fn a_newer_commit_that_nobody_renders_is_told_by_what_it_applied() {
         "{superseded:?}"
     );
     let carried = decide(&applied('d'), &wanted(OLD, 'd'), &known);
-    assert!(matches!(carried, Step::Wait(Waiting::OutOfSync(_))), "{carried:?}");
+    assert!(
+        matches!(carried, Step::Wait(Waiting::OutOfSync(_))),
+        "{carried:?}"
+    );
     let nothing_yet = changed("deploy-1", &[("/status/operationState/syncResult", Value::Null)]);
     assert_eq!(
         decide(&nothing_yet, &wanted(OLD, 'd'), &known),
@@ -201,9 +213,18 @@ fn a_sync_that_ends_badly_names_its_resources() {
             "deploy-2",
             &[
                 ("/status/operationState/phase", json!(phase)),
-                ("/status/operationState/message", json!("one or more objects failed to apply")),
-                ("/status/operationState/syncResult/resources/0/status", json!("SyncFailed")),
-                ("/status/operationState/syncResult/resources/0/message", json!("spec is immutable")),
+                (
+                    "/status/operationState/message",
+                    json!("one or more objects failed to apply"),
+                ),
+                (
+                    "/status/operationState/syncResult/resources/0/status",
+                    json!("SyncFailed"),
+                ),
+                (
+                    "/status/operationState/syncResult/resources/0/message",
+                    json!("spec is immutable"),
+                ),
             ],
         );
         match decide(&failed, &wanted(OURS, 'd'), &fresh()) {
@@ -214,15 +235,18 @@ fn a_sync_that_ends_badly_names_its_resources() {
             other => panic!("{other:?}"),
         }
         // The failure of an earlier commit is none of ours.
-        let earlier = changed(
-            "mended-1",
-            &[("/status/operationState/phase", json!(phase))],
+        let earlier = changed("mended-1", &[("/status/operationState/phase", json!(phase))]);
+        assert_eq!(
+            decide(&earlier, &wanted(LATER, 'd'), &fresh()),
+            Step::Ready(Proof::Pods)
         );
-        assert_eq!(decide(&earlier, &wanted(LATER, 'd'), &fresh()), Step::Ready(Proof::Pods));
     }
     // Argo CD tries again: it is not decided yet.
     let retrying = changed("deploy-1", &[("/status/operationState/phase", json!("Running"))]);
-    assert_eq!(decide(&retrying, &wanted(OURS, 'd'), &fresh()), Step::Wait(Waiting::Syncing));
+    assert_eq!(
+        decide(&retrying, &wanted(OURS, 'd'), &fresh()),
+        Step::Wait(Waiting::Syncing)
+    );
 }
 
 /// Compared to our commit, different from it, and nothing has begun.
@@ -257,11 +281,17 @@ fn what_does_not_sync_by_itself_needs_somebody() {
             sync_started: true,
             ..fresh()
         };
-        assert_eq!(decide(&application, &may_sync, &started), Step::Wait(Waiting::Syncing));
+        assert_eq!(
+            decide(&application, &may_sync, &started),
+            Step::Wait(Waiting::Syncing)
+        );
     }
     // Somebody synced it by hand meanwhile.
     let by_hand = changed("deploy-1", &[("/spec/syncPolicy", Value::Null)]);
-    assert_eq!(decide(&by_hand, &wanted(OURS, 'd'), &fresh()), Step::Wait(Waiting::Syncing));
+    assert_eq!(
+        decide(&by_hand, &wanted(OURS, 'd'), &fresh()),
+        Step::Wait(Waiting::Syncing)
+    );
 }
 
 #[test]
@@ -291,9 +321,15 @@ fn windows_are_looked_at_when_nothing_happens() {
         ..SyncWindows::default()
     };
     assert_eq!(decide(&with(Some(windows))), Step::Fail(Trouble::Window(deny)));
-    let refused = idle(&[("/status/conditions", json!([{"type": "SyncError", "message": "auto-sync will wipe out"}]))]);
+    let refused = idle(&[(
+        "/status/conditions",
+        json!([{"type": "SyncError", "message": "auto-sync will wipe out"}]),
+    )]);
     let step = super::decide(&refused, &wanted(OURS, 'd'), &fresh());
-    assert!(matches!(step, Step::Fail(Trouble::SyncRefused { .. })), "{step:?}");
+    assert!(
+        matches!(step, Step::Fail(Trouble::SyncRefused { .. })),
+        "{step:?}"
+    );
 }
 
 #[test]
@@ -307,7 +343,10 @@ fn what_is_unwell_has_its_time() {
     let decide = |status: &str, known: &Known| decide(&well(status), &wanted(OURS, 'd'), known);
     let unwell = |status: &str| Step::Wait(Waiting::Unwell(status.to_owned()));
     assert_eq!(decide("Degraded", &lasting(9, 9)), unwell("Degraded"));
-    assert_eq!(decide("Degraded", &lasting(10, 10)), Step::Fail(Trouble::Degraded));
+    assert_eq!(
+        decide("Degraded", &lasting(10, 10)),
+        Step::Fail(Trouble::Degraded)
+    );
     for status in ["Progressing", "Missing", "Unknown"] {
         assert_eq!(decide(status, &lasting(0, 599)), unwell(status));
         let expected = Trouble::NotHealthy {
@@ -333,7 +372,10 @@ fn the_images_of_the_pods_have_to_be_those() {
     let tagged = new.replace("web@", "web:1.5.0@");
     let always = |image: &str| rendered(&[(image, Runs::Always)]);
     let ask = Step::Ask(Question::Manifests(OURS.to_owned()));
-    assert_eq!(decide(&[tagged, other.clone()], &fresh()), Step::Ready(Proof::Pods));
+    assert_eq!(
+        decide(&[tagged, other.clone()], &fresh()),
+        Step::Ready(Proof::Pods)
+    );
     // Synced and Healthy with the pods of before: seen on a real one.
     let both = [old.clone(), new.clone()];
     assert_eq!(decide(&both, &fresh()), ask);
@@ -345,7 +387,10 @@ fn the_images_of_the_pods_have_to_be_those() {
         synced: Duration::from_secs(600),
         ..with(always(&new))
     };
-    assert!(matches!(decide(&both, &late), Step::Fail(Trouble::NotHealthy { .. })));
+    assert!(matches!(
+        decide(&both, &late),
+        Step::Fail(Trouble::NotHealthy { .. })
+    ));
     // A second workload stays at another version on purpose.
     let two = rendered(&[(&new, Runs::Always), (&old, Runs::Always)]);
     assert_eq!(decide(&both, &with(two)), Step::Ready(Proof::Pods));
@@ -377,7 +422,10 @@ fn where_nobody_renders_what_was_applied_tells() {
             &[
                 ("/status/summary/images", json!([])),
                 ("/status/operationState/syncResult/resources/0/kind", json!(kind)),
-                ("/status/operationState/syncResult/resources/0/images", json!([image(digit)])),
+                (
+                    "/status/operationState/syncResult/resources/0/images",
+                    json!([image(digit)]),
+                ),
             ],
         )
     };
@@ -392,12 +440,18 @@ fn where_nobody_renders_what_was_applied_tells() {
         Step::Wait(Waiting::NotSeen(image('d')))
     );
     let step = decide(&with("Deployment", 'c'));
-    assert!(matches!(step, Step::Fail(Trouble::NotInManifests { .. })), "{step:?}");
+    assert!(
+        matches!(step, Step::Fail(Trouble::NotInManifests { .. })),
+        "{step:?}"
+    );
 }
 
 #[test]
 fn an_application_that_is_going_is_gone() {
-    let going = changed("deploy-5", &[("/metadata/deletionTimestamp", json!("2026-11-21T10:03:29Z"))]);
+    let going = changed(
+        "deploy-5",
+        &[("/metadata/deletionTimestamp", json!("2026-11-21T10:03:29Z"))],
+    );
     assert_eq!(
         decide(&going, &wanted(OURS, 'd'), &fresh()),
         Step::Fail(Trouble::Deleted)
@@ -444,7 +498,11 @@ fn addresses_of_one_repository_are_known_as_such() {
     ] {
         assert!(is_same_repository(ours, same), "{same}");
     }
-    for other in ["https://gitlab.example.com/shop/environment", "https://example.com/shop/env", ""] {
+    for other in [
+        "https://gitlab.example.com/shop/environment",
+        "https://example.com/shop/env",
+        "",
+    ] {
         assert!(!is_same_repository(ours, other), "{other}");
     }
 }
