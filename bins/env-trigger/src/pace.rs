@@ -25,7 +25,9 @@ const JITTER: f64 = 0.1;
 pub(crate) enum Phase {
     /// All that is left is running: the next thing to happen may be the end.
     Ending,
-    /// Jobs wait for a runner or for other jobs.
+    /// Jobs wait for a runner, and nothing runs yet: the next one to be taken may be short.
+    Starting,
+    /// Jobs wait for others that run.
     Busy,
     /// Nothing runs: it waits for a resource, a delay, an outside system or a person.
     Idle,
@@ -94,6 +96,7 @@ impl Pace {
             // Where the end is as likely at any moment, no order of fifteen looks a minute beats even ones; a job that
             // has just begun is likelier to be short, and only there a little of the budget is worth spending early.
             (Phase::Ending, None) => (quiet / 6.0).clamp(3.3, 3.8),
+            (Phase::Starting, _) => (quiet / 6.0).clamp(3.3, 7.0),
             (Phase::Busy, _) => 7.0,
             (Phase::Idle, _) => (quiet / 8.0).clamp(2.0, 15.0),
         };
@@ -279,8 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_noticed_within_two_seconds_or_as_fast_as_even_looks_would_on_fifteen_requests_in_any_minute()
-     {
+    fn the_end_is_noticed_as_soon_as_fifteen_requests_in_any_minute_allow() {
         let shapes = [
             ("any", ANY, 2.05, 5.0),
             ("seconds", SECONDS, 2.0, 5.5),

@@ -185,6 +185,11 @@ pub(crate) fn phase(tree: &Tree) -> Phase {
             rests: true,
             ..
         } => Phase::Idle,
+        Activity {
+            runs: false,
+            waits: true,
+            ..
+        } => Phase::Starting,
         Activity { waits: true, .. } | Activity { rests: true, .. } => Phase::Busy,
         Activity { .. } => Phase::Ending,
     }

@@ -1,5 +1,10 @@
 # What stands behind the shop. A resource that needs no provider keeps the example small: it remembers which image the
 # infrastructure was last applied for.
+terraform {
+  # The state is kept with this project in GitLab; infra.yml says where, and who may, by variables.
+  backend "http" {}
+}
+
 variable "image_repository" { type = string }
 variable "image_tag" { type = string }
 variable "image_digest" { type = string }
@@ -13,6 +18,9 @@ resource "terraform_data" "deployed" {
   }
 }
 
-output "deployed" {
-  value = terraform_data.deployed.output
-}
+# A pipeline that was started without an image, such as the watch for drift, takes these from the last apply.
+output "image_repository" { value = var.image_repository }
+output "image_tag" { value = var.image_tag }
+output "image_digest" { value = var.image_digest }
+output "source_project" { value = var.source_project }
+output "source_commit" { value = var.source_commit }

@@ -15,21 +15,29 @@ use crate::guardian::Guardian;
 /// Who works in the repositories of a world.
 pub struct Person {
     guardian: Arc<Guardian>,
+    id: u64,
     name: String,
     token: String,
 }
 
 impl Person {
-    /// A person of this name, who has this access token.
-    pub(crate) fn new(guardian: Arc<Guardian>, name: &str, token: String) -> Self {
+    /// A person of this name, whom GitLab knows by this id, and who has this access token.
+    pub(crate) fn new(guardian: Arc<Guardian>, id: u64, name: &str, token: String) -> Self {
         Person {
             guardian,
+            id,
             name: name.to_owned(),
             token,
         }
     }
 
-    /// Their access token, for git over HTTP.
+    /// Their number in GitLab.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Their access token, for git over HTTP and the API.
     #[must_use]
     pub fn token(&self) -> &str {
         &self.token

@@ -417,8 +417,8 @@ fn infra_command(tofu: &Path) -> &'static str {
 /// environment repository's project.
 async fn settle_projects(guardian: &Arc<Guardian>, gitlab: &GitLab) -> Result<(Person, u64)> {
     let user = gitlab.add_user("ada");
-    let token = gitlab.personal_access_token(user, &[Scope::WriteRepository, Scope::ReadApi])?;
-    let person = Person::new(guardian.clone(), "Ada", token);
+    let token = gitlab.personal_access_token(user, &[Scope::WriteRepository, Scope::Api])?;
+    let person = Person::new(guardian.clone(), user, "Ada", token);
     let internal = ProjectSettings {
         visibility: Visibility::Internal,
         ..ProjectSettings::default()

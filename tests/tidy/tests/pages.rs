@@ -1,6 +1,6 @@
-//! The pages say what the tools say: help texts, exit codes, links.
+//! The pages say what the tools and templates say: help texts, inputs, exit codes, links.
 //!
-//! `TOWPATH_UPDATE=1 cargo test -p towpath-tidy --test pages` writes the help texts into the pages.
+//! `TOWPATH_UPDATE=1 cargo test -p towpath-tidy --test pages` writes the help texts and the inputs into the pages.
 
 use std::path::Path;
 use std::process::Command;
@@ -107,31 +107,84 @@ fn links_between_pages_lead_somewhere() {
     }
 }
 
+/// The page of the templates, with the inputs of each as they are in its file.
 #[test]
-fn every_template_is_on_the_templates_page() {
-    let page = read("ci-templates/README.md");
-    for file in files() {
-        let Some(name) = file
-            .strip_prefix("ci-templates/")
-            .filter(|name| name.ends_with(".yml") && !name.contains('/'))
-        else {
-            continue;
-        };
-        assert!(
-            page.contains(&format!("`{name}`")),
-            "ci-templates/README.md does not mention {name}"
-        );
-        let text = read(&file);
-        let header: serde_norway::Value =
-            serde_norway::from_str(text.split("\n---\n").next().unwrap_or_default()).expect("a header");
-        let inputs = header["spec"]["inputs"].as_mapping().expect("inputs");
-        if ["image.yml", "env.yml", "infra.yml", "rollback.yml"].contains(&name) {
-            for input in inputs.keys().filter_map(|key| key.as_str()) {
-                assert!(
-                    page.contains(&format!("`{input}`")),
-                    "ci-templates/README.md does not mention {input}"
-                );
-            }
-        }
+fn inputs_are_those_of_the_templates() {
+    const PAGE: &str = "ci-templates/README.md";
+    let page = read(PAGE);
+    let (mut expected, mut shown) = (String::new(), Vec::new());
+    let mut rest = page.as_str();
+    while let Some((before, after)) = rest.split_once("<!-- inputs: ") {
+        let (name, after) = after.split_once(" -->").expect("the comment ends");
+        let (_old, after) = after
+            .split_once("<!-- /inputs -->")
+            .unwrap_or_else(|| panic!("{PAGE}: the inputs of {name} have no end"));
+        expected.push_str(&format!(
+            "{before}<!-- inputs: {name} -->\n{}<!-- /inputs -->",
+            table(name)
+        ));
+        shown.push(name.to_owned());
+        rest = after;
     }
+    expected.push_str(rest);
+    if std::env::var_os("TOWPATH_UPDATE").is_some() {
+        std::fs::write(repository().join(PAGE), &expected).expect("the page is written");
+    } else {
+        assert!(
+            page == expected,
+            "{PAGE} shows old inputs; run this test with TOWPATH_UPDATE=1"
+        );
+    }
+    let mut templates: Vec<String> = files()
+        .iter()
+        .filter_map(|file| file.strip_prefix("ci-templates/"))
+        .filter(|name| name.ends_with(".yml") && !name.contains('/'))
+        .map(str::to_owned)
+        .collect();
+    templates.sort();
+    shown.sort();
+    assert_eq!(shown, templates, "each template has its inputs on {PAGE}, once");
+}
+
+/// The inputs of one template: those that have to be given first, then the others, each in the order of the file.
+fn table(name: &str) -> String {
+    let text = read(&format!("ci-templates/{name}"));
+    let header: serde_norway::Value =
+        serde_norway::from_str(text.split("\n---\n").next().unwrap_or_default()).expect("a header");
+    let inputs = header["spec"]["inputs"].as_mapping().expect("inputs");
+    let plain = |value: &serde_norway::Value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => serde_norway::to_string(value).expect("YAML").trim().to_owned(),
+    };
+    let row = |name: &str, spec: &serde_norway::Value| {
+        let default = match spec.get("default") {
+            None => "**required**".to_owned(),
+            Some(value) if value == "" => "empty".to_owned(),
+            Some(value) => format!("`{}`", plain(value)),
+        };
+        let options = spec["options"].as_sequence().map(|options| {
+            let named = options.iter().map(plain).filter(|option| !option.is_empty());
+            let named: Vec<String> = named.map(|option| format!("`{option}`")).collect();
+            format!(" ({})", named.join(", "))
+        });
+        let kind = spec["type"].as_str().filter(|kind| *kind != "string");
+        let kind = kind.map_or_else(String::new, |kind| format!(" ({kind})"));
+        let what = spec["description"].as_str().expect("a description");
+        format!(
+            "| `{name}` | {what}{kind}{} | {default} |\n",
+            options.unwrap_or_default()
+        )
+    };
+    let rows = |required: bool| -> String {
+        inputs
+            .iter()
+            .filter(|(_, spec)| spec.get("default").is_none() == required)
+            .map(|(name, spec)| row(name.as_str().expect("a name"), spec))
+            .collect()
+    };
+    format!(
+        "\n| input | what | default |\n|---|---|---|\n{}{}\n",
+        rows(true),
+        rows(false)
+    )
 }

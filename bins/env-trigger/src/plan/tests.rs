@@ -212,7 +212,9 @@ fn the_phase_tells_how_near_the_end_may_be() {
     for (statuses, expected) in [
         (&["success", "running"][..], Phase::Ending),
         (&["running", "created"], Phase::Busy),
-        (&["pending"], Phase::Busy),
+        (&["pending"], Phase::Starting),
+        (&["success", "created", "pending"], Phase::Starting),
+        (&["running", "pending"], Phase::Busy),
         (&["success", "waiting_for_resource", "created"], Phase::Idle),
         (&["success", "scheduled"], Phase::Idle),
         (&["running", "manual"], Phase::Busy),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::infra;
 use super::timeline::Timeline;
 use crate::gitlab::{JobSnapshot, PipelineSnapshot, Status};
 use crate::world::{APPLICATION, ENV, IMAGE, INFRA, OVERLAY, World};
@@ -97,7 +98,7 @@ async fn follow(
     image: &PipelineSnapshot,
     known: &BTreeSet<u64>,
 ) -> Result<Vec<PipelineSnapshot>> {
-    let mut told = BTreeSet::new();
+    let (mut told, mut approved) = (BTreeSet::new(), BTreeSet::new());
     let mut changes = world.gitlab.changes();
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
@@ -109,6 +110,9 @@ async fn follow(
             for job in &pipeline.jobs {
                 if let Some(failure) = tell(world, timeline, pipeline, job, &mut told)? {
                     bail!(failure);
+                }
+                if infra::waits_for_approval(pipeline, job) && approved.insert(job.id) {
+                    infra::approve(world, timeline, pipeline, job).await?;
                 }
             }
         }

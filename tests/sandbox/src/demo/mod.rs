@@ -6,6 +6,7 @@
 
 mod arguments;
 mod delivery;
+mod infra;
 mod keep;
 mod leaks;
 mod rollback;
@@ -113,6 +114,7 @@ async fn story(place: &mut Option<World>, timeline: &mut Timeline) -> Result<()>
     timeline.done(Some(&second));
 
     rollback::come_late(world, timeline, &first, &second).await?;
+    infra::drift(world, timeline).await?;
 
     timeline.chapter("the incident: v1.1.0 misbehaves, v1.0.0 has to come back");
     rollback::roll_back(world, timeline, &first, &second).await?;

@@ -10,12 +10,13 @@
 //! pipelines with its refusals (`pipelines`), inputs of pipelines and includes (`inputs`, `includes`); stages,
 //! `needs`, `when`, retries, `resource_group`, manual jobs and cancelling (`scheduler`); precedence of variables
 //! (`variables`); dotenv grammar (`dotenv`); masking (`trace`); the commits API's optimistic lock (`api/commits`);
-//! merge requests with auto-merge (`merge_requests`); deployments; rate limits ([`Limits`]); what differs between
+//! merge requests with auto-merge (`merge_requests`); deployments, protected environments; state of OpenTofu and Terraform
+//! (`api/terraform`); rate limits ([`Limits`]); what differs between
 //! releases ([`Version`]). A push's pipelines come a moment after the push was accepted, as there. Pipelines whose jobs a
 //! test moves (`directed`) and trouble on the way (`trouble`) are for tests of what is hard to bring about.
 //!
 //! Not modelled, besides what those parts name: groups, members and settings as API objects, SSH, LFS, the package
-//! and container registries, schedules, coverage, test reports, job images (every job runs on the
+//! and container registries, when schedules are due, coverage, test reports, job images (every job runs on the
 //! machine itself), the GraphQL API, web pages.
 
 mod api;
@@ -284,11 +285,22 @@ impl GitLab {
         ref_name: &str,
         request: PipelineRequest,
     ) -> anyhow::Result<u64> {
+        self.draft(project, user, ref_name, Source::Api, request).await
+    }
+
+    async fn draft(
+        &self,
+        project: u64,
+        user: u64,
+        ref_name: &str,
+        source: Source,
+        request: PipelineRequest,
+    ) -> anyhow::Result<u64> {
         let draft = Draft {
             project,
             ref_name: ref_name.to_owned(),
             user,
-            source: Source::Api,
+            source,
             request,
             before_sha: None,
             sha: None,
@@ -297,6 +309,28 @@ impl GitLab {
         pipelines::create(&self.hub, draft)
             .await
             .map_err(|refused| anyhow::anyhow!("{}", refused.reason()))
+    }
+
+    /// Starts a pipeline as a schedule does that belongs to this user, and returns its id. When schedules are due is
+    /// for the caller to say.
+    ///
+    /// # Errors
+    /// GitLab's reason for not starting it.
+    pub async fn run_schedule(&self, project: u64, owner: u64, ref_name: &str) -> anyhow::Result<u64> {
+        self.draft(
+            project,
+            owner,
+            ref_name,
+            Source::Schedule,
+            PipelineRequest::default(),
+        )
+        .await
+    }
+
+    /// A state that OpenTofu or Terraform keeps with a project, as it was last written.
+    pub fn terraform_state(&self, project: u64, name: &str) -> Option<Vec<u8>> {
+        let key = (project, name.to_owned());
+        self.hub.state().terraform_states.get(&key)?.content.clone()
     }
 
     /// The bare repository of a project.

@@ -56,6 +56,8 @@ pub(super) fn run(hub: Shared, job: u64) -> Pin<Box<dyn Future<Output = ()> + Se
         }
         let outcome = if bridge {
             downstream::run(&hub, job).await
+        } else if is_kept_out(&hub, job) {
+            Outcome::failed("protected_environment_failure")
         } else {
             match Run::prepare(&hub, job).await {
                 Ok(run) => run.execute().await,
@@ -72,6 +74,13 @@ pub(super) fn run(hub: Shared, job: u64) -> Pin<Box<dyn Future<Output = ()> + Se
         drop(slot);
         finish(&hub, job, outcome);
     })
+}
+
+/// Whether the job deploys to a protected environment that its user may not deploy to.
+fn is_kept_out(hub: &Hub, id: u64) -> bool {
+    let state = hub.state();
+    let found = state.jobs.get(&id);
+    found.is_some_and(|job| !state.may_deploy(job.user, job))
 }
 
 /// Moves a pending job to running; false when it was cancelled meanwhile.

@@ -189,6 +189,8 @@ pub struct ProjectSettings {
     pub protected_tags: Vec<String>,
     /// The role that may push to, merge into and run pipelines on protected refs.
     pub protected_push_role: Role,
+    /// Patterns of protected environments, each with the role that may deploy to it (Premium and Ultimate).
+    pub protected_environments: Vec<(String, Role)>,
     /// "Allow Git push requests to the repository" for job tokens of this project (18.4).
     pub job_token_may_push: bool,
     /// The same for job tokens of allowlisted projects (19.1).
@@ -209,6 +211,7 @@ impl Default for ProjectSettings {
             protected_branches: vec!["main".into()],
             protected_tags: Vec::new(),
             protected_push_role: Role::Maintainer,
+            protected_environments: Vec::new(),
             job_token_may_push: false,
             job_token_may_push_from_others: false,
             pipeline_variables_role: Some(Role::Developer),

@@ -175,6 +175,8 @@ pub enum Source {
     Push,
     /// `POST /pipeline`.
     Api,
+    /// A schedule of the project.
+    Schedule,
     /// A trigger token.
     Trigger,
     /// A job token, or a `trigger:` job of another project.
@@ -189,6 +191,7 @@ impl Source {
         match self {
             Source::Push => "push",
             Source::Api => "api",
+            Source::Schedule => "schedule",
             Source::Trigger => "trigger",
             Source::Pipeline => "pipeline",
             Source::ParentPipeline => "parent_pipeline",
@@ -315,6 +318,8 @@ pub(super) struct State {
     pub(super) environments: BTreeMap<u64, Environment>,
     pub(super) deployments: BTreeMap<u64, Deployment>,
     pub(super) merge_requests: BTreeMap<u64, MergeRequest>,
+    /// By project and name.
+    pub(super) terraform_states: BTreeMap<(u64, String), super::api::StoredState>,
     pub(super) push_hooks: Vec<String>,
     /// Jobs of the pipelines of projects that a test directs.
     pub(super) plans: HashMap<u64, Arc<Vec<PlannedJob>>>,
@@ -370,6 +375,22 @@ impl State {
         }
         events.push_back(now);
         Ok(limit - events.len())
+    }
+
+    /// Whether a user may run a job as far as environments go: one that is protected takes deployments of some roles alone.
+    pub(super) fn may_deploy(&self, user: u64, job: &Job) -> bool {
+        let (Some(spec), Some(name)) = (&job.spec.environment, &job.environment) else {
+            return true;
+        };
+        if spec.action.as_deref().is_some_and(|action| action != "start") {
+            return true;
+        }
+        let Some(project) = self.projects.get(&job.project) else {
+            return true;
+        };
+        let protected = project.settings.protected_environments.iter();
+        let mut of_it = protected.filter(|(pattern, _)| wildcard_match(pattern, name));
+        of_it.all(|(_, role)| project.role(user).is_some_and(|own| own >= *role))
     }
 
     /// The environment of that name in a project, made when it is new.

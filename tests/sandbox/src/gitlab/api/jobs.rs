@@ -145,7 +145,7 @@ fn changing(call: &Call, id: &str, job: &str) -> Result<(Job, u64), Refusal> {
         .hub
         .state()
         .may_change_ref(user, &project, &pipeline.ref_name, pipeline.tag);
-    if allowed {
+    if allowed && call.hub.state().may_deploy(user, &job) {
         Ok((job, user))
     } else {
         Err(Refusal::forbidden(None))

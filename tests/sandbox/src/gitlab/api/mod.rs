@@ -9,6 +9,7 @@ mod merge_requests;
 mod params;
 mod pipelines;
 mod repository;
+mod terraform;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +29,14 @@ use super::settings::{Role, Scope};
 use super::tokens::Caller;
 use super::{git_http, trouble};
 
+pub(super) use self::terraform::StoredState;
+
 /// What every handler returns.
 type Answer = Result<Response, Refusal>;
 
 /// Everything the instance answers.
 pub(super) fn router(hub: Shared) -> Router {
-    let of_project: [(&str, MethodRouter<Shared>); 42] = [
+    let of_project: [(&str, MethodRouter<Shared>); 44] = [
         ("", get(show_project)),
         ("/pipeline", post(pipelines::create)),
         ("/trigger/pipeline", post(pipelines::trigger)),
@@ -105,6 +108,14 @@ pub(super) fn router(hub: Shared) -> Router {
         (
             "/environments/{environment}/stop",
             post(deployments::stop_environment),
+        ),
+        (
+            "/terraform/state/{name}",
+            get(terraform::read).post(terraform::write),
+        ),
+        (
+            "/terraform/state/{name}/lock",
+            post(terraform::lock).delete(terraform::lock),
         ),
     ];
     // Routes are not nested, so that a handler sees the whole address and can link to its next page.
