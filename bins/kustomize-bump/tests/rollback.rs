@@ -232,7 +232,7 @@ async fn what_acts_on_a_failure_takes_back_that_one_alone() {
     let back = ["rollback", "--image", "app", "--yes", "--expect-current"];
     // Somebody set C since B was seen to fail.
     let refused = world.bump(&[&back[..], &[B]].concat()).await;
-    assert_eq!(refused.code, 6, "{refused}");
+    refused.refused(6, "which is to be taken back");
     assert_eq!(world.file(PROD).await, prod(C));
     let report = world.bump(&[&back[..], &[C]].concat()).await.report();
     assert_eq!(report["images"][0]["to"]["digest"], B);

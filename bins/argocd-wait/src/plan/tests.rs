@@ -70,6 +70,9 @@ fn changed(name: &str, changes: &[(&str, Value)]) -> Application {
     application(value)
 }
 
+/// Whether a step is the one that is expected.
+type Fits = Box<dyn Fn(&Step) -> bool>;
+
 #[test]
 fn every_recorded_answer_has_its_verdict() {
     let both = Waiting::Unwell("Progressing".to_owned());
@@ -79,7 +82,7 @@ fn every_recorded_answer_has_its_verdict() {
     };
     let is = |expected: Step| move |step: &Step| *step == expected;
     let out_of_sync = Waiting::OutOfSync(vec!["Deployment web".to_owned()]);
-    let cases: [(&str, &str, char, Box<dyn Fn(&Step) -> bool>); 10] = [
+    let cases: [(&str, &str, char, Fits); 10] = [
         ("deploy-1", OURS, 'd', Box::new(is(Step::Wait(Waiting::Syncing)))),
         // Succeeded and Healthy at our commit, and nothing of it runs.
         ("deploy-2", OURS, 'd', Box::new(is(Step::Wait(out_of_sync)))),
