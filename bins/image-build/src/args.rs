@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use towpath::cli::{Arguments, RunArgs, parse_duration};
 use towpath::failure::{Failure, Result};
-use towpath::kaniko::{BasePattern, Isolation};
-use towpath::oci::{Digest, LayoutReference, Reference, RegistryArgs, Tag};
+use towpath::kaniko::{self, BasePattern, Isolation};
+use towpath::oci::{Digest, LayoutReference, Platform, Reference, RegistryArgs, Tag};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,11 +27,16 @@ Examples:
     syft oci-dir:out
     image-build push out --repository registry.example.com/team/app
 
+  One image for two platforms, each built where its processor is:
+    image-build --repository registry.example.com/team/app --oci-layout amd64 --no-push
+    image-build --repository registry.example.com/team/app --oci-layout arm64 --no-push
+    image-build push amd64 arm64 --repository registry.example.com/team/app
+
   With credentials that live as long as the build:
     vault-scw-creds exec --registry-login rg.fr-par.scw.cloud -- image-build --repository rg.fr-par.scw.cloud/team/app";
 
 const USAGE: &str = "image-build [OPTIONS] --repository <REPOSITORY>
-       image-build push [OPTIONS] --repository <REPOSITORY> <LAYOUT>";
+       image-build push [OPTIONS] --repository <REPOSITORY> <LAYOUT>...";
 
 /// Build a container image with kaniko or buildah, push it, and hand its digest to the next job.
 ///
@@ -68,8 +73,9 @@ impl Arguments for Args {
 /// What to do. Without one of these, an image is built.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Push the image of a layout that was built with --no-push, under the tags that the build would have given it
-    #[command(override_usage = "image-build push [OPTIONS] --repository <REPOSITORY> <LAYOUT>")]
+    /// Push the image of a layout that was built with --no-push, under the tags that the build would have given it, or of
+    /// several layouts as one index of platforms
+    #[command(override_usage = "image-build push [OPTIONS] --repository <REPOSITORY> <LAYOUT>...")]
     Push(Box<PushArgs>),
 }
 
@@ -95,6 +101,16 @@ pub(crate) struct BuildArgs {
         hide_env_values = true
     )]
     pub(crate) stage: Option<String>,
+
+    /// What the image runs on, such as linux/arm64 [default: what this machine is]. RUN steps of another processor need an
+    /// emulator on the machine
+    #[arg(
+        long,
+        value_name = "OS/ARCHITECTURE",
+        env = "TOWPATH_BUILD_PLATFORM",
+        hide_env_values = true
+    )]
+    pub(crate) platform: Option<Platform>,
 
     /// A value for an ARG line; not for secrets, it stays in the image's history. Repeat it; one a line in the variable
     #[arg(long = "build-arg", value_name = "NAME=VALUE", env = "TOWPATH_BUILD_ARGS", value_delimiter = '\n', value_parser = parse_pair, hide_env_values = true)]
@@ -288,17 +304,27 @@ impl TargetArgs {
     }
 }
 
-/// A layout to push.
+/// Layouts to push.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PushArgs {
-    /// The layout: FOLDER, or FOLDER:TAG or FOLDER@DIGEST where it holds several images
-    #[arg(value_name = "LAYOUT", env = "TOWPATH_OCI_LAYOUT", value_parser = parse_layout, hide_env_values = true)]
-    pub(crate) layout: LayoutReference,
+    /// The layout: FOLDER, or FOLDER:TAG or FOLDER@DIGEST where it holds several images. Several layouts, one for each
+    /// platform, become one index; one a line in the variable
+    #[arg(
+        value_name = "LAYOUT",
+        env = "TOWPATH_OCI_LAYOUT",
+        required = true,
+        num_args = 1..,
+        value_delimiter = '\n',
+        value_parser = parse_layout,
+        hide_env_values = true
+    )]
+    layouts: Vec<Option<LayoutReference>>,
 
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 
-    /// The digest that the image has to have, as the build handed it over
+    /// The digest that the image has to have, as the build handed it over. Of several layouts one has to have it, or the
+    /// index that they become
     #[arg(long, env = "IMAGE_DIGEST", hide_env_values = true)]
     pub(crate) digest: Option<Digest>,
 
@@ -308,6 +334,31 @@ pub(crate) struct PushArgs {
 
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+impl PushArgs {
+    /// The layouts, by paths that stay theirs.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when there is none, or the folder is gone that one is relative to.
+    pub(crate) fn layouts(&self) -> Result<Vec<LayoutReference>> {
+        let standing = |layout: &LayoutReference| {
+            Ok(LayoutReference {
+                path: kaniko::standing(&layout.path)?,
+                ..layout.clone()
+            })
+        };
+        let layouts: Vec<LayoutReference> = self
+            .layouts
+            .iter()
+            .flatten()
+            .map(standing)
+            .collect::<Result<_>>()?;
+        if layouts.is_empty() {
+            return Err(Failure::usage("there is no LAYOUT (TOWPATH_OCI_LAYOUT) to push"));
+        }
+        Ok(layouts)
+    }
 }
 
 impl BuildArgs {
@@ -410,8 +461,10 @@ fn parse_tag(text: &str) -> Result<Option<Tag>> {
     unless_empty(text, str::parse)
 }
 
-fn parse_layout(text: &str) -> Result<LayoutReference> {
-    format!("oci:{}", text.strip_prefix("oci:").unwrap_or(text)).parse()
+fn parse_layout(text: &str) -> Result<Option<LayoutReference>> {
+    unless_empty(text, |text| {
+        format!("oci:{}", text.strip_prefix("oci:").unwrap_or(text)).parse()
+    })
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use towpath::cli::{Outcome, Run, effect, note, search_path, secret_variable, variables_named};
-use towpath::failure::{Failure, Kind, Result};
+use towpath::failure::{Kind, Result};
 use towpath::handoff::Handoff;
 use towpath::kaniko::dockerfile::{self, Dockerfile};
 use towpath::kaniko::{self, Builder, Built, Cache, Isolation, Recipe};
 use towpath::oci::copy::{ImageReference, MoveTag, Referrers};
 use towpath::oci::credentials::render_logins;
-use towpath::oci::{Digest, LayoutReference, Reference, Registries, Tag};
+use towpath::oci::{Digest, LayoutReference, PlatformImage, Reference, Registries, Tag};
 
 use crate::args::{self, BuildArgs};
 use crate::plan::{self, Base, Decision, Found};
@@ -52,16 +52,12 @@ pub(crate) async fn build(args: &BuildArgs, run: &Run) -> anyhow::Result<Outcome
     let target = dockerfile.target(args.stage.as_deref())?;
     let bases = plan::bases(&dockerfile, target, &args.allowed_bases, &shown)?;
     // Whatever is wrong with the handoff has to be known before the build, and where it is may be wiped by it.
-    let handoff = args.target.handoff.as_ref().map(std::path::absolute).transpose();
-    let handoff =
-        handoff.map_err(|error| Failure::usage("--handoff (TOWPATH_HANDOFF) is no path").because(error))?;
+    let handoff = args.target.handoff.as_deref().map(kaniko::standing).transpose()?;
     if let Some(path) = &handoff {
         Handoff::check_place(path)?;
         hand_over(&args.target, &repository, &first, &Digest::of(b""), true, run)?;
     }
-    let layout = args.oci_layout.as_ref().map(std::path::absolute).transpose();
-    let layout = layout
-        .map_err(|error| Failure::usage("--oci-layout (TOWPATH_OCI_LAYOUT) is no path").because(error))?;
+    let layout = args.oci_layout.as_deref().map(kaniko::standing).transpose()?;
     let builder = find_builder(args)?;
 
     let registries = push::open(&args.registry, run)?;
@@ -104,6 +100,9 @@ pub(crate) async fn build(args: &BuildArgs, run: &Run) -> anyhow::Result<Outcome
         args.pin_bases,
     );
     report.labels(known.labels(args));
+    if let Some(platform) = &args.platform {
+        report.platform(platform);
+    }
     if args.dry_run {
         if let Decision::Keep(digest) = &decision {
             report.keeps(&known.repository, digest);
@@ -130,12 +129,23 @@ pub(crate) async fn build(args: &BuildArgs, run: &Run) -> anyhow::Result<Outcome
                 .interruptible(&format!("building {}", known.repository.name()), building)
                 .await?;
             let digest: Digest = built.digest.parse()?;
-            let source = ImageReference::Layout(LayoutReference {
+            let source = LayoutReference {
                 path: built.layout.clone(),
                 tag: None,
                 digest: None,
-            });
-            known.bring(args, source, Some(digest), &registries, run).await?
+            };
+            let platform = PlatformImage::open(&source).await?.platform().clone();
+            plan::is_for(args.platform.as_ref(), &platform)?;
+            report.platform(&platform);
+            known
+                .bring(
+                    args,
+                    ImageReference::Layout(source),
+                    Some(digest),
+                    &registries,
+                    run,
+                )
+                .await?
         }
     };
     if let Some(path) = &handoff {
@@ -250,6 +260,7 @@ impl Known {
             labels: self.labels(args),
             build_args: args.build_args(),
             target: args.stage.clone(),
+            platform: args.platform.clone(),
             created: args.created,
             plain_http: plan::plain_http(args, &spoken_to),
             hosts,

@@ -7,7 +7,7 @@ use towpath::failure::{Failure, Kind, Result};
 use towpath::kaniko::dockerfile::Dockerfile;
 use towpath::kaniko::{BasePattern, full_name};
 use towpath::oci::copy::MoveTag;
-use towpath::oci::{Digest, Reference, Tag};
+use towpath::oci::{Digest, Platform, Reference, Tag};
 
 use crate::args::BuildArgs;
 use crate::tags::{self, Wanted};
@@ -143,6 +143,65 @@ pub(crate) fn decide(
     }
 }
 
+/// An image for one platform, as far as it decides whether it may stand in an index with others.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// How it is named by whoever gives it.
+    pub(crate) name: String,
+    pub(crate) platform: Platform,
+    pub(crate) digest: Digest,
+    pub(crate) revision: Option<String>,
+}
+
+/// Checks that images belong into one index: one for each platform, all of one commit.
+///
+/// # Errors
+/// Conflict (exit 6), naming the two that do not go together.
+pub(crate) fn belong_together(members: &[Member]) -> Result<()> {
+    for (place, one) in members.iter().enumerate() {
+        for other in &members[..place] {
+            if one.platform.fits(&other.platform) || other.platform.fits(&one.platform) {
+                let same = if one.digest == other.digest {
+                    "the same image"
+                } else {
+                    "another image"
+                };
+                return Err(Failure::conflict(format!(
+                    "{} and {} are both for {}: {same}",
+                    other.name, one.name, one.platform
+                ))
+                .hint("name one layout for each platform"));
+            }
+            if one.revision != other.revision {
+                let told = |member: &Member| match &member.revision {
+                    Some(revision) => format!("{} was built from {revision}", member.name),
+                    None => format!("{} does not say what it was built from", member.name),
+                };
+                return Err(
+                    Failure::conflict(format!("{}, and {}", told(other), told(one))).hint(format!(
+                        "build each platform from the same commit: the label {REVISION} tells it (--revision, CI_COMMIT_SHA)"
+                    )),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a builder built for the platform that was asked for.
+///
+/// # Errors
+/// Unsuccessful (exit 8) when it did not.
+pub(crate) fn is_for(asked: Option<&Platform>, built: &Platform) -> Result<()> {
+    match asked {
+        Some(asked) if !asked.fits(built) => Err(Failure::unsuccessful(format!(
+            "the image is for {built}, where {asked} was asked for"
+        ))
+        .hint("is there a base image for that platform? The builder may have taken the only one there is")),
+        _ => Ok(()),
+    }
+}
+
 /// The labels of the image.
 ///
 /// Source: OCI image specification, "Annotations", pre-defined keys. A label given by hand wins.
@@ -226,6 +285,47 @@ mod tests {
             allowed("FROM Evil/x\n", &[]).expect_err("malformed").kind(),
             Kind::Input
         );
+    }
+
+    #[test]
+    fn one_index_holds_one_image_a_platform_of_one_commit() {
+        let member = |name: &str, platform: &str, revision: Option<&str>| Member {
+            name: name.to_owned(),
+            platform: platform.parse().unwrap(),
+            digest: Digest::of(name.as_bytes()),
+            revision: revision.map(str::to_owned),
+        };
+        let (amd, arm) = (
+            member("a", "linux/amd64", Some("1")),
+            member("b", "linux/arm64", Some("1")),
+        );
+        belong_together(&[amd.clone(), arm.clone()]).unwrap();
+        belong_together(&[
+            member("a", "linux/amd64", None),
+            member("b", "linux/arm/v7", None),
+        ])
+        .unwrap();
+        for (other, words) in [
+            (
+                member("c", "linux/amd64", Some("1")),
+                "a and c are both for linux/amd64",
+            ),
+            (member("c", "linux/arm64/v8", Some("1")), "both for linux/arm64"),
+            (member("c", "linux/s390x", Some("2")), "c was built from 2"),
+            (member("c", "linux/s390x", None), "c does not say"),
+        ] {
+            let failure = belong_together(&[amd.clone(), arm.clone(), other]).expect_err(words);
+            assert_eq!(failure.kind(), Kind::Conflict);
+            assert!(failure.message().contains(words), "{failure}");
+        }
+        is_for(None, &amd.platform).unwrap();
+        is_for(
+            Some(&"linux/arm64".parse().unwrap()),
+            &"linux/arm64/v8".parse().unwrap(),
+        )
+        .unwrap();
+        let failure = is_for(Some(&arm.platform), &amd.platform).expect_err("another platform");
+        assert_eq!(failure.kind(), Kind::Unsuccessful);
     }
 
     #[test]

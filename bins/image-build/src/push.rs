@@ -6,43 +6,50 @@ use std::time::Instant;
 use towpath::cli::{Outcome, Run, effect};
 use towpath::failure::{Failure, Kind, Result};
 use towpath::handoff::{self, Handoff};
+use towpath::kaniko;
 use towpath::oci::copy::{
     Copier, CopySettings, DEFAULT_CONCURRENCY, ImageReference, MoveTag, Referrers, Traffic,
 };
-use towpath::oci::{Digest, Reference, Registries, RegistryArgs, Tag};
+use towpath::oci::{
+    self, Digest, Joined, LayoutReference, PlatformImage, Reference, Registries, RegistryArgs, Tag,
+};
 
 use crate::args::{PushArgs, TargetArgs};
 use crate::look;
-use crate::plan::Found;
+use crate::plan::{Found, Member, REVISION, belong_together};
 use crate::report::BuildReport;
 use crate::tags;
 
-/// Pushes the image of a layout.
+/// Pushes the image of a layout, or the index of several.
 ///
 /// # Errors
-/// As [`bring`], and as [`tags::wanted`].
+/// As [`bundle`] and [`Errand::run`], and as [`tags::wanted`].
 pub(crate) async fn push(args: &PushArgs, run: &Run) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let repository = args.target.repository()?;
     let wanted = tags::wanted(&args.target)?;
     let first = wanted[0].tag.clone();
-    if let Some(path) = &args.target.handoff {
+    let handoff = args.target.handoff.as_deref().map(kaniko::standing).transpose()?;
+    if let Some(path) = &handoff {
         Handoff::check_place(path)?;
     }
+    let layouts = args.layouts()?;
+    let joining = bundle(&layouts, args.digest.as_ref());
+    let bundle = run.interruptible("reading the layouts", joining).await?;
     let registries = open(&args.registry, run)?;
     let looking = look::at_tags(&registries, &repository, &args.target, wanted);
     let (found, left) = run.interruptible("looking at the tags", looking).await?;
     let errand = Errand {
-        source: ImageReference::Layout(args.layout.clone()),
+        source: ImageReference::Layout(bundle.source.clone()),
         targets: targets(&repository, &found, args.target.move_tag),
-        expected: args.digest.clone(),
+        expected: bundle.expected,
         referrers: Referrers::All,
     };
     let (digest, changed) = errand.run(&registries, args.dry_run, run).await?;
-    if let Some(path) = args.target.handoff.as_ref().filter(|_| !args.dry_run) {
-        hand_over(&args.target, &repository, &first, &digest, true, run)?.write(path)?;
+    if let Some(path) = handoff.filter(|_| !args.dry_run) {
+        hand_over(&args.target, &repository, &first, &digest, true, run)?.write(&path)?;
     }
-    let report = BuildReport::pushed(
+    let mut report = BuildReport::pushed(
         &repository,
         &found,
         left,
@@ -51,7 +58,63 @@ pub(crate) async fn push(args: &PushArgs, run: &Run) -> anyhow::Result<Outcome> 
         args.dry_run,
         started.elapsed(),
     );
+    report.platforms(&bundle.members);
     Ok(Outcome::report(&report)?)
+}
+
+/// What is pushed: the image of one layout as it is, or an index of several.
+struct Bundle {
+    source: LayoutReference,
+    expected: Option<Digest>,
+    members: Vec<Member>,
+    /// The index, where there is one, is in a folder that goes with this.
+    _joined: Option<Joined>,
+}
+
+/// Makes several layouts one.
+///
+/// # Errors
+/// Conflict (exit 6) when they do not belong together, or none of them is what was expected; else as
+/// [`PlatformImage::open`].
+async fn bundle(layouts: &[LayoutReference], expected: Option<&Digest>) -> Result<Bundle> {
+    if let [only] = layouts {
+        return Ok(Bundle {
+            source: only.clone(),
+            expected: expected.cloned(),
+            members: Vec::new(),
+            _joined: None,
+        });
+    }
+    let mut images = Vec::with_capacity(layouts.len());
+    let mut members = Vec::with_capacity(layouts.len());
+    for layout in layouts {
+        let image = PlatformImage::open(layout).await?;
+        members.push(Member {
+            name: layout.to_string(),
+            platform: image.platform().clone(),
+            digest: image.digest().clone(),
+            revision: image.says(REVISION).map(str::to_owned),
+        });
+        images.push(image);
+    }
+    belong_together(&members)?;
+    let joined = oci::join(&images).await?;
+    if let Some(expected) = expected
+        && expected != joined.digest()
+        && !members.iter().any(|member| member.digest == *expected)
+    {
+        return Err(Failure::conflict(format!(
+            "none of the layouts holds {expected}, nor is that their index, {}",
+            joined.digest()
+        ))
+        .hint("--digest (IMAGE_DIGEST) names what a build handed over: was another layout meant?"));
+    }
+    Ok(Bundle {
+        source: joined.reference(),
+        expected: Some(joined.digest().clone()),
+        members,
+        _joined: Some(joined),
+    })
 }
 
 /// Opens the registries of a run.

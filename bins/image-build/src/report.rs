@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use towpath::cli::Report;
-use towpath::oci::{Digest, Reference};
+use towpath::oci::{Digest, Platform, Reference};
 
-use crate::plan::{Base, Found};
+use crate::plan::{Base, Found, Member};
 use crate::tags::LeftAlone;
 
 /// See the tool's page for the fields.
@@ -24,6 +24,8 @@ pub(crate) struct BuildReport {
     digest: Option<String>,
     reference: Option<String>,
     layout: Option<String>,
+    platform: Option<String>,
+    platforms: BTreeMap<String, String>,
     bases: Vec<String>,
     base_images: Vec<BaseImage>,
     labels: BTreeMap<String, String>,
@@ -96,6 +98,17 @@ impl BuildReport {
         }
     }
 
+    /// Says what the image runs on.
+    pub(crate) fn platform(&mut self, platform: &Platform) {
+        self.platform = Some(platform.to_string());
+    }
+
+    /// Says which images an index has.
+    pub(crate) fn platforms(&mut self, members: &[Member]) {
+        let image = |member: &Member| (member.platform.to_string(), member.digest.to_string());
+        self.platforms = members.iter().map(image).collect();
+    }
+
     pub(crate) fn labels(&mut self, labels: BTreeMap<String, String>) {
         self.labels = labels;
     }
@@ -144,6 +157,12 @@ impl Report for BuildReport {
             self.left_alone
                 .iter()
                 .map(|(tag, why)| format!("  left  {tag}: {why}")),
+        );
+        lines.extend(self.platform.iter().map(|platform| format!("  for   {platform}")));
+        lines.extend(
+            self.platforms
+                .iter()
+                .map(|(platform, digest)| format!("  for   {platform} {digest}")),
         );
         lines.extend(self.layout.iter().map(|path| format!("  in    {path}")));
         if let Some(builder) = self.builder {

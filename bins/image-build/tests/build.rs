@@ -278,3 +278,50 @@ async fn a_dry_run_says_what_it_would_do_and_pushes_nothing() {
     );
     workshop.guardian.stop().await.expect("the world ends");
 }
+
+#[tokio::test]
+async fn two_platforms_become_one_index() {
+    let workshop = Workshop::open("FROM scratch\nCOPY page.html /page.html\n").await;
+    let repository = workshop.repository();
+    let mut digests = Vec::new();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let layout = platform.replace('/', "-");
+        let arguments = [
+            "--repository",
+            &repository,
+            "--tag",
+            "1",
+            "--no-push",
+            "--oci-layout",
+            &layout,
+            "--platform",
+            platform,
+        ];
+        let built = report(&workshop.build(&arguments).await);
+        assert_eq!(built["platform"], platform);
+        digests.push(built["digest"].clone());
+    }
+    assert_ne!(digests[0], digests[1]);
+    let arguments = [
+        "push",
+        "linux-amd64",
+        "linux-arm64",
+        "--repository",
+        &repository,
+        "--tag",
+        "1",
+    ];
+    let pushed = report(&workshop.build(&arguments).await);
+    let index = workshop
+        .get("manifests/1", "application/vnd.oci.image.index.v1+json")
+        .await;
+    assert_eq!(index.digest.as_deref(), pushed["digest"].as_str());
+    let index: Value = serde_json::from_slice(&index.body).unwrap();
+    for (place, architecture) in ["amd64", "arm64"].into_iter().enumerate() {
+        let child = &index["manifests"][place];
+        assert_eq!(child["platform"]["architecture"], architecture);
+        assert_eq!(child["digest"], digests[place]);
+    }
+    assert_eq!(workshop.left_in_tmp(), Vec::<PathBuf>::new());
+    workshop.guardian.stop().await.expect("the world ends");
+}

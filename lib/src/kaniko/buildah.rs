@@ -63,6 +63,9 @@ pub(super) async fn build(
     if let Some(stage) = &recipe.target {
         bud = bud.arg("--target").arg(stage);
     }
+    if let Some(platform) = &recipe.platform {
+        bud = bud.arg("--platform").arg(platform.to_string());
+    }
     if let Some(created) = recipe.created {
         bud = bud.arg("--timestamp").arg(created.as_second().to_string());
     }

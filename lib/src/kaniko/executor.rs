@@ -5,13 +5,15 @@
 //! | the build succeeds | 0 | `level=info` lines on standard error, what steps print on their own streams | the layout, and the digest without a line's end |
 //! | a `RUN` step ends with code n | n | `error building image: ... exit status n` | nothing |
 //! | a `RUN` step is killed | 255 | `... signal: killed` | nothing |
+//! | the executor is killed | 137 | nothing | what it had begun |
+//! | a file to copy is missing | 1 | `... lstat PATH: no such file or directory` | nothing |
 //! | a base image, or its tag, is missing | 1 | `... MANIFEST_UNKNOWN` | nothing |
 //! | the registry wants another login | 1 | `... UNAUTHORIZED` | nothing |
 //! | the registry does not answer | 1 | `... connection refused` | nothing |
 //! | a push is refused (not asked for by us) | 1 | `error checking push permissions: ...`, before the build | nothing |
 //! | the Dockerfile is malformed | 1 | `... dockerfile parse error on line n` | nothing |
 //! | a flag is unknown, or the Dockerfile is missing | 1 | its usage | nothing |
-//! | the disk is full while the layout is written | 1 | `error pushing image: ... no space left on device` | a part of the layout, no digest |
+//! | the disk is full while the layout is written | 1 | `error pushing image: ... no space left on device` | a part of the layout, no digest, and some of the room again |
 //! | TERM, as the first process of its namespace | 2 | nothing | nothing |
 //! | no sign of a container, and no `--force` | 1 | `kaniko should only be run inside of a container, ...` | nothing |
 //!
@@ -22,9 +24,9 @@
 use std::path::Path;
 
 use super::ground::Ground;
-use super::{Built, Recipe, ended_badly, finish};
+use super::{Built, Recipe, ended_badly, finish, standing};
 use crate::deadline::Deadline;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::process::Command;
 
 /// Where the executor finds things, as it sees them.
@@ -69,6 +71,8 @@ pub(super) fn arguments(recipe: &Recipe, places: &Places<'_>) -> Vec<String> {
         arguments.extend(recipe.hosts.iter().map(trusted));
     }
     arguments.extend(recipe.target.iter().map(|stage| format!("--target={stage}")));
+    let platform = recipe.platform.iter();
+    arguments.extend(platform.map(|platform| format!("--custom-platform={platform}")));
     if recipe.created.is_some() {
         // It takes no time of its own; it strips all times instead, which serves the same end.
         arguments.push("--reproducible".to_owned());
@@ -92,9 +96,7 @@ pub(super) async fn build(
 ) -> Result<Built> {
     // Everything but kaniko's own folder may be wiped between stages.
     let ground = Ground::lay(recipe, Some(&recipe.kaniko_folder))?;
-    let context = std::path::absolute(&recipe.context).map_err(|error| {
-        Failure::usage(format!("no such path: {}", recipe.context.display())).because(error)
-    })?;
+    let context = standing(&recipe.context)?;
     let places = Places {
         context: &context,
         dockerfile: &ground.dockerfile(),

@@ -15,6 +15,8 @@ mod container;
 pub mod dockerfile;
 mod executor;
 mod ground;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod root;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use jiff::Timestamp;
 
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
+use crate::oci::platform::Platform;
 use crate::oci::reference::Reference;
 use crate::process::Ended;
 use crate::secret::Secret;
@@ -75,6 +78,8 @@ pub struct Recipe {
     pub build_args: BTreeMap<String, String>,
     /// The stage to build, where it is not the last one.
     pub target: Option<String>,
+    /// What the image runs on, where that is not what this machine is.
+    pub platform: Option<Platform>,
     /// Stamped on the image and its files, so that the same commit gives the same digest.
     pub created: Option<Timestamp>,
     /// Registry hosts (`host[:port]`) that speak plain http.
@@ -211,6 +216,23 @@ pub fn check_context(context: &Path) -> Result<()> {
         Failure::usage(format!("the build context {} is not a folder", context.display()))
             .hint("pass the folder that COPY reads from as --context (TOWPATH_CONTEXT)"),
     )
+}
+
+/// The whole path of a file, which stays its own when a build wipes what is around us.
+///
+/// # Errors
+/// Usage (exit 2) when the path is relative, and the folder that we stand in is gone.
+pub fn standing(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::usage(format!(
+            "the folder that {} is relative to is gone",
+            path.display()
+        ))
+        .because(error)
+        .hint(
+            "a build in this container wiped it: go into the project's folder again (cd \"$CI_PROJECT_DIR\")",
+        )
+    })
 }
 
 /// Makes the folder of a file again that a build in this container may have wiped.

@@ -4,7 +4,7 @@
 //! manifest is named by the digest of its bytes, so the bytes are kept and sent on as they came; what is parsed out
 //! of them is only what a copy has to know. Media types that are unknown here are carried along, not refused.
 //!
-//! Deliberately absent: writing manifests, and Docker's schema 1, whose digest is not that of its bytes.
+//! Deliberately absent: writing manifests (an index is: `layout/join`), and Docker's schema 1, whose digest is not that of its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -340,6 +340,12 @@ impl Manifest {
     pub fn layers(&self) -> &[Descriptor] {
         // It is the first, and never foreign.
         &self.blobs[usize::from(self.has_config).min(self.blobs.len())..]
+    }
+
+    /// The configuration of an image.
+    #[must_use]
+    pub fn config(&self) -> Option<&Descriptor> {
+        self.blobs.first().filter(|_| self.has_config)
     }
 
     /// Foreign layers: their content is fetched from elsewhere by whoever runs the image, and no registry holds it.

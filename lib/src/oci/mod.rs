@@ -17,7 +17,7 @@ pub mod digest;
 mod graph;
 mod layout;
 mod manifest;
-mod platform;
+pub mod platform;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 pub mod reference;
@@ -28,7 +28,7 @@ pub use credentials::{Credential, Credentials, Login};
 pub use digest::{Algorithm, Digest, Verifier};
 pub use graph::{Graph, Referrer};
 pub(crate) use layout::is_digest_tag;
-pub use layout::{Layout, LayoutEntry, LayoutReference, LayoutWriter};
+pub use layout::{Joined, Layout, LayoutEntry, LayoutReference, LayoutWriter, PlatformImage, join};
 pub use manifest::{Descriptor, Manifest};
 pub use platform::Platform;
 pub use reference::{Reference, Tag};

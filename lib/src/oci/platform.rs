@@ -26,6 +26,15 @@ impl Platform {
         }
     }
 
+    /// As it stands in an index.
+    pub(super) fn document(&self) -> serde_json::Value {
+        let mut document = serde_json::json!({"architecture": self.architecture, "os": self.os});
+        if let Some(variant) = &self.variant {
+            document["variant"] = serde_json::json!(variant);
+        }
+        document
+    }
+
     /// Whether `held` is asked for by this one, which names all variants when it names none.
     #[must_use]
     pub fn fits(&self, held: &Platform) -> bool {

@@ -98,11 +98,12 @@ const SYSTEMS: [&str; 9] = [
 ];
 
 /// Pure types that may be shared between systems: a path below `crate::`.
-const SHARED: [&str; 9] = [
+const SHARED: [&str; 10] = [
     "argocd::application",
     "argocd::tree",
     "oci::reference",
     "oci::digest",
+    "oci::platform",
     "oci::credentials::render",
     "git::commit",
     "git::files",

@@ -1,5 +1,6 @@
 //! Every way in which the executor 1.28.3 was seen to end, and what image-build makes of it.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -11,6 +12,8 @@ use crate::workshop::{PASSWORD, Ran, USER, Workshop};
 /// One way to end.
 struct End {
     name: &'static str,
+    /// The row of the table in `executor.rs` that tells of it; none where the executor does not keep its word.
+    row: &'static str,
     /// What the script does.
     script: &'static str,
     /// What image-build's exit code is then.
@@ -27,6 +30,7 @@ const LOG: &str = "time=\"2026-11-21T17:03:03Z\" level=info msg=\"Retrieving ima
 const ENDS: &[End] = &[
     End {
         name: "success",
+        row: "the build succeeds",
         script: "echo \"$LOG\" >&2; echo hello; succeed",
         code: 0,
         says: &[],
@@ -37,6 +41,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "a step fails",
+        row: "a `RUN` step ends with code n",
         script: "echo the-reason-why >&2; echo 'error building image: error building stage: failed to execute command: waiting for process to exit: exit status 3' >&2; exit 3",
         code: 8,
         says: &["kaniko ended with code 3", "the-reason-why", "exit status 3"],
@@ -47,6 +52,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "a step is killed",
+        row: "a `RUN` step is killed",
         script: "echo 'error building image: error building stage: failed to execute command: waiting for process to exit: signal: killed' >&2; exit 255",
         code: 8,
         says: &["kaniko ended with code 255", "signal: killed", "memory"],
@@ -54,6 +60,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "the executor is killed",
+        row: "the executor is killed",
         script: "kill -KILL $$",
         code: 8,
         says: &["kaniko ended with code 137", "it printed nothing", "memory"],
@@ -61,6 +68,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "a base image is missing",
+        row: "a base image, or its tag, is missing",
         script: "echo 'error building image: unable to complete operation after 3 attempts, last error: GET http://r/v2/base/none/manifests/1: MANIFEST_UNKNOWN: manifest unknown' >&2; exit 1",
         code: 8,
         says: &["kaniko ended with code 1", "MANIFEST_UNKNOWN"],
@@ -68,6 +76,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "the registry wants another login",
+        row: "the registry wants another login",
         script: "echo 'error building image: GET http://r/v2/base/busybox/manifests/1: UNAUTHORIZED: authentication required' >&2; exit 1",
         code: 8,
         says: &["kaniko ended with code 1", "UNAUTHORIZED"],
@@ -75,6 +84,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "the Dockerfile is malformed",
+        row: "the Dockerfile is malformed",
         script: "echo 'error building image: parsing dockerfile: dockerfile parse error on line 2: unknown instruction: RUNN (did you mean RUN?)' >&2; exit 1",
         code: 8,
         says: &["dockerfile parse error on line 2"],
@@ -82,13 +92,55 @@ const ENDS: &[End] = &[
     },
     End {
         name: "a file to copy is missing",
+        row: "a file to copy is missing",
         script: "echo 'error building image: error building stage: failed to get files used from context: failed to get fileinfo for /kaniko/context/nothere: lstat /kaniko/context/nothere: no such file or directory' >&2; exit 1",
         code: 8,
         says: &["nothere: no such file or directory"],
         real: Some(("FROM REGISTRY/base/busybox:1\nCOPY nothere /\n", 8)),
     },
     End {
+        name: "the registry does not answer",
+        row: "the registry does not answer",
+        script: "echo 'error building image: Get \"http://r/v2/\": dial tcp 127.0.0.1:9: connect: connection refused' >&2; exit 1",
+        code: 8,
+        says: &["kaniko ended with code 1", "connection refused"],
+        real: None,
+    },
+    End {
+        name: "a push is refused",
+        row: "a push is refused (not asked for by us)",
+        script: "echo 'error checking push permissions: make sure you entered the correct tag name, and that you are authenticated correctly, and try again: UNAUTHORIZED' >&2; exit 1",
+        code: 8,
+        says: &["kaniko ended with code 1", "error checking push permissions"],
+        real: None,
+    },
+    End {
+        name: "a flag is unknown",
+        row: "a flag is unknown, or the Dockerfile is missing",
+        script: "echo 'Usage:' >&2; echo '  executor [flags]' >&2; echo 'Error: unknown flag: --no-such-flag' >&2; exit 1",
+        code: 8,
+        says: &["kaniko ended with code 1", "unknown flag"],
+        real: None,
+    },
+    End {
+        name: "it is asked to stop",
+        row: "TERM, as the first process of its namespace",
+        script: "exit 2",
+        code: 8,
+        says: &["kaniko ended with code 2", "it printed nothing"],
+        real: None,
+    },
+    End {
+        name: "it sees no container",
+        row: "no sign of a container, and no `--force`",
+        script: "echo 'kaniko should only be run inside of a container, run with the --force flag if you are sure you want to continue' >&2; exit 1",
+        code: 8,
+        says: &["kaniko should only be run inside of a container"],
+        real: None,
+    },
+    End {
         name: "the disk is full",
+        row: "the disk is full while the layout is written",
         script: "mkdir -p \"$layout/blobs/sha256\"; echo '{\"imageLayoutVersion\":\"1.0.0\"}' > \"$layout/oci-layout\"; echo 'error pushing image: appending image: error writing layer: write /kaniko/layout/blobs/sha256/a9: no space left on device' >&2; exit 1",
         code: 8,
         says: &["kaniko ended with code 1", "no space left on device"],
@@ -96,6 +148,7 @@ const ENDS: &[End] = &[
     },
     End {
         name: "it ends well and leaves nothing",
+        row: "",
         script: "exit 0",
         code: 1,
         says: &["left no digest"],
@@ -103,12 +156,29 @@ const ENDS: &[End] = &[
     },
     End {
         name: "it leaves another image than it says",
+        row: "",
         script: "succeed; printf 'sha256:%064d' 0 > \"$digest\"",
         code: 6,
         says: &["was expected"],
         real: None,
     },
 ];
+
+/// The table is what was seen of the real executor: whatever it tells of has to be gone through here.
+#[test]
+fn every_row_of_the_table_is_gone_through() {
+    let rows: BTreeSet<&str> = include_str!("../../../../lib/src/kaniko/executor.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").next())
+        .skip(1)
+        .collect();
+    let ends: BTreeSet<&str> = ENDS
+        .iter()
+        .map(|end| end.row)
+        .filter(|row| !row.is_empty())
+        .collect();
+    assert_eq!(rows, ends);
+}
 
 #[tokio::test]
 async fn every_end_of_the_executor_has_its_exit_code() {

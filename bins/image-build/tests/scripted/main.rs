@@ -4,8 +4,12 @@
 // Helpers outside of #[test] functions are tests all the same.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod authority;
 mod bases;
 mod ends;
+mod job;
+mod platforms;
+mod real;
 mod secrets;
 mod tags;
 mod workshop;

@@ -32,7 +32,7 @@ for argument in "$@"; do
     --digest-file=*) digest=${argument#*=} ;;
     --no-push | --reproducible | --cache=true | --log-format=text | --log-timestamp=false) ;;
     --push-retry=* | --image-download-retry=* | --image-fs-extract-retry=* | --insecure-registry=*) ;;
-    --target=* | --cache-repo=* | --cache-ttl=*s) ;;
+    --target=* | --cache-repo=* | --cache-ttl=*s | --custom-platform=*/*) ;;
     --label=*=* | --annotation=*=* | --build-arg=*=* | --registry-certificate=*=*) ;;
     *) echo "Error: unknown flag: $argument" >&2; exit 1 ;;
     esac
@@ -120,6 +120,11 @@ impl Workshop {
 
     /// The image that the script leaves: one layer that holds `content`, built from a commit. Gives its digest.
     pub(crate) fn image(&self, commit: &str, content: &str) -> String {
+        self.image_for("amd64", commit, content)
+    }
+
+    /// The same for another processor.
+    pub(crate) fn image_for(&self, architecture: &str, commit: &str, content: &str) -> String {
         let folder = self.kaniko.join("image");
         let _ = fs::remove_dir_all(&folder);
         let blobs = folder.join("blobs/sha256");
@@ -135,7 +140,7 @@ impl Workshop {
         };
         let layer = put(content.as_bytes(), "application/vnd.oci.image.layer.v1.tar");
         let config = put(
-            json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}})
+            json!({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}})
                 .to_string()
                 .as_bytes(),
             "application/vnd.oci.image.config.v1+json",

@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `reference` | how an image in a layout is written: `oci:PATH[:TAG][@DIGEST]` |
+//! | `join` | images of one platform each, as one index |
 //! | `index` | `index.json`: what is listed, and under which name; pure |
 //! | `folder` | where things are, and reading them |
 //! | `ground` | making a folder a layout |
@@ -16,6 +17,7 @@
 mod folder;
 mod ground;
 mod index;
+mod join;
 mod lock;
 mod part;
 mod reader;
@@ -24,6 +26,7 @@ mod writer;
 
 pub use index::LayoutEntry;
 pub(crate) use index::is_digest_tag;
+pub use join::{Joined, PlatformImage, join};
 pub use reader::Layout;
 pub use reference::LayoutReference;
 pub use writer::LayoutWriter;

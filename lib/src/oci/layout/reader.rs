@@ -84,6 +84,11 @@ impl Layout {
         &self.entries
     }
 
+    /// The folder.
+    pub(super) fn path(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// Reads the manifest of the chosen image.
     ///
     /// # Errors
