@@ -1,6 +1,8 @@
 //! Rules about the repository, kept as tests: see `tests/`, one file a subject. What a reviewer says twice becomes a
 //! test here.
 
+pub mod schema;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

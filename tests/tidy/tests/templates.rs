@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_norway::Value;
 use towpath_sandbox::tools::{Progress, Tools};
 use towpath_sandbox::towpath_binaries;
-use towpath_tidy::{files, read, repository};
+use towpath_tidy::{files, read, repository, schema};
 
 /// A template, taken apart.
 struct Template {
@@ -418,26 +418,6 @@ fn whole_help(bin: &Path, tool: &str) -> String {
         .fold(top, |all, one| all + &one)
 }
 
-/// Validates documents against the schema that gitlab-ci-local ships, with the validator it uses.
-const VALIDATE: &str = r#"
-const fs = require('fs');
-const [modules, schemaFile, ...documents] = process.argv.slice(1);
-const Ajv = require(modules + '/ajv').default;
-const yaml = require(modules + '/js-yaml');
-const schema = JSON.parse(fs.readFileSync(schemaFile, 'utf8'));
-const validate = new Ajv({ strict: false, allErrors: true, validateFormats: false, verbose: false }).compile(schema);
-let failed = false;
-for (const file of documents) {
-    for (const document of yaml.loadAll(fs.readFileSync(file, 'utf8'))) {
-        if (!validate(document)) {
-            failed = true;
-            for (const error of validate.errors) console.log(file + error.instancePath + ': ' + error.message);
-        }
-    }
-}
-process.exit(failed ? 1 : 0);
-"#;
-
 #[tokio::test]
 async fn gitlabs_schema_accepts_them() {
     let tools = Tools::find_or_install(&Progress::lines())
@@ -470,30 +450,15 @@ async fn gitlabs_schema_accepts_them() {
             .filter(|file| file.starts_with("ci-templates/examples/") && file.ends_with(".gitlab-ci.yml"))
             .map(|file| repository().join(file)),
     );
-    let modules = tools
-        .gitlab_ci_local
-        .canonicalize()
-        .expect("gitlab-ci-local is there")
-        .ancestors()
-        .find(|folder| folder.file_name().is_some_and(|name| name == "node_modules"))
-        .expect("it is an npm package")
-        .to_owned();
     let validate = |documents: &[std::path::PathBuf]| {
-        Command::new(&tools.node)
-            .args(["-e", VALIDATE, "--"])
-            .arg(&modules)
-            .arg(&tools.gitlab_ci_schema)
-            .args(documents)
-            .output()
-            .expect("node runs")
+        schema::check(
+            &tools.node,
+            &tools.gitlab_ci_local,
+            &tools.gitlab_ci_schema,
+            documents,
+        )
     };
-    let output = validate(&documents);
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    validate(&documents).unwrap_or_else(|complaints| panic!("{complaints}"));
     // The judge must be able to say no.
     let wrong = folder.path().join("wrong.yml");
     std::fs::write(
@@ -501,11 +466,6 @@ async fn gitlabs_schema_accepts_them() {
         "job: {script: [true], retry: {max: 99}, when: sometimes}\n",
     )
     .expect("written");
-    let output = validate(&[wrong]);
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let complaints = validate(&[wrong]).expect_err("three errors");
+    assert!(complaints.contains("/job/retry"), "{complaints}");
 }
