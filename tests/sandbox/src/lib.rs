@@ -5,6 +5,7 @@
 //! Everything binds to loopback only. Each stand-in says in its module doc which documented behaviour it keeps.
 
 pub mod argocd;
+pub mod argocd_cases;
 pub mod base_image;
 pub mod cluster;
 pub mod demo;
