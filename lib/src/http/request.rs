@@ -360,7 +360,7 @@ impl<'client> Request<'client> {
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match outcome {
             Ok(response) => {
-                tracing::trace!(
+                tracing::debug!(
                     action = "http",
                     object = self.shown(),
                     status = response.status().as_u16(),

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use regex::Regex;
+use regex_lite::{Regex, RegexBuilder};
 
 use super::image::ImageState;
 
@@ -119,7 +119,7 @@ impl NamePattern {
         if is_plain(name) {
             return Some(NamePattern::Plain(name.to_owned()));
         }
-        regex::RegexBuilder::new(&format!(
+        RegexBuilder::new(&format!(
             "^{name}(:[a-zA-Z0-9_.{{}}-]*)?(@sha256:[a-zA-Z0-9_.{{}}-]*)?$"
         ))
         .size_limit(1 << 20)
@@ -215,6 +215,12 @@ mod tests {
             ("app|web", "apple", true),
             (".*/app", "registry.example.com/team/app:v1", true),
             ("host:5000/app", "host:5000/app:v1", true),
+            ("(?i)APP", "app:v1", true),
+            ("[[:alpha:]]{3}", "app", true),
+            // As in Go, a class is of ASCII, and a dot is any character.
+            ("ap\\w", "app", true),
+            ("ap\\w", "ap\u{e9}", false),
+            ("ap.+", "ap\u{e9}", true),
         ] {
             let pattern = NamePattern::compile(name).unwrap();
             assert_eq!(pattern.matches(image), expected, "{name} and {image}");

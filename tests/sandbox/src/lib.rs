@@ -1,6 +1,7 @@
 //! The world Towpath works in, on one machine: real servers where one can run here, stand-ins for the rest.
 //!
-//! Used as a library by tests (one world a test, on free loopback ports) and by the binary behind `cargo demo`.
+//! Used as a library by tests (one world a test, on free loopback ports) and by the binaries behind `cargo demo` and `cargo
+//! release-binaries`.
 //! Everything binds to loopback only. Each stand-in says in its module doc which documented behaviour it keeps.
 
 pub mod argocd;
@@ -13,8 +14,10 @@ pub mod kubernetes;
 mod loopback;
 pub mod measured;
 pub mod person;
+pub mod release;
 pub mod scaleway;
 pub mod servers;
+pub mod static_binaries;
 pub mod tools;
 pub mod towpath_binaries;
 pub mod world;

@@ -53,6 +53,32 @@ pub fn build_demo() -> anyhow::Result<PathBuf> {
     Ok(build()?.join("towpath-demo"))
 }
 
+/// The checkout that this program was built from, an absolute path.
+pub(crate) fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_owned()
+}
+
+/// The target folder that the running program was built into.
+pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
+    let profile = profile_folder()?;
+    let target = profile
+        .parent()
+        .context("the profile's folder is in the target folder")?;
+    Ok(target.to_owned())
+}
+
+/// Its folder there, which is named like its profile.
+fn profile_folder() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the running program")?;
+    // target/<profile>/towpath-demo, target/<profile>/deps/test-0123 or target/<profile>/examples/x
+    let mut folder = own.parent().context("a program is in a folder")?;
+    if folder.ends_with("deps") || folder.ends_with("examples") {
+        folder = folder.parent().context("deps is in the profile's folder")?;
+    }
+    Ok(folder.to_owned())
+}
+
 struct Build {
     cargo: OsString,
     arguments: Vec<OsString>,
@@ -63,16 +89,9 @@ struct Build {
 impl Build {
     /// A build of the same profile, into the same folder, as the running program's.
     fn like_own() -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("finding the running program")?;
-        // target/<profile>/towpath-demo, target/<profile>/deps/test-0123 or target/<profile>/examples/x
-        let mut folder = own.parent().context("a program is in a folder")?;
-        if folder.ends_with("deps") || folder.ends_with("examples") {
-            folder = folder.parent().context("deps is in the profile's folder")?;
-        }
-        let target = folder
-            .parent()
-            .context("the profile's folder is in the target folder")?;
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+        let folder = profile_folder()?;
+        let target = target_folder()?;
+        let manifest = repository().join("Cargo.toml");
         let mut arguments: Vec<OsString> = vec![
             "build".into(),
             "--quiet".into(),
@@ -91,7 +110,7 @@ impl Build {
             // The demo is run by cargo, which says where it is; a program that was copied elsewhere asks PATH.
             cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
             arguments,
-            folder: folder.to_owned(),
+            folder,
         })
     }
 
@@ -104,7 +123,7 @@ impl Build {
 
 /// The variables in which cargo tells the program that it runs about that program's package. To another cargo they
 /// mean that build scripts which watch them (ring's does) are out of date, and everything on top of them with it.
-fn told_by_cargo() -> impl Iterator<Item = OsString> {
+pub(crate) fn told_by_cargo() -> impl Iterator<Item = OsString> {
     const PREFIXES: [&str; 6] = [
         "CARGO_BIN_",
         "CARGO_CRATE_",

