@@ -128,6 +128,14 @@ impl World {
         )
         .await?;
         gitlab.add_push_hook(&format!("{}/api/webhook", argocd.url()));
+        let wait_token = argocd.mint_token("ci", argocd::Access::Read, Duration::from_secs(24 * 60 * 60));
+        gitlab.configure(env, |settings| {
+            settings
+                .variables
+                .push(CiVariable::new("ARGOCD_SERVER", argocd.url()));
+            let token = CiVariable::masked("ARGOCD_AUTH_TOKEN", wait_token.clone());
+            settings.variables.push(token.protected());
+        })?;
 
         let planted = vec![
             Planted {
@@ -143,6 +151,11 @@ impl World {
             Planted {
                 what: "the person's access token",
                 value: person.token().to_owned(),
+                home: None,
+            },
+            Planted {
+                what: "the token that waits read Argo CD with",
+                value: wait_token,
                 home: None,
             },
             Planted {
