@@ -21,7 +21,7 @@ struct Template {
 
 fn templates() -> Vec<Template> {
     let files = files_below("templates");
-    assert_eq!(files.len(), 10);
+    assert_eq!(files.len(), 11);
     let single = regex::Regex::new(r#"(?m)^    ([A-Z_]+): "\$\[\[ inputs\.([a-z_]+) \]\]"$"#).unwrap();
     files
         .into_iter()
