@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use crate::argocd;
+use crate::argocd::{self, Access};
 use crate::base_image;
 use crate::gitlab::{CiVariable, GitLab, ProjectSettings, Role, Scope, Settings, Visibility};
 use crate::guardian::Guardian;
@@ -134,16 +134,13 @@ impl World {
         let deployments = deployments(&gitlab, &production, &argocd_token, &key.secret_key);
         let platform = kubernetes.deploy(&guardian, &tools, deployments).await?;
         gitlab.add_push_hook(&format!("{}/api/webhook", platform.argocd_url()));
-        let day = Duration::from_secs(24 * 60 * 60);
         let wait_token = platform
-            .mint_argocd_token("ci", argocd::Access::Read, day)
+            .mint_argocd_token("ci", Access::Read, Duration::from_secs(24 * 60 * 60))
             .await?;
         gitlab.configure(env, |settings| {
-            settings
-                .variables
-                .push(CiVariable::new("ARGOCD_SERVER", platform.argocd_url()));
+            let server = CiVariable::new("ARGOCD_SERVER", platform.argocd_url());
             let token = CiVariable::masked("ARGOCD_AUTH_TOKEN", wait_token.clone());
-            settings.variables.push(token.protected());
+            settings.variables.extend([server, token.protected()]);
         })?;
 
         let (cluster_folder, administrator_token) = platform.keeps_secrets().unzip();
