@@ -37,7 +37,6 @@ pub(super) async fn never_ready(
         "the image's pipeline should fail with it, and nothing be applied for what does not run"
     );
     timeline.done(Some(&second));
-    timeline.begin("environment went back by itself", ENV);
     let started = Instant::now();
     check_commit(world, timeline, first).await?;
     timeline.begin("cluster runs the first digest alone", ENV);
