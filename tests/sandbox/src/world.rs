@@ -48,6 +48,8 @@ pub const OVERLAY: &str = "apps/web/overlays/production";
 const REGISTRY_USER: &str = "nologin";
 /// Who the runner's pods are.
 const SERVICE_ACCOUNT: (&str, &str) = ("gitlab-runner", "image");
+/// An input of `env.yml` in the example, behind another one.
+const HEALTHY_WITHIN: &str = "\n      healthy_within: 12s";
 /// The role they log in as.
 const VAULT_ROLE: &str = "image";
 
@@ -126,6 +128,7 @@ impl World {
             staging: staging.host(),
             production: production.host(),
             infra_command,
+            real: cluster.is_some(),
         };
         fill_projects(&person, &gitlab, &hosts).await?;
         let deployments = deployments(&gitlab, &production, &argocd_token, &key.secret_key);
@@ -309,11 +312,16 @@ struct Hosts<'a> {
     staging: &'a str,
     production: &'a str,
     infra_command: &'a str,
+    /// Whether images run on a real cluster.
+    real: bool,
 }
 
 impl Hosts<'_> {
     fn fill_in(&self, text: &str) -> String {
-        text.replace("https://vault.example.com", self.vault)
+        // Pods that will never become ready are given up soon, since somebody watches.
+        let patience = if self.real { HEALTHY_WITHIN } else { "" };
+        text.replace("on_failure: rollback", &format!("on_failure: rollback{patience}"))
+            .replace("https://vault.example.com", self.vault)
             // First, since the other's name ends like it.
             .replace("staging.registry.example.com", self.staging)
             .replace("registry.example.com", self.production)
