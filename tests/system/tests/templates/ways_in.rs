@@ -11,14 +11,14 @@ use crate::gitlab_world::{World, logs};
 use crate::platform::{TAG, TEMPLATES, files_below, platform};
 
 /// Every template with what it has to be given. Names differ where two templates would make the same job.
-const ALL: [(&str, &str); 10] = [
+const ALL: [(&str, &str); 11] = [
     (
         "image",
         "vault_addr: https://vault.example.com, vault_role: image, vault_secret: a/b, registry_login: r.example, staging_repository: r.example/s, production_repository: r.example/p, env_project: shop/env, build_args: 'A=1,B=x/y', on_manual_jobs: 'approve=wait', run_on: branch, credentials: of-chain",
     ),
     (
         "env",
-        "path: apps/**/prod, image: web, infra_project: shop/infra, image_digest: 'sha256:1111111111111111111111111111111111111111111111111111111111111111', image_tag: '1.10', merge_request: true, bump_job: bump, protected_only: false",
+        "path: apps/**/prod, image: web, application: 'argocd/web,argocd/api', on_failure: rollback, wait_job: wait, infra_project: shop/infra, image_digest: 'sha256:1111111111111111111111111111111111111111111111111111111111111111', image_tag: '1.10', merge_request: true, bump_job: bump, protected_only: false",
     ),
     (
         "infra",
@@ -46,6 +46,10 @@ const ALL: [(&str, &str); 10] = [
         "job: trigger, project: shop/env, run_on: branch, needs_job: promote, wait: false",
     ),
     ("kustomize-bump", "path: apps/web, image: web, job: bump-one"),
+    (
+        "argocd-wait",
+        "application: web, image: web, job: wait-one, needs_job: bump-one, on_failure: rollback, healthy_within: 90s, image_digest: 'sha256:1111111111111111111111111111111111111111111111111111111111111111', protected_only: false",
+    ),
 ];
 
 const WAYS: [&str; 4] = ["project", "component", "remote", "local"];
