@@ -305,7 +305,6 @@ mod tests {
                     let delays = delays(length, noise, seed);
                     let half = delays[delays.len() / 2];
                     let most = delays[delays.len() * 95 / 100];
-                    println!("{shape} {noise:?} {seed}: {half:.2}; {most:.1}");
                     assert!(
                         half <= median,
                         "the median delay is {half} s: {shape}, {noise:?}, {seed}"
