@@ -17,6 +17,8 @@
 //! | [`vault`] | Vault and OpenBao |
 //! | [`scaleway`] | what Scaleway's tools read: environment, configuration, registry login |
 //! | [`gitlab`] | GitLab's REST API |
+//! | [`argocd`] | Argo CD's API |
+//! | [`kubernetes`] | the API of the cluster that a job runs in |
 //! | [`git`] | the git command line |
 //! | [`kustomize`] | `images` in kustomization files |
 //! | [`kaniko`] | image builders: kaniko first, buildah second |
@@ -24,6 +26,7 @@
 //! Deliberately absent: no client of one system imports another's, no trait without two real implementations, and no
 //! reading of environment variables outside [`cli`]: a caller hands in what it got from its arguments.
 
+pub mod argocd;
 mod bounded;
 pub mod cli;
 pub mod deadline;
@@ -33,6 +36,7 @@ pub mod gitlab;
 pub mod handoff;
 pub mod http;
 pub mod kaniko;
+pub mod kubernetes;
 pub mod kustomize;
 pub mod oci;
 pub mod process;

@@ -157,6 +157,15 @@ impl Source {
         }
     }
 
+    /// The commit at the tip of the branch, as it was seen last; none in a checkout.
+    pub(crate) fn tip(&self) -> Option<String> {
+        match self {
+            Source::Remote { snapshot, .. } => Some(snapshot.tip().to_owned()),
+            Source::Api(branch) => Some(branch.tip().to_owned()),
+            Source::Checkout(_) => None,
+        }
+    }
+
     /// The branch that is written to.
     pub(crate) fn branch(&self) -> Option<String> {
         match self {

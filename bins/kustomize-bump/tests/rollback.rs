@@ -225,3 +225,19 @@ async fn a_pipeline_that_comes_in_between_does_not_slip_past() {
     assert!(matches!(set.code, 0 | 4), "{}", set.stderr);
     assert_eq!(world.file(PROD).await, prod(A), "the rollback stands");
 }
+
+#[tokio::test]
+async fn what_acts_on_a_failure_takes_back_that_one_alone() {
+    let world = world_with(&[A, B, C]).await;
+    let back = ["rollback", "--image", "app", "--yes", "--expect-current"];
+    // Somebody set C since B was seen to fail.
+    let refused = world.bump(&[&back[..], &[B]].concat()).await;
+    refused.refused(6, "which is to be taken back");
+    assert_eq!(world.file(PROD).await, prod(C));
+    let report = world.bump(&[&back[..], &[C]].concat()).await.report();
+    assert_eq!(report["images"][0]["to"]["digest"], B);
+    // The same failure again: it was taken back already.
+    let again = world.bump(&[&back[..], &[C]].concat()).await.report();
+    assert_eq!(again["changed"], false);
+    assert_eq!(world.file(PROD).await, prod(B));
+}

@@ -4,11 +4,12 @@
 //! A job that commits what it deploys runs on the commit *before* that, so its job and pipeline are kept too.
 
 use serde::Deserialize;
+use serde_json::json;
 
-use super::client::Client;
+use super::client::{Client, document};
 use super::project::Project;
 use crate::failure::Result;
-use crate::http::Url;
+use crate::http::{Method, Url};
 
 /// How many deployments are asked for at once: the most that GitLab gives.
 const PAGE_SIZE: &str = "100";
@@ -60,6 +61,52 @@ impl Deployment {
     }
 }
 
+/// A deployment to record.
+#[derive(Clone, Debug)]
+pub struct NewDeployment {
+    /// The environment, which is made when there is none of that name.
+    pub environment: String,
+    /// The commit that is deployed, in full. It has to be in the project's repository.
+    pub sha: String,
+    /// The branch that the commit is on.
+    pub reference: String,
+}
+
+/// How a deployment that is recorded stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeploymentStatus {
+    /// It goes on.
+    Running,
+    /// It ended well.
+    Success,
+    /// It failed.
+    Failed,
+    /// It was given up.
+    Canceled,
+}
+
+impl DeploymentStatus {
+    /// GitLab's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeploymentStatus::Running => "running",
+            DeploymentStatus::Success => "success",
+            DeploymentStatus::Failed => "failed",
+            DeploymentStatus::Canceled => "canceled",
+        }
+    }
+}
+
+/// A deployment that was recorded.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Recorded {
+    /// Its number in the whole instance.
+    pub id: u64,
+    /// Its number within the project, which its page shows.
+    pub iid: u64,
+}
+
 /// The successful deployments to one environment, read page by page.
 #[derive(Debug)]
 pub struct Deployments {
@@ -93,6 +140,43 @@ impl Client {
             next: Some(first.clone()),
             first,
         })
+    }
+}
+
+impl Client {
+    /// Records a deployment that begins now. Never sent twice: each makes one.
+    ///
+    /// # Errors
+    /// Denied, not found, input or unavailable, as GitLab answers.
+    pub async fn record_deployment(&self, project: &Project, new: &NewDeployment) -> Result<Recorded> {
+        let request = self
+            .request(Method::POST, self.url(project, "deployments")?)
+            .json(&json!({
+                "environment": new.environment,
+                "sha": new.sha,
+                "ref": new.reference,
+                "tag": false,
+                "status": DeploymentStatus::Running.as_str(),
+            }));
+        let object = format!("a deployment to {} of {project}", new.environment);
+        document(self.expect_success(request, project, &object).await?).await
+    }
+
+    /// Says how a recorded deployment ended.
+    ///
+    /// # Errors
+    /// As [`Client::record_deployment`].
+    pub async fn finish_deployment(
+        &self,
+        project: &Project,
+        id: u64,
+        status: DeploymentStatus,
+    ) -> Result<()> {
+        let request = self
+            .request(Method::PUT, self.url(project, &format!("deployments/{id}"))?)
+            .json(&json!({ "status": status.as_str() }));
+        let object = format!("deployment {id} of {project}");
+        self.expect_success(request, project, &object).await.map(drop)
     }
 }
 

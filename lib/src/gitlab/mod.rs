@@ -22,7 +22,9 @@ mod status;
 
 pub use branch::Branch;
 pub use client::{Client, Token};
-pub use deployments::{Deployable, DeployingPipeline, Deployment, Deployments};
+pub use deployments::{
+    Deployable, DeployingPipeline, Deployment, DeploymentStatus, Deployments, NewDeployment, Recorded,
+};
 pub use job::{Bridge, Downstream, Job, JobPipeline, Jobs};
 pub use merge_request::{Accepted, HeadPipeline, MergeRequest, MergeState, NewMergeRequest};
 pub use pipeline::{NewPipeline, NotStarted, Pipeline, Variable};

@@ -32,6 +32,14 @@ pub const IMAGE_REF: &str = "IMAGE_REF";
 pub const SOURCE_PROJECT: &str = "SOURCE_PROJECT";
 /// The commit it was built from.
 pub const SOURCE_COMMIT: &str = "SOURCE_COMMIT";
+/// The commit of the environment repository that sets the image.
+pub const ENV_COMMIT: &str = "ENV_COMMIT";
+/// What became of that commit: `ready`, or why it does not run.
+pub const ENV_VERDICT: &str = "ENV_VERDICT";
+/// Seconds from that commit until it was synced.
+pub const ENV_SYNCED_SECONDS: &str = "ENV_SYNCED_SECONDS";
+/// Seconds from then until it was healthy.
+pub const ENV_HEALTHY_SECONDS: &str = "ENV_HEALTHY_SECONDS";
 /// The W3C trace that the delivery belongs to.
 pub const TRACEPARENT: &str = "TRACEPARENT";
 

@@ -11,6 +11,7 @@
 mod ahead;
 mod body;
 mod certificates;
+mod lines;
 mod pace;
 mod request;
 mod response;
@@ -18,6 +19,7 @@ mod unanswered;
 
 pub use body::Body;
 pub use certificates::ClientIdentity;
+pub use lines::Lines;
 pub(crate) use pace::{LONGEST_PAUSE, Refusals};
 pub use request::{Repeat, Request};
 /// The parts of the HTTP vocabulary that callers need, so that they need no dependency of their own.

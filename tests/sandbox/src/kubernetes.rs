@@ -9,7 +9,7 @@
 //! for service accounts.
 //!
 //! Departures: tokens are signed as [`crate::jwt`] says, their times are kept without the real server's minute of
-//! leeway, TLS is off, and anonymous requests are turned off (401) but for `/version`. Absent: every other resource.
+//! leeway, a deleted account's tokens end at once (the real server remembers for 10 s whom it has let in), TLS is off, and anonymous requests are turned off (401) but for `/version`. Absent: every other resource.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,9 @@
 //! Everything binds to loopback only. Each stand-in says in its module doc which documented behaviour it keeps.
 
 pub mod argocd;
+pub mod argocd_cases;
 pub mod base_image;
+pub mod cluster;
 pub mod demo;
 pub mod gitlab;
 pub mod guardian;
@@ -14,6 +16,7 @@ pub mod kubernetes;
 mod loopback;
 pub mod measured;
 pub mod person;
+pub mod platform;
 pub mod release;
 pub mod scaleway;
 pub mod servers;

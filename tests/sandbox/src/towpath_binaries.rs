@@ -9,12 +9,13 @@ use anyhow::{Context as _, ensure};
 use crate::guardian::Guardian;
 
 /// The binaries, by name.
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 6] = [
     "vault-scw-creds",
     "image-build",
     "image-promote-by-digest",
     "env-trigger",
     "kustomize-bump",
+    "argocd-wait",
 ];
 
 /// Builds them in the profile of the running program and gives back the folder they are in. Quick when they are built.

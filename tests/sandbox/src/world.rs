@@ -1,8 +1,8 @@
 //! Everything a delivery needs, started together: servers, stand-ins, and a user's three repositories.
 //!
 //! What is real: OpenBao, two registries that ask for a password, git over HTTP, the builder, kustomize, and the jobs of
-//! every pipeline. What is stood in for: GitLab's API, Kubernetes' TokenReview, Argo CD (see those modules). The
-//! repositories are `ci-templates/examples`, with the hosts they name replaced by those of this world; their pipelines
+//! every pipeline. What is stood in for: GitLab's API, and, unless the world is given a real cluster, Kubernetes'
+//! TokenReview and Argo CD (see those modules). The repositories are `ci-templates/examples`, with the hosts they name replaced by those of this world; their pipelines
 //! include `ci-templates` from a project of this GitLab, as a user's do.
 
 use std::collections::BTreeMap;
@@ -16,15 +16,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use crate::argocd::{self, ArgoCd};
+use crate::argocd;
 use crate::base_image;
 use crate::gitlab::{CiVariable, GitLab, ProjectSettings, Role, Scope, Settings, Visibility};
 use crate::guardian::Guardian;
 use crate::jwt::Signer;
-use crate::kubernetes::{self, ApiServer};
+use crate::kubernetes;
 use crate::person::Person;
+use crate::platform::{Deployments, Kubernetes, Platform};
 use crate::servers::{KubernetesRole, OpenBao, Registry};
-use crate::tools::{BuilderKind, Tools};
+use crate::tools::{BuilderKind, ClusterTools, Tools};
 
 /// The project that holds the templates.
 pub const TEMPLATES: &str = "platform/towpath";
@@ -38,6 +39,8 @@ pub const ENV: &str = "shop/env";
 pub const INFRA: &str = "shop/infra";
 /// Argo CD's application for the environment.
 pub const APPLICATION: &str = "web-production";
+/// The namespace it deploys to.
+pub const NAMESPACE: &str = "shop";
 /// The folder of its kustomization.
 pub const OVERLAY: &str = "apps/web/overlays/production";
 
@@ -62,8 +65,8 @@ pub struct World {
     pub production: Registry,
     /// GitLab and its runner.
     pub gitlab: GitLab,
-    /// Argo CD and the cluster it deploys to.
-    pub argocd: ArgoCd,
+    /// The API server that knows the runner's service account, and the Argo CD that deploys.
+    pub platform: Platform,
     /// The developer who pushes tags and, on a bad night, rolls back.
     pub person: Person,
     /// The folder of Towpath's binaries.
@@ -72,7 +75,8 @@ pub struct World {
     pub infra_command: &'static str,
     planted: Vec<Planted>,
     registry_password: String,
-    _kubernetes: ApiServer,
+    /// The file with the token that the runner's pods have.
+    runner_token: PathBuf,
 }
 
 /// A secret of this world, and what it is.
@@ -82,17 +86,23 @@ pub struct Planted {
     pub what: &'static str,
     /// The value.
     pub value: String,
-    /// The one file it may be in, when there is one.
+    /// The one file or folder it may be in, when there is one.
     pub home: Option<PathBuf>,
 }
 
 impl World {
     /// Starts everything. `tofu` is the program that plans and applies, named `tofu` or `terraform`; `bin` is the folder
-    /// of Towpath's binaries.
+    /// of Towpath's binaries. With a `cluster`, images run on a real one, else on stand-ins.
     ///
     /// # Errors
     /// When a server does not come up, with the last lines of its log.
-    pub async fn start(guardian: Guardian, tools: Tools, tofu: &Path, bin: PathBuf) -> Result<Self> {
+    pub async fn start(
+        guardian: Guardian,
+        tools: Tools,
+        tofu: &Path,
+        bin: PathBuf,
+        cluster: Option<&ClusterTools>,
+    ) -> Result<Self> {
         let guardian = Arc::new(guardian);
         let key = scaleway_key();
         let users = [(REGISTRY_USER, key.secret_key.as_str())];
@@ -100,11 +110,11 @@ impl World {
             OpenBao::start(&guardian, &tools),
             Registry::start(&guardian, &tools, "staging", &users),
             Registry::start(&guardian, &tools, "production", &users),
-            ApiServer::start(),
+            Kubernetes::start(&guardian, &tools, cluster),
         )?;
         let login = Some((REGISTRY_USER, key.secret_key.as_str()));
         base_image::push(&tools, &staging, login, "base/busybox", "1").await?;
-        let runner_token = runner_identity(&guardian, &kubernetes)?;
+        let runner_token = runner_identity(&guardian, &kubernetes).await?;
         teach_vault(&openbao, &kubernetes, &key).await?;
 
         let gitlab = start_gitlab(&guardian, &tools, tofu, &bin, &runner_token).await?;
@@ -118,22 +128,17 @@ impl World {
             infra_command,
         };
         fill_projects(&person, &gitlab, &hosts).await?;
-        let argocd = start_argocd(
-            &guardian,
-            &tools,
-            &gitlab,
-            &production,
-            &argocd_token,
-            &key.secret_key,
-        )
-        .await?;
-        gitlab.add_push_hook(&format!("{}/api/webhook", argocd.url()));
+        let deployments = deployments(&gitlab, &production, &argocd_token, &key.secret_key);
+        let platform = kubernetes.deploy(&guardian, &tools, deployments).await?;
+        gitlab.add_push_hook(&format!("{}/api/webhook", platform.argocd_url()));
 
-        let planted = vec![
+        let (cluster_folder, administrator_token) = platform.keeps_secrets().unzip();
+        let mut planted = vec![
             Planted {
                 what: "the Scaleway secret key",
                 value: key.secret_key.clone(),
-                home: None,
+                // A pull secret holds it.
+                home: cluster_folder.clone(),
             },
             Planted {
                 what: "OpenBao's root token",
@@ -148,14 +153,19 @@ impl World {
             Planted {
                 what: "Argo CD's repository token",
                 value: argocd_token,
-                home: None,
+                home: cluster_folder.clone(),
             },
             Planted {
                 what: "the runner's service-account token",
                 value: fs::read_to_string(&runner_token)?,
-                home: Some(runner_token),
+                home: Some(runner_token.clone()),
             },
         ];
+        planted.extend(administrator_token.map(|value| Planted {
+            what: "the cluster's administrator token",
+            value,
+            home: cluster_folder,
+        }));
         Ok(World {
             guardian,
             tools,
@@ -163,13 +173,13 @@ impl World {
             staging,
             production,
             gitlab,
-            argocd,
+            platform,
             person,
             bin,
             infra_command,
             planted,
             registry_password: key.secret_key,
-            _kubernetes: kubernetes,
+            runner_token,
         })
     }
 
@@ -180,7 +190,7 @@ impl World {
     pub async fn stop(self) -> Result<()> {
         self.gitlab.shutdown().await;
         drop((
-            self.argocd,
+            self.platform,
             self.openbao,
             self.staging,
             self.production,
@@ -227,7 +237,8 @@ impl World {
             self.staging.ended(),
             self.production.ended(),
         ];
-        ended.into_iter().flatten().collect()
+        let ended = ended.into_iter().flatten();
+        ended.chain(self.platform.ended()).collect()
     }
 
     /// The digest that a registry has under a tag; none when the tag is not there.
@@ -258,6 +269,18 @@ impl World {
             .get("docker-content-digest")
             .context("the registry names no digest")?;
         Ok(Some(digest.to_str()?.to_owned()))
+    }
+
+    /// The environment with which a tool of Towpath logs in to OpenBao as the runner's pods do, and reads the key.
+    #[must_use]
+    pub fn vault_login(&self) -> Vec<(&'static str, OsString)> {
+        vec![
+            ("VAULT_ADDR", self.openbao.address().into()),
+            ("TOWPATH_VAULT_AUTH", "kubernetes".into()),
+            ("TOWPATH_VAULT_ROLE", VAULT_ROLE.into()),
+            ("TOWPATH_JWT_FILE", self.runner_token.clone().into()),
+            ("TOWPATH_SECRET", "scaleway/registry".into()),
+        ]
     }
 
     /// A Towpath binary, run by the person at their own machine: with `PATH` and nothing of a job's environment.
@@ -305,13 +328,11 @@ fn scaleway_key() -> ScalewayKey {
 }
 
 /// The token that the runner's pods find in their volume, in a file of this world.
-fn runner_identity(guardian: &Guardian, kubernetes: &ApiServer) -> Result<PathBuf> {
+async fn runner_identity(guardian: &Guardian, kubernetes: &Kubernetes) -> Result<PathBuf> {
     let (namespace, name) = SERVICE_ACCOUNT;
-    kubernetes.create_service_account(namespace, name);
-    // OpenBao reviews a login's token with that very token.
-    kubernetes.bind_auth_delegator(namespace, name);
     let hour = Duration::from_secs(3600);
-    let token = kubernetes.mint_service_account_token(namespace, name, &kubernetes::API_AUDIENCES, hour)?;
+    // OpenBao reviews a login's token with that very token.
+    let token = kubernetes.make_reviewer(namespace, name, hour).await?;
     let folder = guardian.dir().join("serviceaccount");
     fs::create_dir(&folder)?;
     let file = folder.join("token");
@@ -320,7 +341,7 @@ fn runner_identity(guardian: &Guardian, kubernetes: &ApiServer) -> Result<PathBu
     Ok(file)
 }
 
-async fn teach_vault(openbao: &OpenBao, kubernetes: &ApiServer, key: &ScalewayKey) -> Result<()> {
+async fn teach_vault(openbao: &OpenBao, kubernetes: &Kubernetes, key: &ScalewayKey) -> Result<()> {
     openbao.enable_kv("scaleway").await?;
     let secret = json!({
         "access_key": key.access_key,
@@ -337,9 +358,18 @@ async fn teach_vault(openbao: &OpenBao, kubernetes: &ApiServer, key: &ScalewayKe
             "path \"scaleway/data/registry\" { capabilities = [\"read\"] }",
         )
         .await?;
-    openbao
-        .enable_kubernetes_auth("kubernetes", &kubernetes.url())
-        .await?;
+    match kubernetes.authority() {
+        Some(authority) => {
+            openbao
+                .enable_kubernetes_auth_by("kubernetes", &kubernetes.url(), authority)
+                .await?;
+        }
+        None => {
+            openbao
+                .enable_kubernetes_auth("kubernetes", &kubernetes.url())
+                .await?;
+        }
+    }
     let (namespace, name) = SERVICE_ACCOUNT;
     let role = KubernetesRole {
         service_accounts: vec![name.to_owned()],
@@ -483,29 +513,18 @@ fn copy(from: &Path, to: &Path, change: &impl Fn(&str) -> String) -> Result<()> 
     Ok(())
 }
 
-async fn start_argocd(
-    guardian: &Guardian,
-    tools: &Tools,
-    gitlab: &GitLab,
-    production: &Registry,
-    token: &str,
-    registry_password: &str,
-) -> Result<ArgoCd> {
+fn deployments(gitlab: &GitLab, production: &Registry, token: &str, registry_password: &str) -> Deployments {
     let credentials = |username: &str, password: &str| argocd::Credentials {
         username: username.to_owned(),
         password: password.to_owned(),
     };
-    ArgoCd::start(argocd::Settings {
-        git: tools.git.clone(),
-        kubectl: tools.kubectl.clone(),
-        folder: guardian.dir().join("tmp"),
-        world: Some(guardian.id().to_owned()),
+    Deployments {
         applications: vec![argocd::Declaration {
             name: APPLICATION.to_owned(),
             repo_url: gitlab.clone_url(ENV),
             path: OVERLAY.to_owned(),
             target_revision: "main".to_owned(),
-            namespace: "shop".to_owned(),
+            namespace: NAMESPACE.to_owned(),
             automated: true,
         }],
         repositories: BTreeMap::from([(gitlab.url().to_owned(), credentials("argocd", token))]),
@@ -513,8 +532,5 @@ async fn start_argocd(
             production.host().to_owned(),
             credentials(REGISTRY_USER, registry_password),
         )]),
-        webhook_secret: None,
-        pace: argocd::Pace::default(),
-    })
-    .await
+    }
 }

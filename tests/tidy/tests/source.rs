@@ -85,10 +85,22 @@ fn no_host_of_a_package_registry_is_named() {
 }
 
 /// The systems that lib speaks to. Each one's client must be usable without the others.
-const SYSTEMS: [&str; 7] = ["oci", "vault", "scaleway", "gitlab", "git", "kustomize", "kaniko"];
+const SYSTEMS: [&str; 9] = [
+    "oci",
+    "vault",
+    "scaleway",
+    "gitlab",
+    "git",
+    "kustomize",
+    "kaniko",
+    "argocd",
+    "kubernetes",
+];
 
 /// Pure types that may be shared between systems: a path below `crate::`.
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 10] = [
+    "argocd::application",
+    "argocd::tree",
     "oci::reference",
     "oci::digest",
     "oci::platform",

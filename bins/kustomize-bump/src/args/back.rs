@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use towpath::oci::RegistryArgs;
+use towpath::oci::{Digest, RegistryArgs};
 
 /// Which image, for commands that act on one.
 #[derive(clap::Args, Debug)]
@@ -69,6 +69,14 @@ pub(crate) struct RollbackArgs {
         hide_env_values = true
     )]
     pub(crate) to: String,
+    /// Refuse unless this digest is there, or was taken back from already: for what acts on a failure that it saw
+    #[arg(
+        long,
+        value_name = "DIGEST",
+        env = "TOWPATH_EXPECT_CURRENT",
+        hide_env_values = true
+    )]
+    pub(crate) expect_current: Option<Digest>,
     /// Count GitLab's successful deployments to this environment, instead of the changes of the repository
     #[arg(
         long,

@@ -6,6 +6,7 @@ use towpath::cli::{Outcome, Run};
 use towpath::failure::{Failure, Result};
 use towpath::git::{Change, Decision, Identity};
 use towpath::kustomize::{Edit, Hold, HoldSchema, ImageState, Kustomization};
+use towpath::oci::Digest;
 
 use super::deployed::{Deployed, Looked};
 use super::past::Past;
@@ -26,6 +27,8 @@ struct Wanted<'run> {
     images: Vec<&'run str>,
     target: Target,
     reason: &'run str,
+    /// The digest that failed, where that is known.
+    expect_current: Option<&'run Digest>,
 }
 
 /// What a rollback comes down to on one tip.
@@ -55,6 +58,7 @@ pub(crate) async fn roll_back(
         images: arguments.hold.images.images(),
         target: arguments.to.parse()?,
         reason: &arguments.hold.reason,
+        expect_current: arguments.expect_current.as_ref(),
     };
     let given = place.paths()?;
     let mut source = Source::open(place, run).await?;
@@ -235,6 +239,9 @@ async fn decide(
             // A hold on something else is left over from a change by hand, and says nothing about this failure.
             let standing = stands.clone().filter(|hold| hold.held_at == from.to_string());
             let failing = standing.as_ref().and_then(|hold| hold.taken_from.as_deref());
+            if let Some(expected) = wanted.expect_current {
+                refuse_another(&found.file, &from, failing, expected)?;
+            }
             let choice = choose(
                 &mut tree,
                 &mut past,
@@ -285,6 +292,19 @@ async fn decide(
     }
     refuse_one_digest_for_several(&plan, &wanted.target)?;
     Ok(plan)
+}
+
+/// Whoever acts on a failure that it saw must not take back what somebody else put there since.
+fn refuse_another(file: &str, from: &ImageState, failing: Option<&str>, expected: &Digest) -> Result<()> {
+    let is_there = from.digest.as_deref() == Some(expected.as_str());
+    let was_taken_back = failing.is_some_and(|failing| failing.ends_with(expected.as_str()));
+    if is_there || was_taken_back {
+        return Ok(());
+    }
+    Err(Failure::conflict(format!(
+        "{file} has image {from}, and not {expected}, which is to be taken back"
+    ))
+    .hint("somebody else changed it meanwhile; nothing was rolled back"))
 }
 
 /// The hold after the rollback: the one that stands already, where nothing moves.

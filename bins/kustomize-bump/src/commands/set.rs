@@ -3,7 +3,7 @@
 use towpath::cli::{Outcome, Run};
 use towpath::failure::Result;
 use towpath::git::Decision;
-use towpath::handoff::Handoff;
+use towpath::handoff::{ENV_COMMIT, Handoff};
 
 use super::moved::refuse_held_before_a_move;
 use super::order::Guard;
@@ -65,7 +65,11 @@ pub(crate) async fn set(
     };
     // What is not on the branch yet is nothing that a later job may count on.
     let is_there = done.merge_request.is_none() || done.commit.is_some();
-    if let Some((path, handoff)) = handoff.filter(|_| is_there) {
+    if let Some((path, mut handoff)) = handoff.filter(|_| is_there) {
+        // Where nothing had to change, the tip that says so is as good as a commit of ours.
+        if let Some(commit) = done.commit.clone().or_else(|| source.tip()) {
+            handoff.set(ENV_COMMIT, &commit)?;
+        }
         handoff.write(path)?;
     }
     let mut report = set_report(&source, done.outcome, false, done.commit, done.attempts);

@@ -65,7 +65,7 @@ pub(super) async fn deliver(world: &World, timeline: &mut Timeline, tag: &str) -
     check_commit(world, timeline, &digest).await?;
     timeline.begin("cluster runs it (Argo CD)", ENV);
     world
-        .argocd
+        .platform
         .wait_until_running(APPLICATION, &digest, ROLLOUT)
         .await?;
     timeline.done(Some(&digest));

@@ -13,13 +13,13 @@ use crate::world::{APPLICATION, ENV, IMAGE, OVERLAY, World};
 ///
 /// # Errors
 /// When a file with a token cannot be written.
-pub(super) fn how_to_poke(world: &World) -> Result<String> {
+pub(super) async fn how_to_poke(world: &World) -> Result<String> {
     let dir = world.guardian.dir().display();
     let (token, git_credentials) = world.person.write_credentials(world.gitlab.url())?;
     // curl reads the header from a file, so that no list of processes shows the token.
     let header = world.guardian.dir().join("laptop/argocd-header");
     let day = Duration::from_secs(24 * 3600);
-    let argocd_token = world.argocd.mint_token("ada", Access::Read, day);
+    let argocd_token = world.platform.mint_argocd_token("ada", Access::Read, day).await?;
     fs::write(&header, format!("Authorization: Bearer {argocd_token}\n"))?;
     fs::set_permissions(&header, fs::Permissions::from_mode(0o600))?;
     let bump = |verb: &str| {
@@ -45,7 +45,7 @@ Each job that ends is told here. A tag is deployed once the hold is released.
 ",
         token = token.display(),
         header = header.display(),
-        argocd = world.argocd.url(),
+        argocd = world.platform.argocd_url(),
         get = bump("get"),
         history = bump("history"),
         release = bump("release"),

@@ -9,6 +9,7 @@ mod delivery;
 mod infra;
 mod keep;
 mod leaks;
+mod pull_secret;
 mod rollback;
 mod timeline;
 
@@ -23,9 +24,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::arguments::Arguments;
 use self::timeline::Timeline;
 use crate::guardian::Guardian;
-use crate::tools::{Progress, Tools};
+use crate::tools::{ClusterTools, Progress, Tools};
 use crate::towpath_binaries;
 use crate::world::{IMAGE, World};
+
+/// Said where the cluster cannot be had.
+const WITHOUT_CLUSTER: &str = "no cluster can be had here; `cargo demo` without --cluster runs the same deliveries, and a rollback by hand, with \
+     stand-ins for Kubernetes' TokenReview and for Argo CD";
 
 /// Parses the command line and runs the demo; `main` returns what this returns.
 #[must_use]
@@ -67,7 +72,7 @@ async fn until_interrupted(arguments: &Arguments) -> Result<u8> {
 async fn run(arguments: &Arguments) -> Result<()> {
     let mut timeline = Timeline::start();
     let mut world = None;
-    let mut outcome = story(&mut world, &mut timeline).await;
+    let mut outcome = story(arguments, &mut world, &mut timeline).await;
     if let Err(error) = &outcome {
         let mut why = format!("{error:#}");
         for ended in world.iter_mut().flat_map(World::ended_servers) {
@@ -84,7 +89,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if let Some(world) = &world
         && arguments.keep
     {
-        timeline.note(&keep::how_to_poke(world)?);
+        timeline.note(&keep::how_to_poke(world).await?);
         delivery::watch(world, &mut timeline).await?;
     }
     let stopped = match world {
@@ -98,8 +103,12 @@ async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Everything that is shown and checked. The world stays in `place`, however this ends.
-async fn story(place: &mut Option<World>, timeline: &mut Timeline) -> Result<()> {
-    let world = place.insert(start(timeline).await?);
+async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut Timeline) -> Result<()> {
+    let world = place.insert(start(arguments, timeline).await?);
+
+    if let Some(cluster) = world.platform.cluster() {
+        pull_secret::hand_over(world, cluster, timeline).await?;
+    }
 
     timeline.chapter("the first delivery: v1.0.0");
     let first = delivery::deliver(world, timeline, "v1.0.0").await?;
@@ -126,12 +135,22 @@ async fn story(place: &mut Option<World>, timeline: &mut Timeline) -> Result<()>
     leaks::search(world, timeline).await
 }
 
-async fn start(timeline: &mut Timeline) -> Result<World> {
+async fn start(arguments: &Arguments, timeline: &mut Timeline) -> Result<World> {
     let progress = Progress::lines();
     // First, since it lists what this machine lacks, which nobody wants to wait for.
     timeline.begin("tools found", "");
     let (tools, tofu) = Tools::find_or_install_with_tofu(&progress).await?;
     timeline.done(None);
+    let cluster = if arguments.cluster {
+        timeline.begin("cluster's tools found", "");
+        let found = ClusterTools::find_or_build(&progress)
+            .await
+            .context(WITHOUT_CLUSTER)?;
+        timeline.done(None);
+        Some(found)
+    } else {
+        None
+    };
     let builder = &tools.builder;
     timeline.note(&format!("builder: {} ({})", builder.kind.name(), builder.why));
     timeline.builder(builder.kind.name());
@@ -145,7 +164,7 @@ async fn start(timeline: &mut Timeline) -> Result<World> {
     timeline.done(None);
 
     timeline.begin("world started", "");
-    let world = World::start(guardian, tools, &tofu, bin).await?;
+    let world = World::start(guardian, tools, &tofu, bin, cluster.as_ref()).await?;
     timeline.done(None);
     timeline.note(&format!(
         "OpenBao {}, registries {} and {}, GitLab {}, Argo CD {}",
@@ -153,7 +172,7 @@ async fn start(timeline: &mut Timeline) -> Result<World> {
         world.staging.host(),
         world.production.host(),
         world.gitlab.url(),
-        world.argocd.url()
+        world.platform.argocd_url()
     ));
     Ok(world)
 }

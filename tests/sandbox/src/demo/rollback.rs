@@ -71,11 +71,11 @@ pub(super) async fn roll_back(
     let command = timeline.done(Some(first));
     timeline.begin("cluster runs the first digest again", ENV);
     world
-        .argocd
+        .platform
         .wait_until_running(APPLICATION, first, ROLLOUT)
         .await?;
     let took = started.elapsed();
-    let running = world.argocd.running_images(APPLICATION);
+    let running = world.platform.running_images(APPLICATION).await?;
     ensure!(
         running.iter().all(|image| image.ends_with(first)) && !running.is_empty(),
         "something else than {first} runs: {running:?}"
@@ -92,7 +92,7 @@ pub(super) async fn roll_back(
         "the hold should refuse a bump with code {DENIED}: {}",
         said(&output)
     );
-    let running = world.argocd.running_images(APPLICATION);
+    let running = world.platform.running_images(APPLICATION).await?;
     ensure!(
         running.iter().all(|image| image.ends_with(first)),
         "the hold did not hold: {running:?} runs"
@@ -113,7 +113,7 @@ pub(super) async fn drill(world: &World, timeline: &mut Timeline, first: &str, s
         );
     }
     world
-        .argocd
+        .platform
         .wait_until_running(APPLICATION, second, ROLLOUT)
         .await?;
     timeline.done(Some(second));
@@ -154,7 +154,7 @@ pub(super) async fn drill(world: &World, timeline: &mut Timeline, first: &str, s
     world.gitlab.trouble(|_, _| None);
     timeline.begin("cluster runs it once it can pull", ENV);
     world
-        .argocd
+        .platform
         .wait_until_running(APPLICATION, first, ROLLOUT)
         .await?;
     timeline.done(Some(first));

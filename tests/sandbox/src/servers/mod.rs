@@ -6,7 +6,7 @@
 mod certificates;
 mod link;
 mod openbao;
-mod process;
+pub(crate) mod process;
 mod proxy;
 mod referrers_registry;
 mod registry;

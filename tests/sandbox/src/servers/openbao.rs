@@ -208,11 +208,25 @@ impl OpenBao {
     /// # Errors
     /// When the server refuses.
     pub async fn enable_kubernetes_auth(&self, mount: &str, kubernetes_host: &str) -> anyhow::Result<()> {
+        self.enable_kubernetes_auth_by(mount, kubernetes_host, UNUSED_AUTHORITY)
+            .await
+    }
+
+    /// The same for an API server that speaks TLS, whose certificate `authority` (PEM) signed.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn enable_kubernetes_auth_by(
+        &self,
+        mount: &str,
+        kubernetes_host: &str,
+        authority: &str,
+    ) -> anyhow::Result<()> {
         self.write(&format!("sys/auth/{mount}"), &json!({"type": "kubernetes"}))
             .await?;
         let configuration = json!({
             "kubernetes_host": kubernetes_host,
-            "kubernetes_ca_cert": UNUSED_AUTHORITY,
+            "kubernetes_ca_cert": authority,
             "disable_local_ca_jwt": true,
         });
         self.write(&format!("auth/{mount}/config"), &configuration)

@@ -16,13 +16,86 @@ use crate::tools::outside::last_lines;
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 pub(super) const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// A server that listens. It ends when this is dropped.
+/// A process of the world with a log. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Daemon {
     name: String,
     child: Child,
     log: PathBuf,
+}
+
+/// A server that listens. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    daemon: Daemon,
     address: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts it. Its output goes to `logs/NAME.log` in the world's folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn start(guardian: &Guardian, name: &str, mut command: Command) -> anyhow::Result<Self> {
+        let logs = guardian.dir().join("logs");
+        fs::create_dir_all(&logs)?;
+        let log = logs.join(format!("{name}.log"));
+        let output = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        command
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// Waits until `ready` answers something.
+    ///
+    /// # Errors
+    /// When it ends, or nothing is answered within [`DEADLINE`]; with the last lines of its log. `becomes` says what it
+    /// was to do, such as `listen`.
+    pub(crate) async fn until<T>(
+        &mut self,
+        becomes: &str,
+        mut ready: impl AsyncFnMut() -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let start = Instant::now();
+        loop {
+            if let Some(answer) = ready().await {
+                return Ok(answer);
+            }
+            let name = &self.name;
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{name} ended with {status} before it could {becomes}: {}",
+                    tail(&self.log)
+                );
+            }
+            if start.elapsed() > DEADLINE {
+                bail!(
+                    "{name} does not {becomes} after {} s: {}",
+                    DEADLINE.as_secs(),
+                    tail(&self.log)
+                );
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Its number; none once it has ended.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// That it has ended although nobody stopped it, with what it logged last.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("{} ended with {status}: {}", self.name, tail(&self.log)))
+    }
 }
 
 impl Process {
@@ -32,39 +105,13 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started, ends, or does not listen within [`DEADLINE`]; with the last lines of its log.
-    pub(super) async fn start(guardian: &Guardian, name: &str, mut command: Command) -> anyhow::Result<Self> {
-        let logs = guardian.dir().join("logs");
-        fs::create_dir_all(&logs)?;
-        let log = logs.join(format!("{name}.log"));
-        let output = File::create(&log).with_context(|| format!("making {}", log.display()))?;
-        command
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
-        let pid = child.id().with_context(|| format!("{name} ended at once"))?;
-        let start = Instant::now();
-        loop {
-            if let Some(address) = listening_address(pid) {
-                return Ok(Self {
-                    name: name.to_owned(),
-                    child,
-                    log,
-                    address,
-                });
-            }
-            if let Some(status) = child.try_wait()? {
-                bail!("{name} ended with {status} before it listened: {}", tail(&log));
-            }
-            if start.elapsed() > DEADLINE {
-                bail!(
-                    "{name} does not listen after {} s: {}",
-                    DEADLINE.as_secs(),
-                    tail(&log)
-                );
-            }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-        }
+    pub(super) async fn start(guardian: &Guardian, name: &str, command: Command) -> anyhow::Result<Self> {
+        let mut daemon = Daemon::start(guardian, name, command)?;
+        let pid = daemon.pid().with_context(|| format!("{name} ended at once"))?;
+        let address = daemon
+            .until("listen", async || listening_addresses(pid).into_iter().next())
+            .await?;
+        Ok(Self { daemon, address })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -72,7 +119,7 @@ impl Process {
     }
 
     pub(super) fn log(&self) -> &Path {
-        &self.log
+        &self.daemon.log
     }
 
     /// Has the server stand still, as one that hangs, until [`Process::resume`]: connections are taken and not answered.
@@ -92,24 +139,25 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        let pid = pid.with_context(|| format!("{} has ended", self.name))?;
-        kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
+        let name = &self.daemon.name;
+        let pid = self.daemon.pid().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.with_context(|| format!("{name} has ended"))?;
+        kill_process(pid, signal).with_context(|| format!("signalling {name}"))
     }
 
     /// That the server has ended although nobody stopped it, with what it logged last.
     pub(super) fn ended(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
-        Some(format!("{} ended with {status}: {}", self.name, tail(&self.log)))
+        self.daemon.ended()
     }
 
     /// An error's text about this server, with what it logged last and whether it still runs.
     pub(super) fn complaint(&mut self, what: &str) -> String {
-        let state = match self.child.try_wait() {
+        let Daemon { name, child, log } = &mut self.daemon;
+        let state = match child.try_wait() {
             Ok(Some(status)) => format!("it ended with {status}"),
             _ => "it still runs".to_owned(),
         };
-        format!("{} {what} ({state}): {}", self.name, tail(&self.log))
+        format!("{name} {what} ({state}): {}", tail(log))
     }
 }
 
@@ -117,10 +165,12 @@ fn tail(log: &Path) -> String {
     last_lines(&fs::read_to_string(log).unwrap_or_default(), 15)
 }
 
-/// The loopback address that a process listens on, as the kernel's socket table says.
-fn listening_address(pid: u32) -> Option<SocketAddr> {
-    let open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .ok()?
+/// The addresses (IPv4) that a process listens on, as the kernel's socket table says.
+pub(crate) fn listening_addresses(pid: u32) -> Vec<SocketAddr> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let open: Vec<String> = descriptors
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|target| {
             Some(
@@ -132,11 +182,12 @@ fn listening_address(pid: u32) -> Option<SocketAddr> {
             )
         })
         .collect();
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| {
-        let (address, inode) = parse_listener(line)?;
-        open.iter().any(|socket| socket == inode).then_some(address)
-    })
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let listeners = table.lines().skip(1).filter_map(parse_listener);
+    listeners
+        .filter(|(_, inode)| open.iter().any(|socket| socket == inode))
+        .map(|(address, _)| address)
+        .collect()
 }
 
 /// Address and inode of a line of `/proc/net/tcp`, when it is a listening socket.
@@ -185,7 +236,7 @@ mod tests {
                 .filter_map(parse_listener)
                 .any(|(address, _)| address == port)
         );
-        assert!(listening_address(std::process::id()).is_some());
+        assert!(listening_addresses(std::process::id()).contains(&port));
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -199,7 +250,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "broken ended with exit status: 7 before it listened: \n    no such configuration"
+            "broken ended with exit status: 7 before it could listen: \n    no such configuration"
         );
         guardian.stop().await.unwrap();
     }

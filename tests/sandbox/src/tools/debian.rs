@@ -28,19 +28,24 @@ pub(super) struct Package {
     pub(super) name: &'static str,
     /// Where the program may lie in it: releases differ in whether `/bin` is a folder of its own.
     pub(super) programs: &'static [&'static str],
+    /// Packages that hold a part of the program.
+    pub(super) parts: &'static [&'static str],
 }
 
 pub(super) const DOCKER_REGISTRY: Package = Package {
     name: "docker-registry",
     programs: &["usr/bin/docker-registry"],
+    parts: &[],
 };
 pub(super) const RSYNC: Package = Package {
     name: "rsync",
     programs: &["usr/bin/rsync"],
+    parts: &[],
 };
 pub(super) const BUILDAH: Package = Package {
     name: "buildah",
     programs: &["usr/bin/buildah"],
+    parts: &[],
 };
 /// Runs programs of other processors.
 pub(super) const QEMU: Package = Package {
@@ -50,6 +55,14 @@ pub(super) const QEMU: Package = Package {
 pub(super) const BUSYBOX: Package = Package {
     name: "busybox-static",
     programs: &["bin/busybox", "usr/bin/busybox"],
+    parts: &[],
+};
+
+/// The program is a link to one of `redis-tools`: which of them it is, it tells by its name.
+pub(super) const REDIS: Package = Package {
+    name: "redis-server",
+    programs: &["usr/bin/redis-server"],
+    parts: &["redis-tools"],
 };
 
 /// One version of a package, by the checksum of its file.
@@ -74,10 +87,14 @@ const PINS: &[Pin] = &[
     pin("rsync", "3.5.0+ds1-0+deb12u1", "26ea59ef1c3d05595e9637002ace6f4e00181638b438ecad0f1cf1659ebb67ed"),
     pin("buildah", "1.28.2+ds1-3+deb12u1+b3", "d12d6017f6ba04d8e0f9c3327fc39375f866b05a731522be211057f6df63fbf5"),
     pin("busybox-static", "1:1.35.0-4+deb12u1+b1", "3d3fdbe91d4660c873e14b092c213fe81c1da6362daa236eb25d0171eb108744"),
+    pin("redis-server", "5:7.0.15-1~deb12u10", "784e17b51024ff878fd7d709a68346658fa9b21f6de740cb75e474f28790971c"),
+    pin("redis-tools", "5:7.0.15-1~deb12u10", "f791cfcbf3054832bd6e786546acb0d4e046888f8e63bcf567c1c65fbfaf69e2"),
     pin("libassuan0", "2.5.5-5", "5912430927da16ccc831459679207fdbb9dfc5a206f2bab8d6f36d5a1ab53e25"),
     pin("libdevmapper1.02.1", "2:1.02.185-2", "aaa78ca236055fedccf637eacf7bda02bf1980b2db668dccd202b04d0d2cfe04"),
     pin("libgpgme11", "1.18.0-3+b1", "dc075584050dc5c8ac27563fc222e8c1ea71128a019a6d129d5823e47ac1e55e"),
     pin("libip6tc2", "1.8.9-2", "be88db3dfa2fe3345ea343207f7c75345602686121e579023d021c348b9b4f4d"),
+    pin("libjemalloc2", "5.3.0-1", "a4117c23c5c8acf6c9678a6cb086f000b79476369da7efe8a78a70826956ad3d"),
+    pin("liblzf1", "3.6-3", "9854b0866201b63e04f1e446f45f01ef4a6f72c61f2250b75f944f6046cc7e8c"),
     pin("libnetfilter-conntrack3", "1.0.9-3", "65f1539238f60fcc85d115acd640474f45c77bfddcf402eb7d75965a783c2bc8"),
     pin("libnfnetlink0", "1.0.2-2", "ae5cbba417ea48f34c1f72c27e8146a81f20614c1296bca2cd7234c8215fddcc"),
     pin("libnftnl11", "1.2.4-2", "9e619e1470a1915264e906020f3bfc046fd8458043b1342686d997b5078213af"),
@@ -249,7 +266,7 @@ impl<'a> Apt<'a> {
     }
 
     async fn unpack(&self, package: &Package, into: &Path) -> anyhow::Result<()> {
-        let names = self.with_lacking_libraries(package.name).await?;
+        let names = self.with_lacking_libraries(package).await?;
         let mut show = self.command("apt-cache");
         let offers = Offer::parse(&outside::output_of(show.arg("show").args(&names), DEADLINE).await?);
         let mut wanted = Vec::new();
@@ -330,9 +347,10 @@ impl<'a> Apt<'a> {
         Ok(())
     }
 
-    /// The package, and the libraries that installing it would add to this machine. Everything else it asks for
+    /// The package, its parts, and the libraries that installing it would add to this machine. Everything else it asks for
     /// (users, services, network plugins) is of no use to a program that is only unpacked.
-    async fn with_lacking_libraries(&self, name: &str) -> anyhow::Result<Vec<String>> {
+    async fn with_lacking_libraries(&self, package: &Package) -> anyhow::Result<Vec<String>> {
+        let name = package.name;
         let mut simulate = self.command("apt-get");
         simulate.args(["--simulate", "--no-install-recommends", "install", name]);
         let plan = outside::output_of(&mut simulate, DEADLINE).await?;
@@ -341,6 +359,7 @@ impl<'a> Apt<'a> {
             .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
         let libraries = added.filter(|added| added.starts_with("lib") && *added != name);
         Ok(std::iter::once(name)
+            .chain(package.parts.iter().copied())
             .chain(libraries)
             .map(str::to_owned)
             .collect())

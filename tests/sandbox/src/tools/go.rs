@@ -4,9 +4,10 @@
 //! killed goes on where it ended.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
@@ -37,6 +38,22 @@ pub(super) struct GoProgram {
     pub(super) module: &'static [(&'static str, &'static str)],
     /// What is built of it.
     pub(super) package: &'static str,
+    /// The path of the variables that are told the version, as the makers' own build tells them; none where no variable is.
+    pub(super) version_variables: Option<&'static str>,
+    /// What else is kept of the modules that it is built from: the module, the folder or file in it, and the name here.
+    pub(super) keeps: &'static [(&'static str, &'static str, &'static str)],
+    /// What is built differently from how it was published.
+    pub(super) amendment: Option<&'static Amendment>,
+}
+
+/// One text of one source file, and what stands there instead while the program is built: from a copy of its module, since Go
+/// has none of its own modules' files replaced.
+#[derive(Debug)]
+pub(super) struct Amendment {
+    pub(super) module: &'static str,
+    pub(super) file: &'static str,
+    pub(super) published: &'static str,
+    pub(super) built: &'static str,
 }
 
 impl GoProgram {
@@ -76,26 +93,65 @@ impl GoProgram {
             for (name, text) in self.module {
                 fs::write(module.join(name), text)?;
             }
-            let mut go = installer.guardian.command("go");
-            go.args([
-                "build",
-                "-mod=readonly",
-                "-buildvcs=false",
-                "-ldflags=-s -w",
-                "-o",
-            ])
-            .arg(partial.join(self.name))
-            .arg(self.package)
-            .current_dir(&module)
-            .env("CGO_ENABLED", "0")
-            .env("GOWORK", "off");
-            outside::output_of(&mut go, DEADLINE).await?;
+            if let Some(amendment) = self.amendment {
+                let source = self.folder_of(amendment.module, installer, &module).await?;
+                amendment.make(&source, &module)?;
+            }
+            let mut build = self.go(installer, &module);
+            build.args(["build", "-mod=readonly", "-buildvcs=false"]);
+            build.arg(format!("-ldflags={}", self.linker_flags()));
+            build.arg("-o").arg(partial.join(self.name)).arg(self.package);
+            outside::output_of(&mut build, DEADLINE).await?;
+            for (origin, from, to) in self.keeps {
+                let source = self.folder_of(origin, installer, &module).await?.join(from);
+                copy(&source, &partial.join(to))
+                    .with_context(|| format!("keeping {from} of the module {origin}"))?;
+            }
             Ok(fs::remove_dir_all(module)?)
         });
         let version = self.stated(self.requirement).unwrap_or_default();
         let step = format!("build {} {version} with Go (once)", self.title);
         let entry = installer.progress.step(step, made).await?;
         Ok(entry.join(self.name))
+    }
+
+    /// Go, at work on a copy of the module.
+    fn go(&self, installer: &Installer<'_>, module: &Path) -> Command {
+        let mut go = installer.guardian.command("go");
+        go.current_dir(module)
+            .env("CGO_ENABLED", "0")
+            .env("GOWORK", "off");
+        go
+    }
+
+    /// Where Go keeps the files of one of the modules that this is built from.
+    async fn folder_of(
+        &self,
+        name: &str,
+        installer: &Installer<'_>,
+        module: &Path,
+    ) -> anyhow::Result<PathBuf> {
+        let mut list = self.go(installer, module);
+        // Go lists a module that it has not fetched without a folder, so it is fetched first. With go.sum there, that is
+        // checked like any other.
+        list.args(["mod", "download", name]);
+        outside::output_of(&mut list, DEADLINE).await?;
+        let mut list = self.go(installer, module);
+        list.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", name]);
+        let folder = outside::output_of(&mut list, DEADLINE).await?;
+        Ok(PathBuf::from(folder.trim_end()))
+    }
+
+    fn linker_flags(&self) -> String {
+        let mut flags = "-s -w".to_owned();
+        if let Some(variables) = self.version_variables {
+            let version = self.stated(self.requirement).unwrap_or_default();
+            let [major, minor, _] = parsed(version.trim_start_matches('v')).unwrap_or_default();
+            flags.push_str(&format!(
+                " -X {variables}.gitVersion={version} -X {variables}.gitMajor={major} -X {variables}.gitMinor={minor}"
+            ));
+        }
+        flags
     }
 
     /// Whether a Go that says this of its version and its way with other versions can build the module.
@@ -114,6 +170,10 @@ impl GoProgram {
         let mut sum = Sha256::new();
         for (_, text) in self.module {
             sum.update(text);
+        }
+        if let Some(Amendment { file, built, .. }) = self.amendment {
+            sum.update(file);
+            sum.update(built);
         }
         let sum: String = sum
             .finalize()
@@ -136,6 +196,42 @@ impl GoProgram {
     }
 }
 
+impl Amendment {
+    /// Copies the module that is at `source`, amended, into the folder of the one that is built, which takes the copy instead.
+    fn make(&self, source: &Path, module: &Path) -> anyhow::Result<()> {
+        copy(source, &module.join("amended")).with_context(|| format!("copying {}", source.display()))?;
+        let file = module.join("amended").join(self.file);
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        ensure!(
+            text.matches(self.published).count() == 1,
+            "{} of {} does not hold {:?} once",
+            self.file,
+            self.module,
+            self.published
+        );
+        fs::write(&file, text.replace(self.published, self.built))?;
+        let requirements = module.join("go.mod");
+        let text = fs::read_to_string(&requirements)?;
+        Ok(fs::write(
+            &requirements,
+            format!("{text}\nreplace {} => ./amended\n", self.module),
+        )?)
+    }
+}
+
+/// Copies a file or a whole folder. Go makes its modules' files read-only, which the copies are not.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    fs::write(to, fs::read(from)?)
+}
+
 /// The numbers at the start of a version such as `1.26.6`, `1.27rc1` or `1.5.7-dev`.
 pub(super) fn parsed(version: &str) -> Option<Version> {
     let mut numbers = [0; 3];
@@ -155,6 +251,7 @@ pub(super) fn parsed(version: &str) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cluster;
     use super::super::referrers_registry::REFERRERS_REGISTRY;
     use super::super::tofu::OPENTOFU;
     use super::*;
@@ -174,7 +271,10 @@ mod tests {
 
     #[test]
     fn each_module_is_pinned() {
-        for program in [&OPENTOFU, &REFERRERS_REGISTRY] {
+        for program in [&OPENTOFU, &REFERRERS_REGISTRY]
+            .into_iter()
+            .chain(&cluster::PROGRAMS)
+        {
             assert_eq!(program.module[0].0, "go.mod");
             assert!(program.go_needed() > SWITCHES_SINCE, "{}", program.name);
             let version = program.stated(program.requirement).unwrap();

@@ -6,6 +6,7 @@
 
 mod builder;
 mod cache;
+mod cluster;
 mod debian;
 mod debian_root;
 mod found;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 pub use builder::{Builder, BuilderKind, write_storage_conf};
+pub use cluster::ClusterTools;
 pub use progress::{Event, Progress};
 
 use cache::Cache;

@@ -19,6 +19,9 @@ pub(super) const REFERRERS_REGISTRY: GoProgram = GoProgram {
         ("main.go", include_str!("../../referrers-registry/main.go")),
     ],
     package: ".",
+    version_variables: None,
+    keeps: &[],
+    amendment: None,
 };
 
 /// The program, which is built unless it is in the cache. Where it cannot be built for want of Go, `progress` is told why

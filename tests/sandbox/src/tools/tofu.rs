@@ -21,6 +21,9 @@ pub(super) const OPENTOFU: GoProgram = GoProgram {
         ("go.sum", include_str!("../../opentofu/go.sum")),
     ],
     package: "tool",
+    version_variables: None,
+    keeps: &[],
+    amendment: None,
 };
 /// The first Terraform with `terraform_data`, which the example stands for its infrastructure with.
 const OLDEST: Version = [1, 4, 0];

@@ -89,6 +89,17 @@ pub(super) const BUILDAH: Wanted = Wanted {
     source: Source::Debian(&debian::BUILDAH),
 };
 
+/// What Argo CD keeps its rendered manifests in.
+pub(super) const REDIS: Wanted = Wanted {
+    name: "redis-server",
+    on_path: Some(OnPath {
+        ask: &["--version"],
+        suits: |said| said.contains(" v=6.") || said.contains(" v=7."),
+    }),
+    instead: "put `redis-server` 6 or 7 on PATH",
+    source: Source::Debian(&debian::REDIS),
+};
+
 impl Wanted {
     pub(super) async fn look(&self, cache: &Cache, answers: &mut Answers) -> Option<PathBuf> {
         let cached = match self.source {

@@ -5,4 +5,5 @@
 mod api;
 mod recorded;
 mod rollout;
+mod wait;
 mod world;
