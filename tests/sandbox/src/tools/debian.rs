@@ -51,6 +51,7 @@ pub(super) const BUILDAH: Package = Package {
 pub(super) const QEMU: Package = Package {
     name: "qemu-user-static",
     programs: &["usr/bin/qemu-aarch64-static", "usr/bin/qemu-x86_64-static"],
+    parts: &[],
 };
 pub(super) const BUSYBOX: Package = Package {
     name: "busybox-static",
