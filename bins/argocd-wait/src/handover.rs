@@ -10,12 +10,16 @@ use towpath::trace::TraceParent;
 use crate::plan::Wanted;
 use crate::report::Waited;
 
-/// The outcome as variables.
+/// Adds the outcome to what an earlier job handed over, so that the jobs after this one need this one alone.
 ///
 /// # Errors
 /// Input (exit 3) for a value that GitLab's dotenv reports cannot hold.
-pub(crate) fn handoff(wanted: &Wanted, waited: &Waited, trace: &TraceParent) -> Result<Handoff> {
-    let mut handoff = Handoff::new();
+pub(crate) fn add(
+    mut handoff: Handoff,
+    wanted: &Wanted,
+    waited: &Waited,
+    trace: &TraceParent,
+) -> Result<Handoff> {
     handoff.set(ENV_COMMIT, &wanted.revision)?;
     if let Some(verdict) = waited.verdict {
         handoff.set(ENV_VERDICT, verdict)?;

@@ -58,9 +58,13 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
         healthy_within: args.wait.healthy_within,
     });
     // Whatever is wrong with where the outcome goes has to be known before it is waited for.
-    if let Some(path) = &args.wait.handoff {
-        Handoff::check_place(path)?;
-    }
+    let handoff = match &args.wait.handoff {
+        Some(path) => {
+            Handoff::check_place(path)?;
+            Some((path, Handoff::read_or_new(path)?))
+        }
+        None => None,
+    };
     let record = Record::new(&args.record, &args.argocd, &wanted.revision, &run)?;
     let source = run
         .interruptible("looking for Argo CD", reach::reach(&args, &applications[0], &run))
@@ -99,8 +103,8 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
     waited.deployment = deployment;
     waited.seconds = report::rounded(began.elapsed().as_secs_f64());
     waited.requests = source.requests_sent();
-    if let Some(path) = &args.wait.handoff {
-        handover::handoff(&wanted, &waited, &run.trace)?.write(path)?;
+    if let Some((path, before)) = handoff {
+        handover::add(before, &wanted, &waited, &run.trace)?.write(path)?;
     }
     let outcome = Outcome::report(&waited)?;
     Ok(match failure {

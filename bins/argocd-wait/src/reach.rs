@@ -40,19 +40,20 @@ pub(crate) async fn reach(args: &Args, first: &Located, run: &Run) -> Result<Sou
                         .hint("set ARGOCD_SERVER and ARGOCD_AUTH_TOKEN, or run it in the cluster that Argo CD runs in")
                 });
             };
+            // Without a choice there is nothing to try.
+            let Some(cluster) = in_cluster()? else {
+                return Ok(source);
+            };
             match source.look(first).await {
-                Err(failure) if failure.kind() == Kind::Unavailable => match in_cluster()? {
-                    Some(cluster) => {
-                        tracing::warn!(
-                            action = "look",
-                            object = format!("application {first}"),
-                            outcome = "in the cluster, since Argo CD cannot be reached",
-                            "{failure}"
-                        );
-                        Ok(cluster)
-                    }
-                    None => Err(failure),
-                },
+                Err(failure) if failure.kind() == Kind::Unavailable => {
+                    tracing::warn!(
+                        action = "look",
+                        object = format!("application {first}"),
+                        outcome = "in the cluster, since Argo CD cannot be reached",
+                        "{failure}"
+                    );
+                    Ok(cluster)
+                }
                 // Whatever else is wrong shows at the first look that counts.
                 _ => Ok(source),
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use crate::argocd;
+use crate::argocd::{self, Access};
 use crate::base_image;
 use crate::gitlab::{CiVariable, GitLab, ProjectSettings, Role, Scope, Settings, Visibility};
 use crate::guardian::Guardian;
@@ -48,6 +48,8 @@ pub const OVERLAY: &str = "apps/web/overlays/production";
 const REGISTRY_USER: &str = "nologin";
 /// Who the runner's pods are.
 const SERVICE_ACCOUNT: (&str, &str) = ("gitlab-runner", "image");
+/// An input of `env.yml` in the example, behind another one.
+const HEALTHY_WITHIN: &str = "\n      healthy_within: 12s";
 /// The role they log in as.
 const VAULT_ROLE: &str = "image";
 
@@ -126,11 +128,20 @@ impl World {
             staging: staging.host(),
             production: production.host(),
             infra_command,
+            real: cluster.is_some(),
         };
         fill_projects(&person, &gitlab, &hosts).await?;
         let deployments = deployments(&gitlab, &production, &argocd_token, &key.secret_key);
         let platform = kubernetes.deploy(&guardian, &tools, deployments).await?;
         gitlab.add_push_hook(&format!("{}/api/webhook", platform.argocd_url()));
+        let wait_token = platform
+            .mint_argocd_token("ci", Access::Read, Duration::from_secs(24 * 60 * 60))
+            .await?;
+        gitlab.configure(env, |settings| {
+            let server = CiVariable::new("ARGOCD_SERVER", platform.argocd_url());
+            let token = CiVariable::masked("ARGOCD_AUTH_TOKEN", wait_token.clone());
+            settings.variables.extend([server, token.protected()]);
+        })?;
 
         let (cluster_folder, administrator_token) = platform.keeps_secrets().unzip();
         let mut planted = vec![
@@ -148,6 +159,11 @@ impl World {
             Planted {
                 what: "the person's access token",
                 value: person.token().to_owned(),
+                home: None,
+            },
+            Planted {
+                what: "the token that waits read Argo CD with",
+                value: wait_token,
                 home: None,
             },
             Planted {
@@ -296,11 +312,16 @@ struct Hosts<'a> {
     staging: &'a str,
     production: &'a str,
     infra_command: &'a str,
+    /// Whether images run on a real cluster.
+    real: bool,
 }
 
 impl Hosts<'_> {
     fn fill_in(&self, text: &str) -> String {
-        text.replace("https://vault.example.com", self.vault)
+        // Pods that will never become ready are given up soon, since somebody watches.
+        let patience = if self.real { HEALTHY_WITHIN } else { "" };
+        text.replace("on_failure: rollback", &format!("on_failure: rollback{patience}"))
+            .replace("https://vault.example.com", self.vault)
             // First, since the other's name ends like it.
             .replace("staging.registry.example.com", self.staging)
             .replace("registry.example.com", self.production)

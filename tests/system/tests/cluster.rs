@@ -210,6 +210,10 @@ async fn the_demo_runs_on_a_cluster() {
     for step in [
         "pull secret applied to the namespace",
         "it logs in to the production registry",
+        "argocd-wait says why it does not run",
+        "cluster runs the first digest alone",
+        "hold refuses to deploy v1.2.0",
+        "hold released, v1.2.0 let through",
     ] {
         assert!(
             steps

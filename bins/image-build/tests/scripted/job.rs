@@ -49,7 +49,7 @@ RUN test \"$(cat /page.html)\" = HELLO && test ! -e /left-in-the-first-stage && 
 const BUILD: &str = r#"
 set -eu
 image-build --oci-layout out --no-push --handoff handoff.env --output json > /kaniko/first.json
-for tool in vault-scw-creds image-build image-promote-by-digest env-trigger kustomize-bump; do
+for tool in TOOLS; do
     "$tool" --version
 done
 "#;
@@ -283,7 +283,10 @@ async fn enter(workshop: &Workshop, root: &Path, place: &str, script: &str) -> O
         .arg(root)
         .arg(place)
         .args(["/busybox/sh", "-c"])
-        .arg(format!("cd /{PROJECT}\n{script}"))
+        .arg(format!(
+            "cd /{PROJECT}\n{}",
+            script.replace("TOOLS", &towpath_binaries::NAMES.join(" "))
+        ))
         .env_clear()
         .env("TOWPATH_WORLD", workshop.guardian.id())
         .env(

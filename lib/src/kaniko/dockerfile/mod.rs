@@ -317,6 +317,9 @@ impl Reader<'_> {
             let Some(stage) = self.stages.len().checked_sub(1) else {
                 return Err(self.at(line, "an instruction stands before the first FROM"));
             };
+            if flag.is_open {
+                return Err(self.at(line, "a quote in a flag that names an image is not closed"));
+            }
             if source.is_empty() {
                 return Err(self.at(line, "from names neither a stage nor an image"));
             }

@@ -139,6 +139,8 @@ fn what_cannot_be_known_is_refused_with_its_line() {
         ("FROM a\nCOPY --from= /a /a\n", "line 2"),
         ("COPY --from=a /a /a\nFROM a\n", "line 1"),
         ("ARG X=a\\b\nFROM $X\n", "line 2"),
+        // With another name and the blank escaped, the line would be continued by the next one.
+        ("FROM a\nRUN --mount=from=y,t'=/y \nRUN true\n", "line 2"),
     ] {
         let failure = Dockerfile::parse(text, "Dockerfile", &BTreeMap::new()).expect_err(text);
         assert!(failure.message().contains(expected), "{text:?}: {failure}");

@@ -9,6 +9,8 @@ pub(super) struct Flag {
     pub(super) place: Range<usize>,
     /// What it says, quotes and escapes taken off.
     pub(super) text: String,
+    /// Whether a quote in it is still open where the instruction ends.
+    pub(super) is_open: bool,
 }
 
 impl Flag {
@@ -92,6 +94,7 @@ fn flag_at(text: &str, start: usize, escape: char) -> Flag {
                 return Flag {
                     place: start..start + offset,
                     text: said,
+                    is_open: false,
                 };
             }
             None if matches!(letter, '"' | '\'') => quote = Some(letter),
@@ -103,6 +106,7 @@ fn flag_at(text: &str, start: usize, escape: char) -> Flag {
     Flag {
         place: start..text.len(),
         text: said,
+        is_open: quote.is_some(),
     }
 }
 

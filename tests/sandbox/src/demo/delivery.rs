@@ -12,9 +12,11 @@ use crate::gitlab::{JobSnapshot, PipelineSnapshot, Status};
 use crate::world::{APPLICATION, ENV, IMAGE, INFRA, OVERLAY, World};
 
 /// As long as one delivery may take on a slow machine.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// As long as the cluster may take for a rollout.
-const ROLLOUT: Duration = Duration::from_secs(60);
+pub(super) const ROLLOUT: Duration = Duration::from_secs(60);
+/// How the page greets, of the example and after a change.
+const GREETINGS: [&str; 2] = ["The shop says", "The new shop says"];
 /// How much of a failed job's log is shown.
 const LAST_LINES: usize = 25;
 
@@ -75,18 +77,16 @@ pub(super) async fn deliver(world: &World, timeline: &mut Timeline, tag: &str) -
 }
 
 /// Changes what the image holds, as a developer would.
-pub(super) async fn change_the_page(world: &World, timeline: &mut Timeline) -> Result<()> {
+pub(super) async fn change_the_page(world: &World, timeline: &mut Timeline, greeting: &str) -> Result<()> {
     timeline.begin("page changed", IMAGE);
     let folder = world.person.folder(IMAGE);
     let page = folder.join("page.html");
     let text = fs::read_to_string(&page)?;
-    let changed = text.replace("The shop says", "The new shop says");
-    ensure!(
-        changed != text,
-        "page.html of the example does not greet any more"
-    );
+    let greets = GREETINGS.iter().find(|greets| text.contains(**greets));
+    let greets = greets.context("page.html of the example does not greet any more")?;
+    let changed = text.replace(greets, greeting);
     fs::write(page, changed)?;
-    world.person.publish(&folder, "Greet as the new shop").await?;
+    world.person.publish(&folder, "Greet as another shop").await?;
     timeline.done(None);
     Ok(())
 }
@@ -142,7 +142,11 @@ async fn follow(
 }
 
 /// The image's pipeline and those that its jobs started, directly or not: a branch's own pipelines are no part of it.
-fn part_of_it(world: &World, image: &PipelineSnapshot, known: &BTreeSet<u64>) -> Vec<PipelineSnapshot> {
+pub(super) fn part_of_it(
+    world: &World,
+    image: &PipelineSnapshot,
+    known: &BTreeSet<u64>,
+) -> Vec<PipelineSnapshot> {
     world
         .gitlab
         .snapshot()
@@ -219,7 +223,7 @@ fn tell(
 }
 
 /// The log goes to a file beside those of the servers, as `NUMBER-JOB.log`.
-fn keep_log(world: &World, job: &JobSnapshot) -> Result<()> {
+pub(super) fn keep_log(world: &World, job: &JobSnapshot) -> Result<()> {
     let folder = world.guardian.dir().join("logs/jobs");
     fs::create_dir_all(&folder)?;
     let name = job
@@ -229,7 +233,7 @@ fn keep_log(world: &World, job: &JobSnapshot) -> Result<()> {
     fs::write(&file, &job.trace).with_context(|| format!("writing {}", file.display()))
 }
 
-fn dotenv<'a>(job: &'a JobSnapshot, name: &str) -> Option<&'a str> {
+pub(super) fn dotenv<'a>(job: &'a JobSnapshot, name: &str) -> Option<&'a str> {
     job.dotenv
         .iter()
         .find(|(key, _)| key == name)

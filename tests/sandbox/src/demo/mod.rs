@@ -6,6 +6,7 @@
 
 mod arguments;
 mod delivery;
+mod incident;
 mod infra;
 mod keep;
 mod leaks;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::Arguments;
 use self::timeline::Timeline;
+use crate::cluster::Cluster;
 use crate::guardian::Guardian;
 use crate::tools::{ClusterTools, Progress, Tools};
 use crate::towpath_binaries;
@@ -107,7 +109,7 @@ async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut 
     let world = place.insert(start(arguments, timeline).await?);
 
     if let Some(cluster) = world.platform.cluster() {
-        pull_secret::hand_over(world, cluster, timeline).await?;
+        return story_on(cluster, world, timeline).await;
     }
 
     timeline.chapter("the first delivery: v1.0.0");
@@ -115,7 +117,7 @@ async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut 
     timeline.first(&first);
 
     timeline.chapter("the second delivery: v1.1.0");
-    delivery::change_the_page(world, timeline).await?;
+    delivery::change_the_page(world, timeline, "The new shop says").await?;
     let second = delivery::deliver(world, timeline, "v1.1.0").await?;
     timeline.second(&second);
     timeline.begin("v1.1.0 is another image", IMAGE);
@@ -130,6 +132,26 @@ async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut 
 
     timeline.chapter("the drill: the same once more, with nothing up but git");
     rollback::drill(world, timeline, &first, &second).await?;
+
+    timeline.chapter("afterwards");
+    leaks::search(world, timeline).await
+}
+
+/// The story on a real cluster. Its incident is one that only a cluster can have.
+async fn story_on(cluster: &Cluster, world: &World, timeline: &mut Timeline) -> Result<()> {
+    pull_secret::hand_over(world, cluster, timeline).await?;
+
+    timeline.chapter("the first delivery: v1.0.0");
+    let first = delivery::deliver(world, timeline, "v1.0.0").await?;
+    timeline.first(&first);
+
+    timeline.chapter("the incident: the pods of v1.1.0 never become ready");
+    delivery::change_the_page(world, timeline, "The new shop says").await?;
+    incident::never_ready(world, cluster, timeline, &first).await?;
+
+    timeline.chapter("the next one: v1.2.0, once the hold is released");
+    delivery::change_the_page(world, timeline, "The mended shop says").await?;
+    incident::held_until_released(world, timeline, &first).await?;
 
     timeline.chapter("afterwards");
     leaks::search(world, timeline).await

@@ -175,7 +175,7 @@ fn seconds(what: &str, command: Duration, took: Duration) -> String {
 }
 
 /// The arguments that set a version.
-fn set(world: &World, tag: &str, digest: &str) -> Vec<String> {
+pub(super) fn set(world: &World, tag: &str, digest: &str) -> Vec<String> {
     let repository = format!("{}/{IMAGE}", world.production.host());
     ["set", "--new-name", &repository, "--tag", tag, "--digest", digest]
         .map(str::to_owned)
@@ -183,7 +183,7 @@ fn set(world: &World, tag: &str, digest: &str) -> Vec<String> {
 }
 
 /// Runs kustomize-bump as the person would: with their token, from nowhere in particular.
-async fn bump(world: &World, arguments: &[impl AsRef<OsStr>]) -> Result<Output> {
+pub(super) async fn bump(world: &World, arguments: &[impl AsRef<OsStr>]) -> Result<Output> {
     world
         .by_hand("kustomize-bump")
         .args(arguments)
@@ -205,7 +205,7 @@ async fn bump(world: &World, arguments: &[impl AsRef<OsStr>]) -> Result<Output> 
         .context("running kustomize-bump")
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     format!(
         "{}: {}{}",
         output.status,

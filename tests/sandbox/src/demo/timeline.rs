@@ -62,6 +62,11 @@ impl Timeline {
         self.running = Some(digest.to_owned());
     }
 
+    /// What runs at the end.
+    pub(super) fn runs(&mut self, digest: &str) {
+        self.running = Some(digest.to_owned());
+    }
+
     pub(super) fn rolled_back(&mut self, digest: &str, took: Duration) {
         self.running = Some(digest.to_owned());
         self.rollback = Some(took);

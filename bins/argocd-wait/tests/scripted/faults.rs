@@ -1,0 +1,175 @@
+//! What goes wrong on the way.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{LOOK, REFRESH, STREAM, Scripted, ended, ok, recorded, status, stream};
+
+fn said(text: &str) -> Value {
+    json!({"error": text, "message": text, "code": 7})
+}
+
+#[tokio::test]
+async fn refusals_keep_their_kinds() {
+    for (code, exit, words) in [
+        (
+            401,
+            4,
+            &["does not know the token", "argocd account generate-token"][..],
+        ),
+        (
+            403,
+            4,
+            &[
+                "there is none of that name, or the token may not",
+                "applications, get",
+            ],
+        ),
+        (404, 5, &["there is no application web-prod"]),
+        (500, 7, &["cannot answer"]),
+        (302, 3, &["another address"]),
+    ] {
+        let server = Scripted::start().await;
+        server.on(LOOK, [status(code, &said("said so"))]);
+        let ran = server.tool(&["--via", "argocd"]).run().await;
+        assert_eq!(ran.code, exit, "{code}: {ran}");
+        for word in words {
+            assert!(ran.stderr.contains(word), "{code}: {word:?} is not said: {ran}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_passes_is_borne() {
+    let ready = recorded("deploy-5");
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    let later = status(429, &said("slow down")).header("retry-after", "0");
+    // The stream is not to be had at first, and looks fail for a while.
+    server
+        .on(
+            STREAM,
+            [
+                status(503, &said("no")).header("retry-after", "0"),
+                status(500, &said("no")),
+            ],
+        )
+        .on(
+            LOOK,
+            [
+                ok(&recorded("deploy-3")),
+                later,
+                status(500, &said("no")),
+                ok(&recorded("deploy-4")),
+                ok(&ready),
+            ],
+        );
+    let ran = server.tool(&[]).run().await;
+    ran.ends(0, "ready", &["trying again"]);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_is_taken_up_again() {
+    let ready = recorded("deploy-5");
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    let cut = stream(&[recorded("deploy-4")]).broken();
+    server
+        .on(STREAM, [cut, stream(std::slice::from_ref(&ready))])
+        .on(LOOK, [ok(&recorded("deploy-4"))]);
+    let ran = server.tool(&[]).run().await;
+    ran.ends(0, "ready", &[]);
+    assert!(server.asked_for(STREAM).len() >= 2);
+}
+
+#[tokio::test]
+async fn a_slow_stream_is_put_together() {
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    server.on(STREAM, [stream(&[recorded("deploy-5")]).in_pieces(100)]);
+    server.tool(&[]).run().await.ends(0, "ready", &[]);
+}
+
+#[tokio::test]
+async fn hostile_streams_are_given_up() {
+    let ready = recorded("deploy-5");
+    for body in [
+        "x".repeat(5 * 1024 * 1024),
+        "<html>login</html>\n".to_owned(),
+        "[".repeat(100_000) + "\n",
+    ] {
+        let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+        server
+            .on(STREAM, [ok(&Value::Null).with_body(body)])
+            .on(LOOK, [ok(&recorded("deploy-3")), ok(&ready)]);
+        let ran = server.tool(&[]).run().await;
+        ran.ends(0, "ready", &["by asking"]);
+    }
+    // The same as the answer to a look is no Argo CD.
+    let server = Scripted::start().await;
+    server.on(LOOK, [ok(&Value::Null).with_body("x".repeat(5 * 1024 * 1024))]);
+    assert_eq!(server.tool(&[]).run().await.code, 3);
+}
+
+#[tokio::test]
+async fn without_an_answer_the_deadline_says_so() {
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    server
+        .on(STREAM, [status(500, &said("no"))])
+        .on(LOOK, [ok(&recorded("deploy-3")), status(500, &said("down"))]);
+    let ran = server.tool(&["--timeout", "3s"]).run().await;
+    ran.ends(7, "unavailable", &["could not be looked at"]);
+    // One that answers and is slow is told by what it is waited on for.
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    let ran = server.tool(&["--timeout", "2s"]).run().await;
+    ran.ends(9, "deadline", &["it is synced and Progressing"]);
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_refused_leaves_the_waiting() {
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    server
+        .on(REFRESH, [status(403, &said("no"))])
+        .on(STREAM, [stream(&[recorded("deploy-5")]).later()]);
+    server.tool(&[]).run().await.ends(0, "ready", &["not asked for"]);
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_wait() {
+    let handoff = tempfile::tempdir().unwrap();
+    let path = handoff.path().join("handoff.env");
+    std::fs::write(&path, "IMAGE_TAG=1.2.3\n").unwrap();
+    let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+    let child = server.tool(&["--handoff", path.to_str().unwrap()]).spawn();
+    while server.asked_for(STREAM).is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let id = child.id().expect("it runs").to_string();
+    let sent = tokio::process::Command::new("kill")
+        .args(["-s", "TERM", &id])
+        .status()
+        .await;
+    assert!(sent.unwrap().success());
+    let ran = ended(child).await;
+    ran.ends(
+        143,
+        "interrupted",
+        &["interrupted while waiting for application web-prod"],
+    );
+    let left = std::fs::read_to_string(&path).unwrap();
+    assert!(left.contains("ENV_VERDICT=interrupted\n"), "{left}");
+    assert!(
+        left.contains("IMAGE_TAG=1.2.3\n"),
+        "what was handed over goes on: {left}"
+    );
+}
+
+#[tokio::test]
+async fn plain_http_stays_on_this_machine() {
+    let ran = crate::support::Tool::bare(&[])
+        .env("ARGOCD_SERVER", "http://argocd.example.com")
+        .env("ARGOCD_AUTH_TOKEN", crate::support::ARGOCD)
+        .run()
+        .await;
+    assert_eq!(ran.code, 4, "{ran}");
+    let ran = crate::support::Tool::bare(&[]).run().await;
+    assert_eq!(ran.code, 2, "{ran}");
+}
