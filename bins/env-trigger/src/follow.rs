@@ -21,6 +21,8 @@ const SETTLING: Duration = Duration::from_secs(10);
 /// How soon a failure or a block is looked at again: a job that GitLab retries by itself counts as failed for a moment,
 /// and jobs that follow others are taken up a moment after these ended.
 const CONFIRMATION: Duration = Duration::from_secs(1);
+/// How long a pipeline is followed before what its jobs took the last time is asked for.
+const LONG: Duration = Duration::from_secs(30);
 /// How long a pipeline may seem to have no jobs to a token that sees nothing but jobs.
 const BLIND: Duration = Duration::from_secs(30);
 /// How many looks in a row may be answered with something else than GitLab's answer.
@@ -94,8 +96,13 @@ impl<'a> Follower<'a> {
         let mut troubles = 0;
         let mut strange = 0;
         let mut confirming = None;
-        self.read_durations().await;
+        let began = self.started.elapsed();
+        let mut asked_before = false;
         loop {
+            if !asked_before && self.started.elapsed().saturating_sub(began) >= LONG {
+                asked_before = true;
+                self.read_durations().await;
+            }
             let all = self.policy.downstream == Downstream::All;
             let looked = look(self.client, &self.tree, all).await;
             let looked = match looked {
@@ -181,7 +188,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Asks how long jobs took before. Whatever comes of it, it can be done without.
+    /// Asks how long jobs took before: of a pipeline that has run for a while, since a look at one that ends soon is
+    /// worth more than knowing when. Whatever comes of it, it can be done without.
     async fn read_durations(&mut self) {
         if !self.client.token().is_access() {
             return;

@@ -197,7 +197,73 @@ async fn every_case_ends_as_on_the_stand_in() {
     .await;
     outcome.unwrap();
     assert_eq!(cases, CASES.len());
+    a_window_that_forbids_it(&cluster, &repository, &under_test).await;
     drop(under_test);
     drop((repository, cluster));
     gitlab.shutdown().await;
+}
+
+/// A Deployment of an image, whose pods are selected by this label.
+fn deployment(image: &str, label: &str) -> Vec<(String, String)> {
+    let resource = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: other}}\nspec:\n  selector: {{matchLabels: {{app: {label}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {label}}}}}\n    spec: {{containers: [{{name: web, image: \"{image}\"}}]}}\n"
+    );
+    vec![
+        ("app/prod/web.yaml".to_owned(), resource),
+        (
+            "app/prod/kustomization.yaml".to_owned(),
+            "resources: [web.yaml]\n".to_owned(),
+        ),
+    ]
+}
+
+/// Commits files and waits for this image; answers the exit code, the verdict and the log.
+async fn wait_for(
+    repository: &Repository,
+    under_test: &argocd_cases::Cluster<'_>,
+    what: &str,
+    files: &[(String, String)],
+    image: &str,
+) -> (Option<i32>, serde_json::Value, String) {
+    let commit = repository.commit(files).await.unwrap();
+    let output = repository
+        .guardian
+        .bare_command(&under_test.argocd_wait)
+        .args(["--application", &under_test.application, "--revision", &commit])
+        .args(["--image", image, "--timeout", "200s", "--output", "json"])
+        .env("ARGOCD_SERVER", &under_test.url)
+        .env("ARGOCD_AUTH_TOKEN", &under_test.token)
+        .output()
+        .await
+        .unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    if let Some(file) = std::env::var_os("TOWPATH_CLUSTER_SAID") {
+        let mut file = fs::File::options().append(true).create(true).open(file).unwrap();
+        writeln!(
+            file,
+            "## {what}: exit {:?}\n{log}\n{report:#}\n",
+            output.status.code()
+        )
+        .unwrap();
+    }
+    (output.status.code(), report["verdict"].clone(), log)
+}
+
+async fn a_window_that_forbids_it(
+    cluster: &Cluster,
+    repository: &Repository,
+    under_test: &argocd_cases::Cluster<'_>,
+) {
+    let project = "/apis/argoproj.io/v1alpha1/namespaces/argocd/appprojects/default";
+    let window = serde_json::json!({
+        "kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["*"], "manualSync": false,
+    });
+    let windows = |windows: &[serde_json::Value]| serde_json::json!({"spec": {"syncWindows": windows}});
+    cluster.change(project, &windows(&[window])).await.unwrap();
+    let files = deployment(&image('c'), "other");
+    let (code, verdict, log) = wait_for(repository, under_test, "a sync window", &files, &image('c')).await;
+    assert_eq!((code, verdict.as_str()), (Some(9), Some("sync_window")), "{log}");
+    cluster.change(project, &windows(&[])).await.unwrap();
 }

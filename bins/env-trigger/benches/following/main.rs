@@ -129,8 +129,9 @@ async fn notice(site: &Path) -> (Noticed, Noticed) {
         let part = f64::from(u32::try_from(chance.below(1000)).unwrap()) / 1000.0;
         let lasts = Duration::from_secs_f64(SHORTEST * (LONGEST / SHORTEST).powf(part));
         let ours = number % 2 == 0;
+        // With what a job has; the peer cannot look with a job token.
         let command = if ours {
-            world.tool(Tokens::Access, &path, &["wait", &id.to_string()])
+            world.tool(Tokens::Job, &path, &["wait", &id.to_string()])
         } else {
             peer(&world, site, &path, id, "pipeline")
         };
