@@ -49,7 +49,7 @@ const REGISTRY_USER: &str = "nologin";
 /// Who the runner's pods are.
 const SERVICE_ACCOUNT: (&str, &str) = ("gitlab-runner", "image");
 /// An input of `env.yml` in the example, behind another one.
-const HEALTHY_WITHIN: &str = "\n      healthy_within: 12s";
+const HEALTHY_WITHIN: &str = "\n      healthy_within: 6s";
 /// The role they log in as.
 const VAULT_ROLE: &str = "image";
 

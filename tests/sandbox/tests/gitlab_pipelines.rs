@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gitlab_world::{LIMIT, World, ended, files_with, logs};
 use serde_json::json;
-use towpath_sandbox::gitlab::{CiVariable, PipelineRequest, ProjectSettings, Source, Status};
+use towpath_sandbox::gitlab::{CiVariable, PipelineRequest, ProjectSettings, Role, Source, Status};
 
 const TEMPLATE: &str = r#"spec:
   inputs:
@@ -391,6 +391,41 @@ async fn inputs_are_checked_before_there_is_a_pipeline() {
         "{}",
         logs(&pipeline)
     );
+}
+
+#[tokio::test]
+async fn a_file_of_another_project_is_included_by_who_may_read_it() {
+    let world = World::start().await;
+    let job = "job: {script: [echo included]}\n";
+    let files = [("outer.yml", "include: {local: inner.yml}\n"), ("inner.yml", job)];
+    let hidden = world
+        .project_with("group/hidden", ProjectSettings::default(), &files)
+        .await;
+    world.project("group/app", ProjectSettings::default()).await;
+    let include = "include: {project: group/hidden, ref: main, file: /outer.yml}\n";
+    for (role, status) in [(Role::Guest, Status::Failed), (Role::Reporter, Status::Success)] {
+        world.gitlab.add_member(hidden, world.maintainer, role).unwrap();
+        let text = format!("# {}\n{include}", status.as_str());
+        let sha = world
+            .push("group/app", "main", &[(".gitlab-ci.yml", &text)], &[])
+            .await;
+        // The push alone is enough for GitLab not to be at rest.
+        world.gitlab.rest(LIMIT).await.unwrap();
+        let pipelines = world.gitlab.snapshot();
+        let pipeline = pipelines.iter().find(|pipeline| pipeline.sha == sha).unwrap();
+        let error = pipeline.yaml_errors.clone().unwrap_or_default();
+        assert_eq!(pipeline.status, status, "{error} {}", logs(pipeline));
+        assert_eq!(
+            error.contains("Project include could not be fetched"),
+            role == Role::Guest,
+            "{error}"
+        );
+        let left = world
+            .folder()
+            .join("gitlab/pipelines")
+            .join(pipeline.id.to_string());
+        assert!(!left.join("config").exists());
+    }
 }
 
 #[tokio::test]

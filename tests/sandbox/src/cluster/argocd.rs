@@ -25,6 +25,10 @@ use crate::tools::{ClusterTools, Tools};
 pub(super) const NAMESPACE: &str = "argocd";
 /// Argo CD hashes the password of its administrator with this much work; nobody guesses at this one.
 const COST: u32 = 4;
+/// Whoever asks, by a webhook or for a refresh, is answered at once; this is for a push whose webhook falls into the refresh
+/// of the one before and can be lost with it. In a cluster Argo CD's manifests make this variable of `timeout.reconciliation`:
+/// the controller looks this often, and the repository server forgets this soon where a branch was.
+const RECONCILIATION: &str = "5s";
 /// A socket's path may have 107 bytes (unix(7)).
 const LONGEST_SOCKET: usize = 107;
 
@@ -181,6 +185,7 @@ impl<'a> Surroundings<'a> {
             .env("PATH", &self.path)
             .env("ARGOCD_BINARY_NAME", name)
             .env("ARGOCD_GPG_ENABLED", "false")
+            .env("ARGOCD_RECONCILIATION_TIMEOUT", RECONCILIATION)
             .env("ARGOCD_TLS_DATA_PATH", self.folder.join("tls"))
             .env("ARGOCD_SSH_DATA_PATH", self.folder.join("ssh"))
             .env("ARGOCD_PLUGINSOCKFILEPATH", self.folder.join("plugins"))
@@ -229,6 +234,7 @@ fn settings(control_plane: &ControlPlane, password: &str) -> Result<Vec<Value>> 
     use base64::Engine as _;
     let mut objects = vec![namespace(NAMESPACE)];
     for name in [
+        "argocd-cm",
         "argocd-rbac-cm",
         "argocd-tls-certs-cm",
         "argocd-ssh-known-hosts-cm",
@@ -236,10 +242,6 @@ fn settings(control_plane: &ControlPlane, password: &str) -> Result<Vec<Value>> 
     ] {
         objects.push(own("ConfigMap", name, &[]));
     }
-    let mut general = own("ConfigMap", "argocd-cm", &[]);
-    // Whoever asks, by a webhook or for a refresh, is answered at once; this is for who does not.
-    general["data"] = json!({"timeout.reconciliation": "10s", "timeout.reconciliation.jitter": "0s"});
-    objects.push(general);
     let hash = bcrypt::hash(password, COST).context("hashing a password")?;
     objects.push(secret(
         "argocd-secret",

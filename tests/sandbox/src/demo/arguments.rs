@@ -15,7 +15,7 @@ use clap::Parser;
     after_help = "Exit codes: 0 every step was checked, 1 one was not, 128+n ended by signal n."
 )]
 pub(super) struct Arguments {
-    /// Deploy to a real Kubernetes by a real Argo CD, built by Go the first time (about 12 minutes), instead of stand-ins
+    /// Deploy to a real Kubernetes by a real Argo CD, built by Go the first time (12 to 28 minutes on 2 cores), instead of stand-ins
     #[arg(long)]
     pub(super) cluster: bool,
 

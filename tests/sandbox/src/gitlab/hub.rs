@@ -21,6 +21,8 @@ pub(super) struct Hub {
     pub(super) git: PathBuf,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
+    /// How much it does by itself at this moment; see [`UnderWay`].
+    under_way: watch::Sender<usize>,
     /// The runner's free places.
     pub(super) slots: Semaphore,
     /// One lock a project for merges, which look before they move a branch.
@@ -29,6 +31,23 @@ pub(super) struct Hub {
 
 /// The inside, shared by request handlers and running jobs.
 pub(super) type Shared = Arc<Hub>;
+
+/// Something the stand-in does by itself, until this is dropped: what follows a push, a pipeline that is being made, a job
+/// with a runner. Files come and go meanwhile.
+pub(super) struct UnderWay(Shared);
+
+impl UnderWay {
+    pub(super) fn new(hub: &Shared) -> Self {
+        hub.under_way.send_modify(|count| *count += 1);
+        Self(Arc::clone(hub))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|count| *count -= 1);
+    }
+}
 
 impl Hub {
     pub(super) fn new(settings: Settings, port: u16, git: PathBuf) -> Shared {
@@ -41,6 +60,7 @@ impl Hub {
             git,
             state: Mutex::default(),
             changes: watch::Sender::new(0),
+            under_way: watch::Sender::new(0),
             locks: Mutex::default(),
         })
     }
@@ -58,6 +78,11 @@ impl Hub {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// How much is under way, to wait for.
+    pub(super) fn under_way(&self) -> watch::Receiver<usize> {
+        self.under_way.subscribe()
     }
 
     pub(super) fn branch_lock(&self, project: u64) -> Arc<tokio::sync::Mutex<()>> {

@@ -1,17 +1,25 @@
-//! Inputs of included files, checked where gitlab-ci-local lets everything pass.
+//! Included files: laid out where gitlab-ci-local looks for them, and their inputs checked where it lets everything pass.
 //!
-//! gitlab-ci-local fetches what is included and fills the inputs in, but ignores `regex` and inputs that the file does
+//! gitlab-ci-local makes a clone for each file of another project, which takes most of a pipeline's making. GitLab reads such
+//! a file from the repository, as whoever the pipeline's user is; so does [`provide`] before. What it leaves out is fetched as
+//! ever: components, includes with `rules`, with variables or patterns, and whatever cannot be had, since gitlab-ci-local says
+//! why not.
+//!
+//! gitlab-ci-local fills the inputs in, but ignores `regex` and inputs that the file does
 //! not know. GitLab refuses both, so the same files are looked at once more. Includes by `template`, interpolation
 //! functions, and components by a range of versions are not looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::Value;
 use serde_norway::Value as Yaml;
 
+use super::hub::Hub;
 use super::inputs;
+use super::settings::{Role, Scope};
+use super::tokens::Caller;
 
 /// As deep as GitLab's includes may nest.
 const MAX_DEPTH: usize = 100;
@@ -26,6 +34,75 @@ enum Origin {
     },
     /// A file from an address has no project: GitLab refuses a `local` include in it.
     Remote,
+}
+
+/// Lays out the files of other projects that a configuration includes, directly or not, as far as `user` may read them.
+pub(super) async fn provide(hub: &Hub, user: u64, clone: &Path, state: &Path, content: &str) {
+    let mut known = BTreeSet::new();
+    let mut left = vec![(content.to_owned(), Origin::Clone)];
+    while let Some((content, origin)) = left.pop() {
+        let plain = |entry: &&Yaml| entry.get("rules").is_none() && entry.get("component").is_none();
+        for entry in entries(&content).iter().filter(plain) {
+            for (name, path, origin) in files(clone, state, entry, &origin) {
+                let place = path.to_string_lossy();
+                if place.contains(['$', '*']) || place.contains("..") || !known.insert(path.clone()) {
+                    continue;
+                }
+                let content = match &origin {
+                    Origin::Clone => tokio::fs::read(&path).await.ok(),
+                    Origin::Remote => None,
+                    Origin::Project { project, reference } => {
+                        let found = of_project(hub, user, project, reference, &name).await;
+                        match found {
+                            Some(content) if lay_out(&path, &content).await.is_ok() => Some(content),
+                            _ => None,
+                        }
+                    }
+                };
+                if let Some(content) = content {
+                    left.push((String::from_utf8_lossy(&content).into_owned(), origin));
+                }
+            }
+        }
+    }
+}
+
+/// A file of a project at a branch or tag, when this user may fetch it; by the rules of a fetch with the user's token.
+async fn of_project(hub: &Hub, user: u64, path: &str, reference: &str, file: &str) -> Option<Vec<u8>> {
+    let project = {
+        let state = hub.state();
+        let caller = Caller::User {
+            user,
+            scopes: vec![Scope::ReadRepository],
+        };
+        let project = state.projects.values().find(|project| project.path == path)?;
+        let may = state.can_read(&caller, project) && state.has_role(&caller, project, Role::Reporter);
+        may.then(|| project.clone())?
+    };
+    // gitlab-ci-local has `HEAD` for no ref, and takes names as they stand beside `refs/heads/` and `refs/tags/`.
+    if reference == "HEAD" || reference.starts_with("refs/") {
+        return None;
+    }
+    let repository = hub.repository(&project);
+    let at = repository.resolve(reference).await.ok()?;
+    repository.file(&at.sha, file.trim_start_matches('/')).await
+}
+
+async fn lay_out(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    tokio::fs::write(path, content).await
+}
+
+/// What `include` lists; nothing where the file cannot be read, which gitlab-ci-local says.
+fn entries(content: &str) -> Vec<Yaml> {
+    let body = serde_norway::from_str::<Yaml>(inputs::body(content)).unwrap_or_default();
+    match body.get("include") {
+        Some(Yaml::Sequence(entries)) => entries.clone(),
+        Some(entry) => vec![entry.clone()],
+        None => Vec::new(),
+    }
 }
 
 /// Checks the inputs of everything a configuration includes.
@@ -46,19 +123,10 @@ fn check_file(
 ) -> anyhow::Result<()> {
     let values =
         inputs::checked_inputs(content, given).map_err(|errors| anyhow::anyhow!(errors.join(", ")))?;
-    // What cannot be read here was read by gitlab-ci-local, which has said what is wrong with it.
-    let Ok(body) = serde_norway::from_str::<Yaml>(inputs::body(content)) else {
-        return Ok(());
-    };
-    let entries = match body.get("include") {
-        Some(Yaml::Sequence(entries)) => entries.clone(),
-        Some(entry) => vec![entry.clone()],
-        None => Vec::new(),
-    };
     if depth >= MAX_DEPTH {
         bail!("Maximum of {MAX_DEPTH} nested includes are allowed!");
     }
-    for entry in &entries {
+    for entry in &entries(content) {
         for (name, path, origin) in files(clone, state, entry, origin) {
             // A file behind `rules` that did not match was not fetched.
             let Ok(content) = std::fs::read_to_string(path) else {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::config::{self, Config};
 use super::directed;
-use super::hub::{Hub, Shared};
+use super::hub::{Hub, Shared, UnderWay};
+use super::includes;
 use super::inputs;
 use super::job_spec::JobSpec;
 use super::repository::{Commit, RefProblem, ResolvedRef};
@@ -56,6 +57,7 @@ impl Refused {
 
 /// Makes a pipeline and starts its first jobs.
 pub(super) async fn create(hub: &Shared, draft: Draft) -> Result<u64, Refused> {
+    let _under_way = UnderWay::new(hub);
     let (project, user) = {
         let state = hub.state();
         let project = state.projects.get(&draft.project).cloned();
@@ -255,6 +257,7 @@ async fn expand(
         git_config: &git_config,
         evaluate_changes: pipeline.before_sha.is_some(),
     };
+    includes::provide(hub, user.id, &clone, &folder.join("state"), content).await;
     let config = config::read(hub, &source).await?;
     Ok((config, variables))
 }

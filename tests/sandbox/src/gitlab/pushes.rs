@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::hub::{Hub, Shared};
+use super::hub::{Hub, Shared, UnderWay};
 use super::pipelines::{self, Draft};
 use super::settings::PipelineRequest;
 use super::state::{Source, User};
@@ -95,8 +95,23 @@ impl Push {
     }
 }
 
-/// Does what follows an accepted push; `quiet` is a push that starts no pipelines.
-pub(super) async fn accepted(hub: Shared, project: u64, user: u64, push: Push, quiet: bool) {
+/// Does what follows an accepted push; `quiet` is a push that starts no pipelines. It is under way from the call on, even
+/// before it is first polled.
+pub(super) fn accepted(
+    hub: Shared,
+    project: u64,
+    user: u64,
+    push: Push,
+    quiet: bool,
+) -> impl Future<Output = ()> + Send {
+    let under_way = UnderWay::new(&hub);
+    async move {
+        follow(hub, project, user, push, quiet).await;
+        drop(under_way);
+    }
+}
+
+async fn follow(hub: Shared, project: u64, user: u64, push: Push, quiet: bool) {
     let skipped = quiet || push.options.iter().any(|option| option == "ci.skip");
     for update in push.updates {
         notify(&hub, project, user, &update).await;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::downstream;
-use super::hub::{Hub, Shared};
+use super::hub::{Hub, Shared, UnderWay};
 use super::job_run::Run;
 use super::scheduler;
 use super::state::{Job, Status, now};
@@ -34,9 +34,13 @@ impl Outcome {
 
 /// Runs a pending job to its end.
 ///
-/// Boxed, because a `trigger:` job makes a pipeline, which runs jobs.
+/// Boxed, because a `trigger:` job makes a pipeline, which runs jobs. It is under way from the call on, even before it is
+/// first polled.
 pub(super) fn run(hub: Shared, job: u64) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let under_way = UnderWay::new(&hub);
     Box::pin(async move {
+        // Until the jobs after this one have been started, too.
+        let _under_way = under_way;
         let (bridge, directed) = {
             let state = hub.state();
             let found = state.jobs.get(&job);

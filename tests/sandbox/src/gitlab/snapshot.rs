@@ -200,6 +200,37 @@ impl GitLab {
         )
     }
 
+    /// Waits until GitLab does nothing by itself any more: nothing that a push started, no pipeline being made, no job with a
+    /// runner. Jobs may still wait for a person or for a time. Until somebody asks something of it, it changes no file then.
+    ///
+    /// # Errors
+    /// When it does not come to rest in time; the message names the pipelines that have not ended.
+    pub async fn rest(&self, limit: Duration) -> anyhow::Result<()> {
+        let mut under_way = self.hub.under_way();
+        let rests = under_way.wait_for(|count| *count == 0);
+        if tokio::time::timeout(limit, rests).await.is_ok() {
+            return Ok(());
+        }
+        let left: Vec<String> = self
+            .snapshot()
+            .iter()
+            .filter(|pipeline| !pipeline.status.is_finished())
+            .map(|pipeline| {
+                format!(
+                    "{} of {}: {}",
+                    pipeline.id,
+                    pipeline.project,
+                    pipeline.status.as_str()
+                )
+            })
+            .collect();
+        bail!(
+            "GitLab is still at work after {} s (pipelines {})",
+            limit.as_secs(),
+            left.join(", ")
+        )
+    }
+
     async fn wait_until<T>(&self, look: impl Fn() -> Option<T>, limit: Duration) -> Option<T> {
         let mut changes = self.changes();
         let wait = async {
