@@ -86,6 +86,7 @@ pub(crate) struct StartArgs {
         value_name = "REF",
         env = "TOWPATH_REF",
         default_value = "main",
+        value_parser = towpath::cli::parse_line,
         hide_env_values = true
     )]
     pub(crate) reference: String,

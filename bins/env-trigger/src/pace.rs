@@ -95,7 +95,7 @@ impl Pace {
             (Phase::Ending, Some(expected)) => near(expected),
             // Where the end is as likely at any moment, no order of fifteen looks a minute beats even ones; a job that
             // has just begun is likelier to be short, and only there a little of the budget is worth spending early.
-            (Phase::Ending, None) => (quiet / 6.0).clamp(3.2, 3.9),
+            (Phase::Ending, None) => (quiet / 6.0).clamp(2.8, 4.0),
             (Phase::Starting, _) => (quiet / 6.0).clamp(3.3, 7.0),
             (Phase::Busy, _) => 7.0,
             (Phase::Idle, _) => (quiet / 8.0).clamp(2.0, 15.0),
@@ -144,7 +144,7 @@ impl Pace {
         let looks = number(left) / number(self.next_cost);
         // The less is left of the budget, the more evenly it is spread over what is left of the minute. While there is
         // plenty it hardly counts: what a start asks in its first second is to cost the last looks, not the next one.
-        (oldest + WINDOW - now) / looks * (number(used) / number(self.limit)).powf(1.5)
+        (oldest + WINDOW - now) / looks * (number(used) / number(self.limit)).powf(1.2)
     }
 
     fn recent(&self, now: f64) -> impl Iterator<Item = f64> {

@@ -237,11 +237,11 @@ pub(crate) struct PromotionArgs {
     pub(crate) handoff: Option<PathBuf>,
 
     /// The project that the image was built from, for the handoff
-    #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", hide_env_values = true)]
+    #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", value_parser = towpath::cli::parse_line, hide_env_values = true)]
     pub(crate) source_project: Option<String>,
 
     /// The commit that the image was built from, for the handoff
-    #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", hide_env_values = true)]
+    #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", value_parser = towpath::cli::parse_line, hide_env_values = true)]
     pub(crate) source_commit: Option<String>,
 
     #[command(flatten)]

@@ -237,7 +237,7 @@ pub(crate) struct WriteArgs {
     )]
     pub(crate) author_email: Option<String>,
     /// Sign the commit with this: the file of an SSH key, or the id of a GPG key
-    #[arg(long, value_name = "KEY", env = "TOWPATH_SIGNING_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "KEY", env = "TOWPATH_SIGNING_KEY", value_parser = towpath::cli::parse_line, hide_env_values = true)]
     pub(crate) signing_key: Option<String>,
     /// What the key is
     #[arg(
@@ -249,10 +249,10 @@ pub(crate) struct WriteArgs {
     )]
     pub(crate) signing_format: SigningFormat,
     /// The project that the image was built from, for the commit message
-    #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", hide_env_values = true)]
+    #[arg(long, value_name = "PATH", env = "SOURCE_PROJECT", value_parser = towpath::cli::parse_line, hide_env_values = true)]
     pub(crate) source_project: Option<String>,
     /// The commit that the image was built from, for the commit message
-    #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", hide_env_values = true)]
+    #[arg(long, value_name = "COMMIT", env = "SOURCE_COMMIT", value_parser = towpath::cli::parse_line, hide_env_values = true)]
     pub(crate) source_commit: Option<String>,
     /// The pipeline that does this, for the commit message
     #[arg(long, value_name = "URL", env = "CI_PIPELINE_URL", hide_env_values = true)]

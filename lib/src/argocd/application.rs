@@ -432,7 +432,7 @@ mod tests {
         assert!(!nothing.is_automated());
         assert_eq!(nothing.compared_to(), [""]);
         assert!(serde_json::from_str::<Application>("{}").is_ok());
-        assert!(serde_json::from_str::<Application>("[]").is_err());
+        assert!(serde_json::from_str::<Application>("[1]").is_err());
     }
 
     #[test]

@@ -167,6 +167,18 @@ pub struct RunArgs {
     pub traceparent: Option<TraceParent>,
 }
 
+/// Takes a text of one line: a line break in a name that ends in a log, a commit message or a header would begin a line
+/// of somebody else's making there.
+///
+/// # Errors
+/// A sentence for clap to show.
+pub fn parse_line(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("expected one line of text without control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Reads `90s`, `15m`, `1h` or `1h30m`; a bare number is refused, since its unit would be a guess.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ mod report;
 mod sections;
 mod subcommands;
 
-pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration};
+pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration, parse_line};
 pub use logs::{Effect, effect, note};
 pub use progress::{Progress, size};
 pub use report::{Outcome, Report};

@@ -18,7 +18,7 @@ const CHECKSUMS: &str = "SHA256SUMS";
 
 /// Build Towpath's binaries as they are released: static, stripped, for amd64 and arm64, with checksums.
 ///
-/// Writes DIR/<architecture>/<binary> and DIR/SHA256SUMS, which `sha256sum --check` takes, and prints the sizes.
+/// Writes `DIR/ARCHITECTURE/BINARY` and `DIR/SHA256SUMS`, which `sha256sum --check` takes, and prints the sizes.
 /// `docker/Dockerfile` takes the folder's parent as its context. Compilers that lack are installed into the cache folder
 /// (TOWPATH_CACHE, else ~/.cache/towpath), pinned by version and checksum, and the targets' standard libraries by rustup.
 #[derive(Debug, Parser)]

@@ -503,6 +503,11 @@ async fn fill_projects(person: &Person, gitlab: &GitLab, hosts: &Hosts<'_>) -> R
         .start_repository(&gitlab.clone_url(TEMPLATES), TEMPLATES)
         .await?;
     copy(&source, &templates.join("ci-templates"), &str::to_owned)?;
+    copy(
+        &source.join("../templates"),
+        &templates.join("templates"),
+        &str::to_owned,
+    )?;
     person.publish(&templates, "Publish the templates").await?;
     person.push_tag(&templates, TEMPLATES_TAG).await?;
     for (project, example) in [(IMAGE, "image"), (ENV, "env"), (INFRA, "infra")] {

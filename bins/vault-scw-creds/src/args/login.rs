@@ -32,6 +32,7 @@ pub(crate) struct LoginArgs {
     #[arg(
         long,
         env = "TOWPATH_VAULT_ROLE",
+        value_parser = towpath::cli::parse_line,
         required_if_eq("auth", "kubernetes"),
         hide_env_values = true
     )]

@@ -1,7 +1,7 @@
 //! A real Kubernetes and a real Argo CD on this machine, without containers.
 //!
 //! Real: etcd, the API server with its TokenReview and TokenRequest, the controllers, the scheduler, redis, Argo CD's API
-//! server, repository server and application controller. Played: the node, by kwok (see [`nodes`]), so that no container
+//! server, repository server and application controller. Played: the node, by kwok (see `nodes`), so that no container
 //! runs and no image is pulled.
 //!
 //! Everything listens on loopback or on sockets in the world's folder, belongs to the world, and has its log in `logs/`

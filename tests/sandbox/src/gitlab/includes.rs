@@ -1,8 +1,8 @@
 //! Inputs of included files, checked where gitlab-ci-local lets everything pass.
 //!
 //! gitlab-ci-local fetches what is included and fills the inputs in, but ignores `regex` and inputs that the file does
-//! not know. GitLab refuses both, so the same files are looked at once more. Includes by `remote`, `template` and
-//! `component`, and interpolation functions, are not looked at.
+//! not know. GitLab refuses both, so the same files are looked at once more. Includes by `template`, interpolation
+//! functions, and components by a range of versions are not looked at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,12 @@ const MAX_DEPTH: usize = 100;
 #[derive(Clone)]
 enum Origin {
     Clone,
-    Project { project: String, reference: String },
+    Project {
+        project: String,
+        reference: String,
+    },
+    /// A file from an address has no project: GitLab refuses a `local` include in it.
+    Remote,
 }
 
 /// Checks the inputs of everything a configuration includes.
@@ -95,12 +100,40 @@ fn files(clone: &Path, state: &Path, entry: &Yaml, origin: &Origin) -> Vec<(Stri
             .map(|name| (name.to_owned(), fetched(project, reference, name), origin.clone()))
             .collect();
     }
+    if let Some(component) = text("component")
+        && let Some((address, reference)) = component.rsplit_once('@')
+        && let Some((project, name)) = address.rsplit_once('/')
+    {
+        // What stands before the first slash is the instance, or the variable that means it.
+        let project = project.split_once('/').map_or(project, |(_, project)| project);
+        let origin = Origin::Project {
+            project: project.to_owned(),
+            reference: reference.to_owned(),
+        };
+        let found = [
+            format!("templates/{name}.yml"),
+            format!("templates/{name}/template.yml"),
+        ];
+        let mut found = found.iter().map(|file| fetched(project, reference, file));
+        let path = found.rfind(|path| path.exists());
+        return path
+            .map(|path| (component.to_owned(), path, origin))
+            .into_iter()
+            .collect();
+    }
+    let is_address = |text: &&str| text.starts_with("http://") || text.starts_with("https://");
+    if let Some(address) = text("remote").or(entry.as_str().filter(is_address)) {
+        let name = address.split_once("://").map_or(address, |(_, name)| name);
+        let path = state.join("includes").join(name);
+        return vec![(address.to_owned(), path, Origin::Remote)];
+    }
     let Some(name) = text("local").or(entry.as_str()) else {
         return Vec::new();
     };
     let path = match origin {
         Origin::Clone => clone.join(name.trim_start_matches('/')),
         Origin::Project { project, reference } => fetched(project, reference, name),
+        Origin::Remote => return Vec::new(),
     };
     vec![(name.to_owned(), path, origin.clone())]
 }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
+use super::cache::Cache;
 use super::install::Installer;
 use super::progress::Progress;
 use super::{outside, search_path};
@@ -44,6 +45,12 @@ pub(super) const RSYNC: Package = Package {
 pub(super) const BUILDAH: Package = Package {
     name: "buildah",
     programs: &["usr/bin/buildah"],
+    parts: &[],
+};
+/// Runs programs of other processors.
+pub(super) const QEMU: Package = Package {
+    name: "qemu-user-static",
+    programs: &["usr/bin/qemu-aarch64-static", "usr/bin/qemu-x86_64-static"],
     parts: &[],
 };
 pub(super) const BUSYBOX: Package = Package {
@@ -141,6 +148,32 @@ impl Package {
         })
     }
 
+    /// The folder that the package is unpacked in, which is filled unless it is in the cache.
+    ///
+    /// Several processes may ask at once: one installs, the others wait for it.
+    pub(super) async fn find_or_install(&self, progress: &Progress) -> anyhow::Result<PathBuf> {
+        let cache = Cache::open()?;
+        let name = self.entry();
+        if let Some(entry) = cache.entry(&name) {
+            return Ok(entry);
+        }
+        if let Some(why) = Self::obstacle() {
+            bail!("{why}");
+        }
+        let lock = cache.lock(progress).await?;
+        // Meanwhile another process may have installed it.
+        if let Some(entry) = cache.entry(&name) {
+            return Ok(entry);
+        }
+        let guardian = Guardian::start()?;
+        let installed = self
+            .install(&Installer::new(&cache, &lock, progress, &guardian))
+            .await;
+        guardian.stop().await?;
+        installed?;
+        cache.entry(&name).context("the cache lost what was installed")
+    }
+
     pub(super) async fn install(&self, installer: &Installer<'_>) -> anyhow::Result<PathBuf> {
         // Before the step begins: waiting for one's turn is not working.
         let mut apt = installer.archive.apt.lock().await;
@@ -189,23 +222,50 @@ pub(super) struct Archive<'a> {
 impl<'a> Archive<'a> {
     pub(super) fn new(progress: &'a Progress, guardian: &'a Guardian) -> Self {
         Self {
-            apt: Mutex::new(Apt {
-                progress,
-                guardian,
-                configuration: None,
-            }),
+            apt: Mutex::new(Apt::new(progress, guardian)),
         }
     }
 }
 
-struct Apt<'a> {
+pub(super) struct Apt<'a> {
     progress: &'a Progress,
     guardian: &'a Guardian,
+    /// Another machine than this one: nothing is installed on it, and its processor has this name of Debian's.
+    other: Option<&'static str>,
     /// Written when the lists have been updated, which is done once.
     configuration: Option<PathBuf>,
 }
 
-impl Apt<'_> {
+impl<'a> Apt<'a> {
+    fn new(progress: &'a Progress, guardian: &'a Guardian) -> Self {
+        Self {
+            progress,
+            guardian,
+            other: None,
+            configuration: None,
+        }
+    }
+
+    /// For an empty machine with the processor that Debian calls `architecture`.
+    pub(super) fn of_empty(
+        progress: &'a Progress,
+        guardian: &'a Guardian,
+        architecture: &'static str,
+    ) -> Self {
+        Self {
+            other: Some(architecture),
+            ..Self::new(progress, guardian)
+        }
+    }
+
+    /// Downloads what the archive offers of these packages, checked by its signed index, into a folder.
+    pub(super) async fn download(&self, names: &[&str], into: &Path) -> anyhow::Result<()> {
+        let mut get = self.command("apt-get");
+        get.arg("download").args(names).current_dir(into);
+        outside::output_of(&mut get, DEADLINE).await?;
+        Ok(())
+    }
+
     async fn unpack(&self, package: &Package, into: &Path) -> anyhow::Result<()> {
         let names = self.with_lacking_libraries(package).await?;
         let mut show = self.command("apt-cache");
@@ -247,11 +307,14 @@ impl Apt<'_> {
         Ok(fs::write(into.join("packages.txt"), unpacked)?)
     }
 
-    async fn update(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn update(&mut self) -> anyhow::Result<()> {
         if self.configuration.is_some() {
             return Ok(());
         }
-        let folder = self.guardian.dir().join("apt");
+        let folder = self
+            .guardian
+            .dir()
+            .join(format!("apt-{}", self.other.unwrap_or("own")));
         for below in ["state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(below))?;
         }
@@ -261,12 +324,19 @@ impl Apt<'_> {
             .context("the temporary folder's path is not UTF-8")?;
         // Container images add hooks that clear the machine's own caches after each update, and turn off the binary
         // caches without which each call reads all lists anew: neither is wanted here.
-        let settings = format!(
+        let mut settings = format!(
             "Dir::State \"{path}/state\";\nDir::State::Lists \"{path}/state/lists\";\nDir::Cache \"{path}/cache\";\n\
              Dir::Cache::pkgcache \"pkgcache.bin\";\nDir::Cache::srcpkgcache \"srcpkgcache.bin\";\n\
              APT::Sandbox::User \"\";\nAcquire::Languages \"none\";\nAcquire::Retries \"2\";\n\
              #clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
         );
+        if let Some(architecture) = self.other {
+            fs::write(folder.join("state/status"), "")?;
+            settings.push_str(&format!(
+                "APT::Architecture \"{architecture}\";\n#clear APT::Architectures;\nAPT::Architectures {{ \"{architecture}\"; }};\n\
+                 Dir::State::status \"{path}/state/status\";\n"
+            ));
+        }
         fs::write(&file, settings)?;
         let mut update = self.guardian.command("apt-get");
         update.arg("-c").arg(&file).args(["-q", "update"]);

@@ -8,6 +8,7 @@ mod builder;
 mod cache;
 mod cluster;
 mod debian;
+mod debian_root;
 mod found;
 mod go;
 mod install;
@@ -103,6 +104,24 @@ impl Tools {
     pub async fn zig(progress: &Progress) -> anyhow::Result<(PathBuf, PathBuf)> {
         let zig = wheel::ZIG.find_or_install(progress).await?;
         Ok((zig, wheel::ZIGBUILD.find_or_install(progress).await?))
+    }
+
+    /// The program of qemu that runs static programs of a processor, as Rust names that (`aarch64`). Installed the first time.
+    ///
+    /// # Errors
+    /// When Debian packages cannot be had here.
+    pub async fn qemu(progress: &Progress, processor: &str) -> anyhow::Result<PathBuf> {
+        let entry = debian::QEMU.find_or_install(progress).await?;
+        Ok(entry.join(format!("usr/bin/qemu-{processor}-static")))
+    }
+
+    /// A root folder for a base image: Debian's git, CA certificates and a busybox with a shell and grep, of `amd64` or
+    /// `arm64`. Not to be written to: it is in the cache, and filled the first time.
+    ///
+    /// # Errors
+    /// When Debian packages cannot be had here.
+    pub async fn debian_root(progress: &Progress, architecture: &'static str) -> anyhow::Result<PathBuf> {
+        debian_root::find_or_make(progress, architecture).await
     }
 
     /// syft, which lists what an image is made of. Installed the first time.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post, put};
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use self::call::{Call, JobTokens, Refusal};
 use super::hub::Shared;
-use super::settings::{Role, Scope};
+use super::settings::{Role, Scope, Visibility};
 use super::tokens::Caller;
 use super::{git_http, trouble};
 
@@ -137,12 +137,37 @@ pub(super) fn throttled(limit: usize, wait: Duration) -> Response {
     Refusal::throttled(limit, wait).into_response()
 }
 
-/// Git, or GitLab's page for an address that is not there.
+/// `GET /<project>/-/raw/<ref>/<file>`, the page that shows a file as it is: of a public project, without a token. For
+/// others GitLab asks for a login, which comes to a redirection.
+async fn raw_page(hub: &Shared, path: &str) -> Option<Response> {
+    let (project, rest) = path.trim_start_matches('/').split_once("/-/raw/")?;
+    let project = hub.state().project_by(project).cloned();
+    let Some(project) = project.filter(|project| project.settings.visibility == Visibility::Public) else {
+        let login = [(header::LOCATION, format!("{}/users/sign_in", hub.url))];
+        return Some((StatusCode::FOUND, login).into_response());
+    };
+    let repository = hub.repository(&project);
+    // A ref may hold slashes: the shortest one that is there is meant.
+    for (at, _) in rest.match_indices('/') {
+        if let Some(content) = repository.file(&rest[..at], &rest[at + 1..]).await {
+            let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+            return Some((kind, content).into_response());
+        }
+    }
+    Some((StatusCode::NOT_FOUND, "404 Not Found\n").into_response())
+}
+
+/// Git, a file's raw page, or GitLab's page for an address that is not there.
 async fn outside_api(State(hub): State<Shared>, request: Request) -> Response {
     /// The most bytes of one push or fetch request.
     const MAX_GIT_BODY: usize = 1 << 30;
     if request.uri().path().starts_with("/api/") {
         return Refusal::not_found("").into_response();
+    }
+    if request.method() == Method::GET
+        && let Some(response) = raw_page(&hub, request.uri().path()).await
+    {
+        return response;
     }
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(Body::new(body), MAX_GIT_BODY).await else {

@@ -1,6 +1,4 @@
-//! Builds the runner images of `docker/Dockerfile` from a base image made on the spot, and looks into them.
-
-#![allow(clippy::unwrap_used, reason = "a helper that fails here fails its test")]
+//! image-build makes both targets for this machine, from a base image made on the spot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +9,11 @@ use serde_json::Value;
 use towpath_sandbox::base_image;
 use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::servers::{Registry, http_client};
+use towpath_sandbox::static_binaries::PLATFORMS;
 use towpath_sandbox::tools::{BuilderKind, Progress, Tools};
 use towpath_sandbox::towpath_binaries;
+
+use crate::checkout;
 
 const ACCEPT: &str =
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -65,6 +66,7 @@ async fn pull(registry: &Registry, repository: &str) -> Image {
 }
 
 /// Builds one target with image-build.
+#[allow(clippy::too_many_arguments, reason = "each is one of image-build's")]
 async fn build(
     guardian: &Guardian,
     tools: &Tools,
@@ -73,6 +75,7 @@ async fn build(
     repository: &str,
     target: &str,
     base: &str,
+    digest: &str,
 ) {
     let path = std::env::var_os("PATH").expect("a PATH");
     let folders = [tools.bin_dir().to_owned()]
@@ -88,13 +91,15 @@ async fn build(
         .arg("--context")
         .arg(context)
         .arg("--dockerfile")
-        .arg(towpath_repository().join("docker/Dockerfile"))
+        .arg(checkout().join("docker/Dockerfile"))
         .args(["--repository", repository, "--tag", "test", "--target", target])
         .args([
             "--build-arg",
             &format!("TOOLBOX_BASE={base}"),
             "--build-arg",
             &format!("KANIKO={base}"),
+            "--build-arg",
+            &format!("KANIKO_DIGEST={digest}"),
         ])
         .output()
         .await
@@ -106,13 +111,6 @@ async fn build(
     );
 }
 
-fn towpath_repository() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()
-        .unwrap()
-}
-
 #[tokio::test]
 async fn both_targets_carry_every_tool_where_it_survives() {
     let guardian = Guardian::start().expect("a world");
@@ -120,25 +118,34 @@ async fn both_targets_carry_every_tool_where_it_survives() {
     let registry = Registry::start(&guardian, &tools, "registry", &[])
         .await
         .expect("a registry");
-    base_image::push(&tools, &registry, None, "base", "1")
+    let digest = base_image::push(&tools, &registry, None, "base", "1")
         .await
         .expect("a base image");
     let base = format!("{}/base:1", registry.host());
     let bin = towpath_binaries::build().expect("the binaries build");
     let context = guardian.dir().join("context");
-    fs::create_dir_all(context.join("binaries")).unwrap();
-    for name in towpath_binaries::NAMES {
-        // Debug builds are large, and it is not their content that is looked at.
-        fs::write(
-            context.join("binaries").join(name),
-            format!("#!/bin/sh\necho {name}\n"),
-        )
-        .unwrap();
+    for platform in PLATFORMS {
+        let folder = context.join("binaries").join(platform.architecture);
+        fs::create_dir_all(&folder).unwrap();
+        for name in towpath_binaries::NAMES {
+            // It is not their content that is looked at.
+            fs::write(folder.join(name), format!("#!/bin/sh\necho {name}\n")).unwrap();
+        }
     }
 
     for (target, folder) in [("toolbox", "usr/local/bin"), ("kaniko", "kaniko")] {
         let repository = format!("{}/{target}", registry.host());
-        build(&guardian, &tools, &bin, &context, &repository, target, &base).await;
+        build(
+            &guardian,
+            &tools,
+            &bin,
+            &context,
+            &repository,
+            target,
+            &base,
+            &digest,
+        )
+        .await;
         let image = pull(&registry, target).await;
         for name in towpath_binaries::NAMES {
             let (mode, size) = image.files[&format!("{folder}/{name}")];
