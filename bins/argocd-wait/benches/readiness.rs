@@ -24,7 +24,7 @@ use towpath_sandbox::measured::{Table, Took, median};
 
 const OURS: &str = "267e85da53a9edf6a2d5c03079f020a21e7eea61";
 /// Runs of each.
-const RUNS: usize = 21;
+const RUNS: usize = 11;
 /// Readiness comes after this, and up to five seconds more, so that it falls anywhere between two looks.
 const AFTER: Duration = Duration::from_millis(2500);
 const LOOK: Duration = Duration::from_millis(5);

@@ -85,7 +85,8 @@ pub(crate) struct WaitArgs {
     /// Start a sync of an application that does not sync by itself
     #[arg(long, env = "TOWPATH_SYNC", hide_env_values = true)]
     pub(crate) sync: bool,
-    /// How long it may take from synced to healthy. What takes longer has failed (exit 8)
+    /// How long it may take from synced to healthy, and a sync whose attempts fail of the same resource to succeed. What
+    /// takes longer has failed (exit 8)
     #[arg(
         long,
         value_name = "DURATION",

@@ -9,6 +9,7 @@ use towpath::argocd::application::{Application, moment};
 use towpath::argocd::{Located, Rendered, SyncWindows};
 use towpath::failure::{Failure, Kind, Result};
 
+use crate::attempts::Attempts;
 use crate::evidence::Evidence;
 use crate::plan::{self, Known, Proof, Question, Step, Trouble, Waiting, Wanted};
 use crate::relation::{Clues, Relation, relation};
@@ -67,6 +68,8 @@ pub(crate) struct Follower {
     synced: Option<Instant>,
     degraded: Option<Instant>,
     idle: Option<Instant>,
+    attempts: Attempts,
+    failing: Option<Instant>,
     said: String,
 }
 
@@ -102,6 +105,8 @@ impl Follower {
             synced: None,
             degraded: None,
             idle: None,
+            attempts: Attempts::default(),
+            failing: None,
             said: String::new(),
         })
     }
@@ -225,6 +230,8 @@ impl Follower {
             idle: lasted(self.idle),
             degraded: lasted(self.degraded),
             synced: lasted(self.synced),
+            attempts: self.attempts.clone(),
+            failing: lasted(self.failing),
         }
     }
 
@@ -315,6 +322,8 @@ impl Follower {
         let is_idle =
             is_in_place && status.sync.status == "OutOfSync" && self.application.operation.is_none();
         since(&mut self.idle, is_idle);
+        self.attempts.note(&self.application);
+        since(&mut self.failing, self.attempts.has_failed());
         if is_synced {
             self.synced.get_or_insert_with(Instant::now);
             let mut standing = lock(&self.shared);
@@ -354,14 +363,16 @@ impl Follower {
             or_unknown(&status.health.status),
             waiting.sentence()
         );
-        if said != self.said {
-            tracing::info!(
-                action = "look",
-                object = format!("application {}", self.located),
-                outcome = said
-            );
-            self.said = said;
+        if said == self.said {
+            return;
         }
+        let object = format!("application {}", self.located);
+        if matches!(waiting, Waiting::Retrying(_)) {
+            tracing::warn!(action = "look", object, outcome = said);
+        } else {
+            tracing::info!(action = "look", object, outcome = said);
+        }
+        self.said = said;
     }
 
     async fn answer(&mut self, question: Question) -> Result<()> {

@@ -5,6 +5,7 @@
 //! decides. What a state means is in [`plan`]; how the commit that Argo CD sees stands to ours is in [`relation`].
 
 mod args;
+mod attempts;
 mod evidence;
 mod follow;
 mod handover;

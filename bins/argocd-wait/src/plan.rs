@@ -10,6 +10,7 @@ use std::time::Duration;
 use towpath::argocd::application::{Application, OperationState, ResourceResult};
 use towpath::argocd::{Rendered, Runs, SyncWindow, SyncWindows};
 
+use crate::attempts::{Attempts, Retrying, failed_resources, is_under_way};
 use crate::image::{Image, Kinship};
 use crate::relation::Relation;
 
@@ -28,7 +29,7 @@ pub(crate) struct Wanted {
     pub(crate) may_sync: bool,
     /// How long it may be Degraded before that counts.
     pub(crate) degraded_for: Duration,
-    /// How long it may take from synced to healthy.
+    /// How long it may take from synced to healthy, and a sync that fails to succeed in another attempt.
     pub(crate) healthy_within: Duration,
 }
 
@@ -51,6 +52,10 @@ pub(crate) struct Known {
     pub(crate) degraded: Duration,
     /// How long ago it was first seen synced.
     pub(crate) synced: Duration,
+    /// What failed so far of the operation that is under way.
+    pub(crate) attempts: Attempts,
+    /// How long ago the first of those was seen.
+    pub(crate) failing: Duration,
 }
 
 /// What to do.
@@ -86,7 +91,7 @@ pub(crate) enum Question {
 }
 
 /// Why it is waited on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Waiting {
     /// Nobody compared it since.
     NotCompared,
@@ -96,6 +101,8 @@ pub(crate) enum Waiting {
     AtUnknown(String),
     /// An operation runs, or its outcome is not compared yet.
     Syncing,
+    /// The sync fails, and Argo CD tries it again.
+    Retrying(Box<Retrying>),
     /// It differs, and a sync is to come.
     OutOfSync(Vec<String>),
     /// It is synced, and not well yet.
@@ -177,9 +184,9 @@ pub(crate) fn decide(application: &Application, wanted: &Wanted, known: &Known) 
         return Step::Fail(sync_failed(state));
     }
     match application.status.sync.status.as_str() {
-        "Synced" if is_running => Step::Wait(Waiting::Syncing),
+        "Synced" | "OutOfSync" if is_running => under_way(wanted, known, at),
         "Synced" => synced(application, wanted, known, at),
-        "OutOfSync" => out_of_sync(application, wanted, known, is_running, latest),
+        "OutOfSync" => out_of_sync(application, wanted, known, latest),
         _ => Step::Wait(Waiting::NotCompared),
     }
 }
@@ -267,18 +274,26 @@ fn applied<'a>(application: &'a Application, of: Option<&str>) -> Vec<(&'a str, 
         .collect()
 }
 
-fn is_under_way(state: &OperationState) -> bool {
-    matches!(state.phase.as_str(), "Running" | "Terminating")
-}
-
 fn sync_failed(state: &OperationState) -> Trouble {
-    let resources = state.sync_result.iter().flat_map(|result| &result.resources);
-    let failed = |resource: &&ResourceResult| {
-        resource.status == "SyncFailed" || matches!(resource.hook_phase.as_str(), "Failed" | "Error")
-    };
     Trouble::SyncFailed {
         text: state.message.clone(),
-        resources: resources.filter(failed).cloned().collect(),
+        resources: failed_resources(state),
+    }
+}
+
+/// An operation runs. Argo CD tries one that fails again, and another attempt may well succeed: what refused it may have been
+/// starting itself. So it is Argo CD that gives up, after its last attempt; but where it is told to try for long or without end,
+/// what fails in the same place again has no more time than what does not become healthy.
+fn under_way(wanted: &Wanted, known: &Known, at: &str) -> Step {
+    match known.attempts.retrying(at) {
+        Some(retrying) if retrying.is_hopeless() && known.failing >= wanted.healthy_within => {
+            Step::Fail(Trouble::SyncFailed {
+                text: retrying.text,
+                resources: retrying.resources,
+            })
+        }
+        Some(retrying) => Step::Wait(Waiting::Retrying(Box::new(retrying))),
+        None => Step::Wait(Waiting::Syncing),
     }
 }
 
@@ -286,12 +301,8 @@ fn out_of_sync(
     application: &Application,
     wanted: &Wanted,
     known: &Known,
-    is_running: bool,
     latest: Option<&OperationState>,
 ) -> Step {
-    if is_running {
-        return Step::Wait(Waiting::Syncing);
-    }
     let differing = || {
         let resources = application.status.resources.iter();
         let differing = resources.filter(|resource| resource.status == "OutOfSync");

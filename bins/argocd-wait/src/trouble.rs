@@ -1,8 +1,10 @@
 //! How each outcome is told: its word in the report, its message, what to do, its exit code.
 
 use towpath::argocd::Located;
+use towpath::argocd::application::ResourceResult;
 use towpath::failure::{Failure, Kind};
 
+use crate::attempts::{Retrying, name};
 use crate::evidence::Evidence;
 use crate::plan::{Trouble, Waiting, Wanted};
 
@@ -64,17 +66,8 @@ impl Trouble {
                 "mend the environment repository: `kustomize build` of the application's folder shows the same".to_owned(),
             ),
             Trouble::SyncFailed { text, resources } => {
-                let resources: Vec<String> = resources
-                    .iter()
-                    .map(|resource| format!("{} {}: {}", resource.kind, resource.name, line(&resource.message)))
-                    .collect();
-                let resources = if resources.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({})", resources.join("; "))
-                };
                 (
-                    format!("the sync of application {application} to {commit} failed: {}{resources}", line(text)),
+                    format!("the sync of application {application} to {commit} failed: {}", refused(text, resources)),
                     "mend what the cluster refuses, and commit again".to_owned(),
                 )
             }
@@ -145,8 +138,9 @@ impl Waiting {
                 )
             }
             Waiting::Syncing => "the sync is running".to_owned(),
+            Waiting::Retrying(retrying) => retrying.sentence(),
             Waiting::OutOfSync(resources) if resources.is_empty() => "it is out of sync".to_owned(),
-            Waiting::OutOfSync(resources) => format!("it is out of sync: {}", first(resources)),
+            Waiting::OutOfSync(resources) => format!("it is out of sync: {}", first(resources, ", ")),
             Waiting::Unwell(status) if status.is_empty() => "its health is not known".to_owned(),
             Waiting::Unwell(status) => format!("it is synced and {status}"),
             Waiting::OldRuns(image) => format!("pods of {image} still exist"),
@@ -155,10 +149,56 @@ impl Waiting {
     }
 }
 
+impl Retrying {
+    fn sentence(&self) -> String {
+        let of = match &self.other {
+            Some(other) => format!(" of another commit, {},", short(other)),
+            None => String::new(),
+        };
+        let most = self.most.map_or_else(String::new, |most| format!(" of {most}"));
+        let repeated = self
+            .repeated
+            .as_ref()
+            .map_or_else(String::new, |(resource, times)| {
+                format!("; {resource} failed in {times} attempts, so that another one promises little")
+            });
+        let again = match self.most {
+            Some(most) if self.attempt >= most => "",
+            _ => ", and Argo CD tries it again",
+        };
+        format!(
+            "the sync{of} failed in attempt {}{most}{again}: {}{repeated}",
+            self.attempt,
+            refused(&self.text, &self.resources)
+        )
+    }
+}
+
+/// What a sync failed of: Argo CD's words, and the resources with theirs where those do not say it already.
+fn refused(text: &str, resources: &[ResourceResult]) -> String {
+    let text = line(text);
+    let said: Vec<String> = resources
+        .iter()
+        .map(|resource| match line(&resource.message) {
+            message if message.is_empty() || text.contains(&message) => name(resource),
+            message => format!("{}: {message}", name(resource)),
+        })
+        .collect();
+    if said.is_empty() {
+        return text;
+    }
+    format!("{text} ({})", first(&said, "; "))
+}
+
 /// The first few of many.
-fn first(items: &[String]) -> String {
+fn first(items: &[String], between: &str) -> String {
     const SHOWN: usize = 5;
-    let shown = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let shown = items
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(between);
     match items.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),

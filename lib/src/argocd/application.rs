@@ -221,8 +221,13 @@ pub struct OperationState {
     pub message: String,
     /// What became of it.
     pub sync_result: Option<SyncResult>,
-    /// When it ended.
+    /// When it began. Trying it again does not change that.
+    pub started_at: Option<String>,
+    /// When it ended. Of one that is `Running`, when its latest attempt failed: it is tried again.
     pub finished_at: Option<String>,
+    /// How often it was tried again, the next time included.
+    #[serde(deserialize_with = "or_default")]
+    pub retry_count: i64,
 }
 
 /// An operation.
@@ -231,6 +236,17 @@ pub struct OperationState {
 pub struct Operation {
     /// The sync that it is.
     pub sync: Option<SyncOperation>,
+    /// How often it is tried again.
+    pub retry: Option<Retry>,
+}
+
+/// How often an operation is tried again.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Retry {
+    /// At most so often; below zero without end.
+    #[serde(deserialize_with = "or_default")]
+    pub limit: i64,
 }
 
 /// A sync that was asked for.
@@ -358,15 +374,23 @@ impl OperationState {
     /// Whether it is about this commit: what it was begun for, or what came of it.
     #[must_use]
     pub fn is_of(&self, commit: &str) -> bool {
+        self.commits().contains(&commit)
+    }
+
+    /// The commits that it was begun for, and those that came of it.
+    #[must_use]
+    pub fn commits(&self) -> Vec<&str> {
         let asked = self.operation.sync.as_ref();
         let asked = asked.map(|sync| commits(&sync.revision, &sync.revisions));
         let result = self.sync_result.as_ref();
         let result = result.map(|result| commits(&result.revision, &result.revisions));
-        asked
-            .into_iter()
-            .chain(result)
-            .flatten()
-            .any(|found| found == commit)
+        let mut all = Vec::new();
+        for commit in asked.into_iter().chain(result).flatten() {
+            if !commit.is_empty() && !all.contains(&commit) {
+                all.push(commit);
+            }
+        }
+        all
     }
 }
 
@@ -408,7 +432,7 @@ mod tests {
         assert!(!nothing.is_automated());
         assert_eq!(nothing.compared_to(), [""]);
         assert!(serde_json::from_str::<Application>("{}").is_ok());
-        assert!(serde_json::from_str::<Application>("[]").is_err());
+        assert!(serde_json::from_str::<Application>("[1]").is_err());
     }
 
     #[test]

@@ -8,6 +8,8 @@ use towpath::argocd::{Rendered, Runs, SyncWindow, SyncWindows};
 
 use super::*;
 
+mod retries;
+
 const OLD: &str = "a2c7c195a305f2b35f7b4b6e87bb85efe5cfd9d6";
 const OURS: &str = "267e85da53a9edf6a2d5c03079f020a21e7eea61";
 const LATER: &str = "f016fa7b4f92db6e21f3eefd6d1a08bae1295c51";
@@ -244,12 +246,6 @@ fn a_sync_that_ends_badly_names_its_resources() {
             Step::Ready(Proof::Pods)
         );
     }
-    // Argo CD tries again: it is not decided yet.
-    let retrying = changed("deploy-1", &[("/status/operationState/phase", json!("Running"))]);
-    assert_eq!(
-        decide(&retrying, &wanted(OURS, 'd'), &fresh()),
-        Step::Wait(Waiting::Syncing)
-    );
 }
 
 /// Compared to our commit, different from it, and nothing has begun.

@@ -197,3 +197,55 @@ async fn of_several_the_first_that_fails_ends_the_wait() {
     assert_eq!(report["applications"][0]["verdict"], "waiting");
     assert_eq!(report["applications"][1]["verdict"], "comparison_error");
 }
+
+/// Our sync after its attempt of this number failed, as Argo CD 3.2 shows it until the next.
+fn retrying(attempt: u64, phase: &str) -> serde_json::Value {
+    let mut failed = recorded("deploy-1");
+    let version: u64 = 307 + attempt;
+    failed["metadata"]["resourceVersion"] = json!(version.to_string());
+    let state = &mut failed["status"]["operationState"];
+    state["phase"] = json!(phase);
+    state["retryCount"] = json!(attempt);
+    state["finishedAt"] = json!("2026-11-21T10:03:30Z");
+    state["message"] = json!(format!(
+        "one or more objects failed to apply. Retrying attempt #{attempt} at 10:03AM."
+    ));
+    state["syncResult"] = json!({"revision": OURS, "resources": [{"kind": "Deployment", "namespace": "web", "name": "web",
+        "status": "SyncFailed", "message": "Deployment.apps \"web\" is invalid: field is immutable"}]});
+    if phase != "Running" {
+        failed.as_object_mut().unwrap().remove("operation");
+    }
+    failed
+}
+
+#[tokio::test]
+async fn a_sync_that_is_tried_again_is_told_and_ends_with_its_last_attempt() {
+    let words = [
+        "failed in attempt 1 of 6",
+        "Deployment web",
+        "field is immutable",
+        "Retrying attempt #2",
+        "failed in 2 attempts",
+    ];
+    let attempts = [retrying(1, "Running"), retrying(2, "Running")];
+    let server = Scripted::showing(&recorded("deploy-1"), &attempts).await;
+    let ran = server.tool(&["--timeout", "3s"]).run().await;
+    ran.ends(9, "deadline", &words);
+    let message = ran.report()["applications"][0]["message"].to_string();
+    for word in ["attempt 2 of 6", "field is immutable", "failed in 2 attempts"] {
+        assert!(message.contains(word), "{word:?} is not in {message}");
+    }
+    // What fails again and again has no more time than what does not become healthy.
+    let server = Scripted::showing(&recorded("deploy-1"), &attempts).await;
+    let ran = server.tool(&["--healthy-within", "1s"]).run().await;
+    ran.ends(8, "sync_failed", &words);
+
+    let all = [attempts.as_slice(), &[retrying(5, "Failed")]].concat();
+    let server = Scripted::showing(&recorded("deploy-1"), &all).await;
+    let ran = server.tool(&[]).run().await;
+    ran.ends(
+        8,
+        "sync_failed",
+        &["failed in attempt 1 of 6", "field is immutable"],
+    );
+}

@@ -173,3 +173,44 @@ async fn plain_http_stays_on_this_machine() {
     let ran = crate::support::Tool::bare(&[]).run().await;
     assert_eq!(ran.code, 2, "{ran}");
 }
+
+#[tokio::test]
+async fn a_stream_that_is_open_and_silent_is_asked_beside() {
+    // It drops what happens after its first word: only the next stream shows the end.
+    let stalled = async {
+        let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+        server
+            .on(
+                STREAM,
+                [stream(&[recorded("deploy-3")]), stream(&[recorded("deploy-5")])],
+            )
+            .on(LOOK, [ok(&recorded("deploy-3")), ok(&recorded("deploy-4"))]);
+        let ran = server.tool(&[]).run().await;
+        ran.ends(
+            0,
+            "ready",
+            &[
+                "its stream is stalled",
+                "it told of version \"340\"",
+                "asking of 362",
+            ],
+        );
+        assert_eq!(server.asked_for(STREAM).len(), 2);
+        assert!(!ran.stderr.contains("not to be had"), "{ran}");
+    };
+    // Nothing happens, and it says so by saying nothing; the end of the run's time is no word about the stream.
+    let quiet = async {
+        let state = recorded("deploy-3");
+        let server = Scripted::showing(&state, std::slice::from_ref(&state)).await;
+        let ran = server.tool(&["--timeout", "16s"]).run().await;
+        ran.ends(9, "deadline", &["it is synced and Progressing"]);
+        assert!(!ran.stderr.contains("by asking"), "{ran}");
+        assert_eq!(server.asked_for(STREAM).len(), 1);
+        assert_eq!(
+            server.asked_for(LOOK).len(),
+            2,
+            "one look to begin with, one beside the stream"
+        );
+    };
+    tokio::join!(stalled, quiet);
+}

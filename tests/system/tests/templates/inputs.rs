@@ -76,6 +76,17 @@ fn command(bin: &Path, folder: &Path, tool: &str) -> Command {
                 ("TOWPATH_GITLAB_TOKEN", "glpat-none"),
             ],
         ),
+        "argocd-wait" => (
+            vec![
+                format!("--image=127.0.0.1:9/shop/web@{digest}"),
+                format!("--revision={}", "c".repeat(40)),
+            ],
+            vec![
+                ("ARGOCD_SERVER", "http://127.0.0.1:9"),
+                ("ARGOCD_AUTH_TOKEN", "none"),
+                ("TOWPATH_APPLICATION", "web"),
+            ],
+        ),
         _ => (
             vec!["set".into()],
             vec![
@@ -140,6 +151,7 @@ fn what_the_rules_refuse_the_tools_refuse_too() {
         ("image-build", help("image-build", &["push"])),
         ("image-promote-by-digest", help("image-promote-by-digest", &[""])),
         ("env-trigger", help("env-trigger", &[""])),
+        ("argocd-wait", help("argocd-wait", &[""])),
         ("kustomize-bump", help("kustomize-bump", &["set"])),
     ];
     for (tool, _) in &tools {

@@ -14,7 +14,7 @@ use crate::platform::{TAG, TEMPLATES, files_below, platform};
 const ALL: [(&str, &str); 11] = [
     (
         "image",
-        "vault_addr: https://vault.example.com, vault_role: image, vault_secret: a/b, registry_login: r.example, staging_repository: r.example/s, production_repository: r.example/p, env_project: shop/env, build_args: 'A=1,B=x/y', on_manual_jobs: 'approve=wait', run_on: branch, credentials: of-chain",
+        "vault_addr: https://vault.example.com, vault_role: image, vault_secret: a/b, registry_login: r.example, staging_repository: r.example/s, production_repository: r.example/p, env_project: shop/env, build_platform: linux/arm64, build_args: 'A=1,B=x/y', on_manual_jobs: 'approve=wait', run_on: branch, credentials: of-chain",
     ),
     (
         "env",
@@ -31,7 +31,7 @@ const ALL: [(&str, &str); 11] = [
     ),
     (
         "image-build",
-        "job: build, repository: r.example/s, run_on: branch, push: after-gates",
+        "job: build, repository: r.example/s, platform: linux/arm64, run_on: branch, push: after-gates",
     ),
     (
         "image-push",
