@@ -95,7 +95,7 @@ impl Pace {
             (Phase::Ending, Some(expected)) => near(expected),
             // Where the end is as likely at any moment, no order of fifteen looks a minute beats even ones; a job that
             // has just begun is likelier to be short, and only there a little of the budget is worth spending early.
-            (Phase::Ending, None) => (quiet / 6.0).clamp(2.8, 4.0),
+            (Phase::Ending, None) => (quiet / 4.0).clamp(2.6, 4.1),
             (Phase::Starting, _) => (quiet / 6.0).clamp(3.3, 7.0),
             (Phase::Busy, _) => 7.0,
             (Phase::Idle, _) => (quiet / 8.0).clamp(2.0, 15.0),
@@ -142,9 +142,8 @@ impl Pace {
         };
         let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         let looks = number(left) / number(self.next_cost);
-        // The less is left of the budget, the more evenly it is spread over what is left of the minute. While there is
-        // plenty it hardly counts: what a start asks in its first second is to cost the last looks, not the next one.
-        (oldest + WINDOW - now) / looks * (number(used) / number(self.limit)).powf(1.2)
+        // The less is left of the budget, the more evenly it is spread over what is left of the minute.
+        (oldest + WINDOW - now) / looks * number(used) / number(self.limit)
     }
 
     fn recent(&self, now: f64) -> impl Iterator<Item = f64> {
@@ -292,10 +291,10 @@ mod tests {
         let shapes = [
             ("any", ANY, (2.1, 5.0), (1.9, 6.5)),
             // What is asked once costs a short one nearly a third of its only minute.
-            ("seconds", SECONDS, (1.9, 3.6), (2.4, 6.2)),
+            ("seconds", SECONDS, (1.9, 3.6), (2.5, 6.2)),
             // Looks that are spread evenly over a minute take two seconds and half a trip, and where the end is as likely
             // at any moment that is the least; a thousand random ends are off by a tenth.
-            ("minutes", MINUTES, (2.35, 6.0), (2.15, 8.2)),
+            ("minutes", MINUTES, (2.5, 6.0), (2.15, 8.3)),
             ("halves of an hour", HALVES_OF_AN_HOUR, (2.3, 4.2), (2.3, 4.2)),
         ];
         for (shape, length, unknown, known) in shapes {

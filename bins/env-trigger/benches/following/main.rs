@@ -70,7 +70,7 @@ async fn measure() {
     let both = |what: fn(&Noticed) -> String| vec![what(&ours), what(&theirs)];
     table.row(
         "end noticed after, median, s",
-        both(|noticed| format!("{:.1}", noticed.median())),
+        both(|noticed| format!("{:.2}", noticed.median())),
     );
     table.row(
         "end noticed after, 95th percentile, s",
