@@ -4,7 +4,10 @@
 //! Source: Argo CD 3.2, `pkg/apis/application/v1alpha1/types.go`. Any field may be absent or null.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// The annotation that asks the controller for a comparison, and that it takes away once it has made one.
@@ -12,7 +15,7 @@ pub const REFRESH_ANNOTATION: &str = "argocd.argoproj.io/refresh";
 
 /// One application.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", remote = "Self")]
 pub struct Application {
     /// Who it is.
     #[serde(deserialize_with = "or_default")]
@@ -25,6 +28,27 @@ pub struct Application {
     pub status: Status,
     /// The operation that was asked for and has not ended.
     pub operation: Option<Operation>,
+}
+
+impl<'de> Deserialize<'de> for Application {
+    /// From an object alone: what is derived would take an empty list for an application of which nothing is known.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Application;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an application object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Application, A::Error> {
+                Application::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// Who it is.
@@ -432,7 +456,9 @@ mod tests {
         assert!(!nothing.is_automated());
         assert_eq!(nothing.compared_to(), [""]);
         assert!(serde_json::from_str::<Application>("{}").is_ok());
-        assert!(serde_json::from_str::<Application>("[1]").is_err());
+        for other in ["[]", "[1]", "null", "\"web\"", "7"] {
+            assert!(serde_json::from_str::<Application>(other).is_err(), "{other}");
+        }
     }
 
     #[test]
