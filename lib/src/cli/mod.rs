@@ -55,7 +55,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Resolves once SIGINT or SIGTERM came in. For tools that have something to undo.
+    /// Resolves once SIGHUP, SIGINT or SIGTERM came in. For tools that have something to undo.
     pub async fn interrupted(&self) {
         self.interrupted.cancelled().await;
     }
@@ -261,7 +261,16 @@ fn timeout(settings: &RunArgs) -> Duration {
 }
 
 fn listen_for_signals(run: &Run) -> Result<()> {
-    for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15)] {
+    let kinds = [
+        (SignalKind::hangup(), 1),
+        (SignalKind::interrupt(), 2),
+        (SignalKind::terminate(), 15),
+    ];
+    for (kind, number) in kinds {
+        // Who switched it off, as `nohup` does, wants the run to go on without its terminal.
+        if kind == SignalKind::hangup() && crate::process::is_ignored(number) {
+            continue;
+        }
         let mut stream =
             signal(kind).map_err(|error| Failure::internal("cannot listen for signals").because(error))?;
         let run = run.clone();

@@ -19,7 +19,7 @@ mod terminal;
 pub use mask::Mask;
 pub use privacy::keep_memory_private;
 pub use signals::Signals;
-pub(crate) use signals::raise;
+pub(crate) use signals::{is_ignored, raise};
 pub use supervise::Supervised;
 
 use std::collections::VecDeque;

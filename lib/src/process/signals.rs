@@ -228,6 +228,11 @@ pub(crate) fn raise(number: i32) {
     }
 }
 
+/// Whether whoever started us has switched a signal off, as `nohup` does with HUP.
+pub(crate) fn is_ignored(number: i32) -> bool {
+    ignored() & (1 << (number - 1)) != 0
+}
+
 /// The set of signals that this process ignores, one bit each, lowest first (proc_pid_status(5), `SigIgn`). Empty when
 /// it cannot be read: then every signal is passed on. PIPE is not in it, since it is the language's runtime that
 /// ignores that one, and for us alone.
