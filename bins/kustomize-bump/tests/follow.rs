@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use towpath::kustomize::{Build, Sources, Tried};
-use world::{A, B, Ended, World, scrubbed};
+use world::{A, B, Ended, Numbers, World, scrubbed};
 
 /// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -44,7 +44,7 @@ fn deployment(name: &str, images: &[&str]) -> String {
 
 /// The images that kustomize builds from a folder, sorted.
 fn built(folder: &Path) -> Vec<String> {
-    let output = Command::new("kubectl")
+    let output = Command::new(world::kubectl())
         .arg("kustomize")
         .arg(folder)
         .output()
@@ -354,23 +354,6 @@ async fn a_remote_branch_is_followed_and_a_hold_on_the_overlay_stands() {
     }
     // What is so already needs no release.
     assert_eq!(world.bump(&set).await.report()["changed"], false);
-}
-
-/// Numbers that are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % limit
-    }
-
-    fn pick<'all>(&mut self, all: &[&'all str]) -> &'all str {
-        all[self.below(all.len())]
-    }
 }
 
 fn entries(numbers: &mut Numbers) -> String {

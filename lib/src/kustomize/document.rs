@@ -117,6 +117,7 @@ impl Kustomization {
             Failure::input(format!("{file}:{line}: not UTF-8"))
         })?;
         soundness::refuse_odd_characters(text, file)?;
+        soundness::refuse_directives(text, file)?;
         let parsed = YamlFile::parse(text);
         let tree = parsed.tree();
         let documents: Vec<_> = tree.documents().collect();

@@ -42,6 +42,27 @@ pub(super) fn refuse_odd_characters(text: &str, file: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuses directives but `%YAML 1.1`: kustomize takes no other version, and passes over what it does not know no more.
+pub(super) fn refuse_directives(text: &str, file: &str) -> Result<()> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.lines().enumerate() {
+        if line.starts_with('%') {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let ["%YAML", "1.1"] | ["%YAML", "1.1", "#", ..] = words[..] {
+                continue;
+            }
+            let number = index + 1;
+            return Err(Failure::input(format!("{file}:{number}: the directive {line}"))
+                .hint("take the line out: a kustomization needs none, and kustomize takes no YAML but 1.1"));
+        }
+        // They stand before the document begins: what comes later is content, be it of a text of several lines.
+        if !line.trim().is_empty() && !line.starts_with('#') {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a key that stands twice in one mapping.
 pub(super) fn refuse_duplicate_keys(node: &YamlNode, text: &str, file: &str) -> Result<()> {
     match node {
@@ -164,6 +185,14 @@ mod tests {
         );
         refused(&hidden.replace("name", "NAME"), "as name");
         refused(&format!("{hidden}images: []\n"), "k.yaml:2: the key images");
+        for directive in ["%YAML 1.2", "%FOO bar", "%TAG ! tag:example.com,2000:"] {
+            refused(
+                &format!("# shop\n{directive}\n---\n{hidden}"),
+                "k.yaml:2: the directive %",
+            );
+        }
+        let fine = format!("%YAML 1.1\n---\n{hidden}# %YAML 1.2\nnote: |\n%YAML 1.2\n");
+        assert!(super::refuse_directives(&fine, "k.yaml").is_ok());
         assert!(Kustomization::parse("k.yaml", "\u{feff}images: []\r\n# \u{a0}\t\r\n".as_bytes()).is_ok());
     }
 }

@@ -12,10 +12,12 @@ pub(crate) mod proxy;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tokio::process::Command;
 use towpath_sandbox::gitlab::{GitLab, ProjectSettings, Role, Scope, Settings};
+use towpath_sandbox::tools::{Progress, Tools};
 
 pub(crate) const A: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const B: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -279,6 +281,70 @@ impl World {
         }
         run(arguments, &environment, self.folder.path()).await
     }
+}
+
+/// Commits a hold on `app` at a digest straight into a bare repository, between two requests.
+pub(crate) fn hold_unseen(repository: &Path, digest: &str) {
+    let hold = serde_json::json!({
+        "schema": "towpath.hold/1", "path": "overlays/prod", "image": "app", "held_at": format!("app@{digest}"),
+        "digest": digest, "by": "Ada <ada@example.com>", "since": "2025-03-01T03:00:00Z", "reason": "checkout fails",
+    });
+    let text = hold.to_string();
+    let path = ".towpath/holds/overlays/prod/app.json";
+    let stream = format!(
+        "commit refs/heads/main\ncommitter Ada <ada@example.com> now\ndata 4\nHold\nfrom refs/heads/main^0\n\
+         M 100644 inline {path}\ndata {}\n{text}\n\n",
+        text.len()
+    );
+    let mut child = std::process::Command::new("git")
+        .args(["fast-import", "--quiet", "--date-format=now"])
+        .current_dir(repository)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), stream.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Numbers that are the same in every run.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+
+    pub(crate) fn pick<'all>(&mut self, all: &[&'all str]) -> &'all str {
+        all[self.below(all.len())]
+    }
+}
+
+/// kubectl with kustomize inside: the one on `PATH`, else the sandbox's own.
+pub(crate) fn kubectl() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let path = std::env::var_os("PATH").unwrap();
+        let on_path = std::env::split_paths(&path).map(|folder| folder.join("kubectl"));
+        on_path
+            .into_iter()
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| {
+                // A runtime of its own, since some who ask are within one already.
+                let install = || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let (runtime, progress) = (runtime.unwrap(), Progress::lines());
+                    runtime
+                        .block_on(Tools::find_or_install(&progress))
+                        .unwrap()
+                        .kubectl
+                };
+                std::thread::spawn(install).join().unwrap()
+            })
+    })
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Command {
