@@ -9,7 +9,7 @@ use towpath::kustomize::{
     Build, BuiltImage, EntryPlace, ImageSpec, ImageState, Kustomization, Reference, Sources, Tried, hold_path,
 };
 
-use crate::plan::{SetPlan, Wish, refuse_held, refuse_unexpected};
+use crate::plan::{SetPlan, Wish, refuse_contradicted, refuse_held, refuse_unexpected};
 use crate::report::{FileChange, FollowedImage};
 
 /// The builds of all paths, and what they were made from.
@@ -180,6 +180,9 @@ pub(crate) fn set(followed: &Followed, holds: &Files, wish: &Wish) -> Result<Set
                     {
                         refuse_held(holds, &hold)?;
                     }
+                } else if let Target::Entry(place) = &key.0 {
+                    let own = hold_path(folder_of(&place.file), &change.image);
+                    refuse_contradicted(holds, &own, &change.new)?;
                 }
                 change.decides_for.push(folder_of(&build.file).to_owned());
                 for image in images {

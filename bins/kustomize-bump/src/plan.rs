@@ -170,6 +170,8 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
                 refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;
                 text.clone_from(&edit.text);
                 edited = None;
+            } else {
+                refuse_contradicted(holds, &hold_path(folder, &edit.new.name), &edit.new)?;
             }
             plan.files.push(FileChange {
                 path: folder.clone(),
@@ -218,6 +220,36 @@ pub(crate) fn refuse_held(holds: &Files, file: &str) -> Result<()> {
         Some(content) => Err(Hold::parse(content, file)?.refusal()),
         None => Ok(()),
     }
+}
+
+/// Refuses to call a wish done that is against a hold: the image is where it was asked for, and is held elsewhere. By hand
+/// somebody set it so, or a run that was killed before it could take back what the hold had overtaken.
+pub(crate) fn refuse_contradicted(holds: &Files, file: &str, new: &ImageState) -> Result<()> {
+    let Some(content) = holds.get(file) else {
+        return Ok(());
+    };
+    let hold = Hold::parse(content, file)?;
+    let agrees = match (&hold.digest, &new.digest) {
+        (Some(held), Some(there)) => held == there,
+        _ => hold.held_at == new.to_string(),
+    };
+    if agrees {
+        return Ok(());
+    }
+    let Hold {
+        path, image, digest, ..
+    } = &hold;
+    let back = match digest {
+        Some(digest) => {
+            format!("`kustomize-bump rollback --path {path} --image {image} --to {digest}` puts it back; ")
+        }
+        None => String::new(),
+    };
+    Err(
+        Failure::denied(format!("{}, and is at {new} all the same", hold.refusal())).hint(format!(
+            "{back}`kustomize-bump release --path {path} --image {image}` lets it stand"
+        )),
+    )
 }
 
 pub(crate) fn refuse_unexpected(

@@ -8,10 +8,8 @@
 
 mod world;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::json;
 use towpath_sandbox::gitlab::{PlannedJob, Role, Scope, Status, Trouble};
 use world::{A, B, C, Way, World};
 
@@ -83,7 +81,23 @@ async fn a_rule_against_the_commit_is_told_from_a_race() {
     trouble_commits(&world, usize::MAX, Trouble::Status(400));
     let ended = world.bump(&["set", &format!("app@{B}")]).await;
     ended.refused(4, "GitLab refuses a commit on main");
-    assert!(commits_asked(&world) <= 3, "{}", commits_asked(&world));
+    assert!(commits_asked(&world) <= 5, "{}", commits_asked(&world));
+}
+
+/// Deciding may take long, where the source repository is asked: what came meanwhile is seen before anything is sent.
+#[tokio::test]
+async fn a_hold_that_comes_while_it_is_decided_needs_no_commit_to_be_found() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    let (repository, first) = (world.repository(), AtomicUsize::new(0));
+    world.gitlab.trouble(move |_, path| {
+        if path.contains("/repository/files/") && first.fetch_add(1, Ordering::SeqCst) == 0 {
+            world::hold_unseen(&repository, A);
+        }
+        None
+    });
+    let ended = world.bump(&["set", &format!("app@{B}")]).await;
+    ended.refused(4, "held");
+    assert_eq!((commits_asked(&world), world.commits().await), (0, 2));
 }
 
 /// The hold is not written by the commit, so no lock covers it: it comes while the commit is on its way.
@@ -91,31 +105,11 @@ async fn a_rule_against_the_commit_is_told_from_a_race() {
 async fn a_hold_that_comes_in_the_same_moment_stands() {
     let world = world_with(&[(PROD, &prod(A))]).await;
     world.bump(&["set", &format!("app@{B}")]).await.report();
-    let hold = json!({
-        "schema": "towpath.hold/1", "path": "overlays/prod", "image": "app", "held_at": format!("app@{B}"),
-        "digest": B, "taken_from": format!("app@{C}"), "by": "Ada <ada@example.com>",
-        "since": "2025-03-01T03:00:00Z", "reason": "checkout fails",
-    });
-    let world = Arc::new(world);
-    let repository = world.repository();
-    let (first, text) = (AtomicUsize::new(0), hold.to_string());
+    let (repository, first) = (world.repository(), AtomicUsize::new(0));
     world.gitlab.trouble(move |method, path| {
         let commits = method == "POST" && path.ends_with("/repository/commits");
         if commits && first.fetch_add(1, Ordering::SeqCst) == 0 {
-            let path = ".towpath/holds/overlays/prod/app.json";
-            let stream = format!(
-                "commit refs/heads/main\ncommitter Ada <ada@example.com> now\ndata 4\nHold\nfrom refs/heads/main^0\n\
-                 M 100644 inline {path}\ndata {}\n{text}\n\n",
-                text.len()
-            );
-            let mut child = std::process::Command::new("git")
-                .args(["fast-import", "--quiet", "--date-format=now"])
-                .current_dir(&repository)
-                .stdin(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            std::io::Write::write_all(&mut child.stdin.take().unwrap(), stream.as_bytes()).unwrap();
-            assert!(child.wait().unwrap().success());
+            world::hold_unseen(&repository, B);
         }
         None
     });

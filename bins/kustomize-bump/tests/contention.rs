@@ -1,5 +1,5 @@
-//! Many processes that change one repository at once, also over a server that breaks one change in three: each change
-//! lands exactly once.
+//! Many processes that change one repository at once, also over a server that breaks or refuses one change in three: each
+//! change lands exactly once.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
 
 mod world;
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use towpath_sandbox::gitlab::Trouble;
@@ -18,6 +19,8 @@ use world::{A, B, Ended, Way, World, both_ways, digest};
 both_ways!(
     different_images_all_land_once,
     different_images_all_land_once_over_a_server_that_breaks_one_in_three,
+    different_images_all_land_once_past_a_server_that_refuses_one_in_three,
+    one_image_set_to_many_digests_goes_through_each_once,
     one_image_lands_once_over_a_server_that_breaks_one_in_three,
 );
 
@@ -30,7 +33,12 @@ enum Server {
     Sound,
     /// Of six changes one never arrives, and the answer to another is lost.
     Breaking,
+    /// A hook turns down one change in three, for no reason of the change.
+    Refusing,
 }
+
+/// Counts the pushes, and turns down each third.
+const HOOK: &str = "#!/bin/sh\necho >>pushes\ntest $(($(wc -l <pushes) % 3)) -ne 0\n";
 
 async fn run_all(world: &World, server: Server, images: &[String]) -> Vec<Ended> {
     let mut variables: Vec<(&str, String)> = vec![("TOWPATH_TIMEOUT", "10m".into())];
@@ -57,6 +65,23 @@ async fn run_all(world: &World, server: Server, images: &[String]) -> Vec<Ended>
                         4 => Some(Trouble::Lost),
                         _ => None,
                     }
+                });
+            }
+        }
+    }
+    if server == Server::Refusing {
+        match world.way {
+            Way::Git => {
+                let hook = world.folder.path().join("gitlab/hooks/update");
+                std::fs::write(&hook, HOOK).unwrap();
+                std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+            }
+            Way::Api => {
+                let commits = AtomicUsize::new(0);
+                world.gitlab.trouble(move |method, path| {
+                    let commit = method == "POST" && path.ends_with("/repository/commits");
+                    let third = commit && commits.fetch_add(1, Ordering::SeqCst) % 3 == 2;
+                    third.then_some(Trouble::Status(400))
                 });
             }
         }
@@ -107,6 +132,35 @@ async fn different_images_all_land_once(way: Way) {
 
 async fn different_images_all_land_once_over_a_server_that_breaks_one_in_three(way: Way) {
     different_images(way, Server::Breaking).await;
+}
+
+async fn different_images_all_land_once_past_a_server_that_refuses_one_in_three(way: Way) {
+    different_images(way, Server::Refusing).await;
+}
+
+async fn one_image_set_to_many_digests_goes_through_each_once(way: Way) {
+    let text = |digest: &str| format!("images:\n- name: app # front\n  digest: {digest}\n");
+    let world = World::over(way, &[(PROD, &text(A))]).await;
+    let images: Vec<String> = (0..JOBS).map(|n| format!("app@{}", digest(n))).collect();
+    let mut made = Vec::new();
+    for ended in run_all(&world, Server::Breaking, &images).await {
+        let report = ended.report();
+        assert_eq!(report["changed"], true);
+        made.push(report["commit"].as_str().unwrap().to_owned());
+    }
+    let there = world.git(&["rev-list", "main"]).await.unwrap();
+    let there: Vec<&str> = there.lines().collect();
+    assert_eq!(there.len(), 1 + JOBS);
+    // Each commit is one run's, and holds what that run was asked for; the last one stands.
+    for (number, commit) in made.iter().enumerate() {
+        assert!(there.contains(&commit.as_str()), "{commit}");
+        let held = world.git(&["show", &format!("{commit}:{PROD}")]).await.unwrap() + "\n";
+        assert_eq!(held, text(&digest(number)));
+    }
+    made.sort();
+    made.dedup();
+    assert_eq!(made.len(), JOBS);
+    assert!(made.iter().any(|commit| commit == there[0]));
 }
 
 async fn one_image_lands_once_over_a_server_that_breaks_one_in_three(way: Way) {

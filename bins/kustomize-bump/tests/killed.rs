@@ -11,9 +11,12 @@ mod world;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use tokio::process::Command;
-use world::{A, B, World};
+use world::{A, B, Way, World};
 
 const PROD: &str = "overlays/prod/kustomization.yaml";
 
@@ -101,6 +104,111 @@ async fn killed_at_any_step_the_remote_is_whole_and_a_rerun_lands_once() {
             }
         }
     }
+}
+
+/// Kills the run that is under way when the request of this number comes in. GitLab goes on with it, or never sees it whole.
+fn kill_at(world: &World, number: usize) -> Arc<AtomicU32> {
+    let process = Arc::new(AtomicU32::new(0));
+    let (victim, count) = (process.clone(), AtomicUsize::new(0));
+    world.gitlab.trouble(move |_, _| {
+        if count.fetch_add(1, Ordering::SeqCst) + 1 == number {
+            kill(&victim);
+        }
+        None
+    });
+    process
+}
+
+fn kill(process: &AtomicU32) {
+    let process = process.load(Ordering::SeqCst).to_string();
+    let killed = std::process::Command::new("kill").args(["-9", &process]).status();
+    assert!(killed.unwrap().success());
+}
+
+/// Runs it with its number known; the exit code, -1 for one that was killed.
+async fn known_by_number(world: &World, process: &AtomicU32, arguments: &[&str]) -> i32 {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kustomize-bump"))
+        .args(arguments)
+        .env_clear()
+        .envs(&world.environment())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    process.store(child.id().unwrap(), Ordering::SeqCst);
+    child.wait().await.unwrap().code().unwrap_or(-1)
+}
+
+#[tokio::test]
+async fn killed_at_any_request_the_remote_is_whole_and_a_rerun_lands_once() {
+    let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
+    let mut expected = 1;
+    let mut landed = 0;
+    for step in 1.. {
+        let image = format!("app@{}", world::digest(step));
+        let process = kill_at(&world, step);
+        let code = known_by_number(&world, &process, &["set", &image]).await;
+        world.git(&["fsck", "--strict", "--no-dangling"]).await.unwrap();
+        expected += 1;
+        landed += usize::from(world.commits().await == expected);
+        if code == 0 {
+            assert!(step > 5, "a set takes more than {step} requests");
+            break;
+        }
+        assert_eq!(code, -1, "step {step}");
+        world.gitlab.trouble(|_, _| None);
+        world.bump(&["set", &image]).await.report();
+        assert_eq!(world.commits().await, expected, "step {step}");
+        assert_eq!(world.file(PROD).await, prod(&world::digest(step)));
+    }
+    assert!(landed > 1, "some were killed after the commit");
+}
+
+/// What a commit overtook is only found once the commit is there. A kill in between is the one thing that leaves a hold
+/// overridden, and the rerun says so.
+#[tokio::test]
+async fn killed_beside_a_hold_the_hold_stands_or_the_rerun_says_that_it_does_not() {
+    let image = format!("app@{B}");
+    let (mut stood, mut told) = (0, 0);
+    for after in 1.. {
+        let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
+        let repository = world.repository();
+        let process = Arc::new(AtomicU32::new(0));
+        let (victim, seen) = (process.clone(), AtomicUsize::new(0));
+        world.gitlab.trouble(move |method, path| {
+            let is_commit = method == "POST" && path.ends_with("/repository/commits");
+            if seen.load(Ordering::SeqCst) == 0 && !is_commit {
+                return None;
+            }
+            match seen.fetch_add(1, Ordering::SeqCst) {
+                0 => world::hold_unseen(&repository, A),
+                count if count == after => kill(&victim),
+                _ => {}
+            }
+            None
+        });
+        let code = known_by_number(&world, &process, &["set", &image]).await;
+        world.gitlab.trouble(|_, _| None);
+        if code != -1 {
+            assert_eq!((code, world.file(PROD).await), (4, prod(A)));
+            break;
+        }
+        let is_overridden = world.file(PROD).await == prod(B);
+        let ended = world.bump(&["set", &image]).await;
+        ended.refused(4, "is held at");
+        if is_overridden {
+            told += 1;
+            ended.refused(4, "all the same");
+            let back = ["rollback", "--image", "app", "--to", A, "--yes"];
+            world.bump(&back).await.report();
+        } else {
+            stood += 1;
+        }
+        assert_eq!(world.file(PROD).await, prod(A));
+    }
+    assert!(stood > 0 && told > 0, "{stood} {told}");
 }
 
 #[tokio::test]

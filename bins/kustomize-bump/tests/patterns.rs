@@ -8,7 +8,13 @@
 
 mod world;
 
-use world::{A, B, C, World, scrubbed};
+use world::{A, B, C, Way, World, both_ways, scrubbed};
+
+both_ways!(
+    a_pattern_names_folders_in_the_repository_and_makes_one_commit,
+    all_or_nothing_unless_told_otherwise,
+    a_pattern_that_names_nothing_is_refused_with_what_is_there,
+);
 
 fn with(images: &[&str]) -> String {
     let entries: String = images
@@ -18,15 +24,18 @@ fn with(images: &[&str]) -> String {
     format!("images:\n{entries}")
 }
 
-async fn shops() -> World {
-    World::with(&[
-        ("apps/shop/base/kustomization.yaml", &with(&["app"])),
-        ("apps/shop/prod/kustomization.yaml", &with(&["app", "web"])),
-        ("apps/shop/eu/prod/Kustomization", &with(&["app"])),
-        ("apps/api/prod/kustomization.yml", &with(&["web"])),
-        ("apps/kustomization.yaml", "resources: [shop/prod]\n"),
-        ("apps/api/prod/notes.yaml", "images: none\n"),
-    ])
+async fn shops(way: Way) -> World {
+    World::over(
+        way,
+        &[
+            ("apps/shop/base/kustomization.yaml", &with(&["app"])),
+            ("apps/shop/prod/kustomization.yaml", &with(&["app", "web"])),
+            ("apps/shop/eu/prod/Kustomization", &with(&["app"])),
+            ("apps/api/prod/kustomization.yml", &with(&["web"])),
+            ("apps/kustomization.yaml", "resources: [shop/prod]\n"),
+            ("apps/api/prod/notes.yaml", "images: none\n"),
+        ],
+    )
     .await
 }
 
@@ -40,9 +49,8 @@ fn folders(report: &serde_json::Value) -> Vec<String> {
     folders
 }
 
-#[tokio::test]
-async fn a_pattern_names_folders_in_the_repository_and_makes_one_commit() {
-    let world = shops().await;
+async fn a_pattern_names_folders_in_the_repository_and_makes_one_commit(way: Way) {
+    let world = shops(way).await;
     let app = format!("app@{B}");
     let report = world
         .bump(&["set", &app, "--path", "apps/shop/**/{prod,base}"])
@@ -80,9 +88,8 @@ async fn a_pattern_names_folders_in_the_repository_and_makes_one_commit() {
     assert_eq!(report["changed"], true);
 }
 
-#[tokio::test]
-async fn all_or_nothing_unless_told_otherwise() {
-    let world = shops().await;
+async fn all_or_nothing_unless_told_otherwise(way: Way) {
+    let world = shops(way).await;
     let (app, web, none) = (format!("app@{B}"), format!("web@{C}"), format!("none@{C}"));
     let pattern = "apps/**/prod";
     world
@@ -114,9 +121,8 @@ async fn all_or_nothing_unless_told_otherwise() {
         .refused(2, "cannot be used with");
 }
 
-#[tokio::test]
-async fn a_pattern_that_names_nothing_is_refused_with_what_is_there() {
-    let world = shops().await;
+async fn a_pattern_that_names_nothing_is_refused_with_what_is_there(way: Way) {
+    let world = shops(way).await;
     let app = format!("app@{B}");
     let nothing = world.bump(&["set", &app, "--path", "apps/shop/prd*"]).await;
     nothing.refused(5, "no kustomization matches apps/shop/prd*");

@@ -1,15 +1,31 @@
 //! The incident: back to what ran before, held there against pipelines, until somebody releases it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests make the world they look at"
+)]
+
 mod world;
 
 use serde_json::Value;
-use world::{A, B, C, World};
+use world::{A, B, C, Way, World, both_ways};
+
+both_ways!(
+    a_rollback_holds_until_it_is_released,
+    the_same_rollback_twice_goes_back_once,
+    a_rollback_goes_where_it_is_told,
+    without_a_yes_nothing_happens_unless_a_job_asks,
+    history_older_than_the_first_fetch_is_found,
+    a_pipeline_that_comes_in_between_does_not_slip_past,
+    what_acts_on_a_failure_takes_back_that_one_alone,
+);
 
 const PROD: &str = "overlays/prod/kustomization.yaml";
 const HOLD: &str = ".towpath/holds/overlays/prod/app.json";
 
-async fn world_with(digests: &[&str]) -> World {
-    let world = World::with(&[(PROD, "images:\n- name: app # ours\n")]).await;
+async fn world_with(way: Way, digests: &[&str]) -> World {
+    let world = World::over(way, &[(PROD, "images:\n- name: app # ours\n")]).await;
     for digest in digests {
         world.bump(&["set", &format!("app@{digest}")]).await.report();
     }
@@ -20,9 +36,8 @@ fn prod(digest: &str) -> String {
     format!("images:\n- name: app # ours\n  digest: {digest}\n")
 }
 
-#[tokio::test]
-async fn a_rollback_holds_until_it_is_released() {
-    let world = world_with(&[A, B]).await;
+async fn a_rollback_holds_until_it_is_released(way: Way) {
+    let world = world_with(way, &[A, B]).await;
     let good = world.git(&["rev-parse", "main~1"]).await.unwrap();
     let report = world
         .bump(&[
@@ -101,9 +116,8 @@ async fn a_rollback_holds_until_it_is_released() {
     assert_eq!(world.file(PROD).await, prod(C));
 }
 
-#[tokio::test]
-async fn the_same_rollback_twice_goes_back_once() {
-    let world = world_with(&[A, B, C]).await;
+async fn the_same_rollback_twice_goes_back_once(way: Way) {
+    let world = world_with(way, &[A, B, C]).await;
     let rollback = ["rollback", "--image", "app", "--yes"];
     assert_eq!(
         world.bump(&rollback).await.report()["images"][0]["to"]["digest"],
@@ -142,9 +156,8 @@ async fn the_same_rollback_twice_goes_back_once() {
         .refused(5, "there is nothing to roll image app back to");
 }
 
-#[tokio::test]
-async fn a_rollback_goes_where_it_is_told() {
-    let world = world_with(&[A, B, C]).await;
+async fn a_rollback_goes_where_it_is_told(way: Way) {
+    let world = world_with(way, &[A, B, C]).await;
     let first = world.git(&["rev-parse", "main~2"]).await.unwrap();
     let to = async |target: &str| {
         world
@@ -167,9 +180,8 @@ async fn a_rollback_goes_where_it_is_told() {
     assert_eq!(world.commits().await, 4, "nothing was changed");
 }
 
-#[tokio::test]
-async fn without_a_yes_nothing_happens_unless_a_job_asks() {
-    let world = world_with(&[A, B]).await;
+async fn without_a_yes_nothing_happens_unless_a_job_asks(way: Way) {
+    let world = world_with(way, &[A, B]).await;
     let ended = world.bump(&["rollback", "--image", "app"]).await;
     ended.refused(9, "is not confirmed");
     assert_eq!(
@@ -185,9 +197,8 @@ async fn without_a_yes_nothing_happens_unless_a_job_asks() {
     assert_eq!(world.file(PROD).await, prod(A));
 }
 
-#[tokio::test]
-async fn history_older_than_the_first_fetch_is_found() {
-    let world = world_with(&[A, B]).await;
+async fn history_older_than_the_first_fetch_is_found(way: Way) {
+    let world = world_with(way, &[A, B]).await;
     for n in 0..60 {
         world.push(&[("README.md", &format!("{n}\n"))]).await;
     }
@@ -211,9 +222,8 @@ async fn history_older_than_the_first_fetch_is_found() {
     assert_eq!(steps[0]["by"], "Ada <ada@example.com>");
 }
 
-#[tokio::test]
-async fn a_pipeline_that_comes_in_between_does_not_slip_past() {
-    let world = world_with(&[A, B]).await;
+async fn a_pipeline_that_comes_in_between_does_not_slip_past(way: Way) {
+    let world = world_with(way, &[A, B]).await;
     // Both at once: whichever is first, the image ends at a known state and the later one is told.
     let next = format!("app@{C}");
     let set = ["set", next.as_str()];
@@ -226,9 +236,8 @@ async fn a_pipeline_that_comes_in_between_does_not_slip_past() {
     assert_eq!(world.file(PROD).await, prod(A), "the rollback stands");
 }
 
-#[tokio::test]
-async fn what_acts_on_a_failure_takes_back_that_one_alone() {
-    let world = world_with(&[A, B, C]).await;
+async fn what_acts_on_a_failure_takes_back_that_one_alone(way: Way) {
+    let world = world_with(way, &[A, B, C]).await;
     let back = ["rollback", "--image", "app", "--yes", "--expect-current"];
     // Somebody set C since B was seen to fail.
     let refused = world.bump(&[&back[..], &[B]].concat()).await;

@@ -9,8 +9,9 @@ use super::commit::NewCommit;
 /// How often a change is decided and sent at most. Every lost race means that somebody else's change landed, so this
 /// many competitors at one time are survived.
 pub(crate) const ATTEMPTS: u32 = 60;
-/// How often in a row the server itself may turn a change down although the branch did not move.
-pub(crate) const REFUSALS: u32 = 2;
+/// How often in a row the server itself may turn a change down although the branch did not move, within some four
+/// seconds: what has a lock on the branch, or a hook that fails now and then, is over by then, and a rule is not.
+pub(crate) const REFUSALS: u32 = 5;
 /// How often in a row the connection may fail.
 pub(crate) const BREAKDOWNS: u32 = 10;
 /// Pauses grow from the first to the last.
@@ -26,6 +27,12 @@ pub(crate) fn pauses() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// How long to wait after a refusal, when there were so many before it on a branch that did not move: 0, then a quarter of a
+/// second, doubled each time.
+pub(crate) fn pause_after(refusals: u32) -> Duration {
+    Duration::from_millis(125) * (1 << refusals.min(REFUSALS)) * u32::from(refusals > 0)
 }
 
 /// What is to be done on the tip that was looked at.

@@ -1,6 +1,6 @@
 //! Getting a change onto a branch that others push to as well.
 
-use super::landing::{ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pauses};
+use super::landing::{ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pause_after, pauses};
 use super::remote::Service;
 use super::snapshot::{Pushed, Snapshot};
 use crate::failure::{Failure, Kind, Result};
@@ -55,7 +55,10 @@ impl Snapshot {
                 Pushed::Refused => effect.done("refused"),
                 Pushed::Unknown => drop(effect),
             }
-            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            let mut pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            if pushed == Pushed::Refused {
+                pause = pause.max(pause_after(refusals));
+            }
             tokio::time::sleep(pause.min(self.runner.deadline().remaining())).await;
             if pushed == Pushed::Unknown {
                 breakdowns += 1;
@@ -79,7 +82,7 @@ impl Snapshot {
                 });
             }
             // A branch that stands still was not raced for: the server has a rule against this commit. It is asked
-            // once more all the same, since a competitor may hold the branch's lock and not have moved it yet.
+            // again all the same, since a competitor may hold the branch's lock and not have moved it yet.
             refusals = if self.tip() == parent { refusals + 1 } else { 0 };
             if refusals >= REFUSALS && pushed == Pushed::Refused {
                 return Err(self.refused(&tail));

@@ -2,14 +2,24 @@
 
 use serde_json::json;
 
-use crate::world::{A, B, C, World};
-use crate::{PROD, ROLLBACK, prod, world_with};
+use crate::world::{self, A, B, C, Way, World, both_ways};
+use crate::{PROD, ROLLBACK, prod, world_over};
+
+both_ways!(
+    an_image_is_held_where_it_is,
+    a_hold_that_cannot_be_read_is_not_taken_for_none,
+    a_hold_that_another_program_wrote_holds,
+    two_who_hold_at_once_make_one_hold,
+    a_hold_on_what_was_changed_by_hand_since_is_replaced,
+    holds_are_made_and_released_by_patterns,
+    a_hold_goes_with_a_folder_that_is_moved,
+    the_hold_on_a_folder_that_is_gone_can_be_released,
+);
 
 const HOLD: &str = ".towpath/holds/overlays/prod/app.json";
 
-#[tokio::test]
-async fn an_image_is_held_where_it_is() {
-    let world = world_with(&[A, B]).await;
+async fn an_image_is_held_where_it_is(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let hold = ["hold", "--image", "app", "--reason", "sale until Monday"];
     let report = world.bump(&hold).await.report();
     assert_eq!(report["changed"], true);
@@ -34,9 +44,8 @@ async fn an_image_is_held_where_it_is() {
         .refused(5, "there is no kustomization");
 }
 
-#[tokio::test]
-async fn a_hold_that_cannot_be_read_is_not_taken_for_none() {
-    let world = world_with(&[A, B]).await;
+async fn a_hold_that_cannot_be_read_is_not_taken_for_none(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let other = json!({
         "schema": "towpath.hold/1", "path": "overlays/eu", "image": "app", "held_at": "app", "by": "x",
         "since": "x", "reason": "x"
@@ -68,9 +77,8 @@ async fn a_hold_that_cannot_be_read_is_not_taken_for_none() {
     }
 }
 
-#[tokio::test]
-async fn a_hold_that_another_program_wrote_holds() {
-    let world = world_with(&[A, B]).await;
+async fn a_hold_that_another_program_wrote_holds(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let written = format!(
         "\u{feff}{{\r\n\t\"image\": \"app\", \"path\": \"overlays/prod\",\r\n\t\"schema\": \"towpath.hold/1\",\r\n\t\
          \"ticket\": \"OPS-7\", \"held_at\": \"app@{B}\", \"by\": \"Bob\", \"since\": \"yesterday\", \
@@ -93,9 +101,8 @@ async fn a_hold_that_another_program_wrote_holds() {
     world.bump(&["set", &format!("app@{C}")]).await.report();
 }
 
-#[tokio::test]
-async fn two_who_hold_at_once_make_one_hold() {
-    let world = world_with(&[A]).await;
+async fn two_who_hold_at_once_make_one_hold(way: Way) {
+    let world = world_over(way, &[A]).await;
     let (one, other) = tokio::join!(
         world.bump(&["hold", "--image", "app", "--reason", "one"]),
         world.bump(&["hold", "--image", "app", "--reason", "other"])
@@ -105,9 +112,8 @@ async fn two_who_hold_at_once_make_one_hold() {
     assert_eq!(world.commits().await, 3);
 }
 
-#[tokio::test]
-async fn a_hold_on_what_was_changed_by_hand_since_is_replaced() {
-    let world = world_with(&[A, B]).await;
+async fn a_hold_on_what_was_changed_by_hand_since_is_replaced(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     world.bump(&ROLLBACK).await.report();
     world.push(&[(PROD, &prod(C))]).await;
     // Still held against pipelines, by name, until somebody decides.
@@ -124,10 +130,9 @@ async fn a_hold_on_what_was_changed_by_hand_since_is_replaced() {
     );
 }
 
-#[tokio::test]
-async fn holds_are_made_and_released_by_patterns() {
+async fn holds_are_made_and_released_by_patterns(way: Way) {
     let eu = "overlays/eu/kustomization.yaml";
-    let world = World::with(&[(PROD, &prod(A)), (eu, &prod(A))]).await;
+    let world = World::over(way, &[(PROD, &prod(A)), (eu, &prod(A))]).await;
     let all = ["--image", "app", "--path", "overlays/*"];
     let report = world.bump(&[&["hold"], &all[..]].concat()).await.report();
     assert_eq!(report["images"].as_array().unwrap().len(), 2);
@@ -150,9 +155,12 @@ async fn holds_are_made_and_released_by_patterns() {
     assert_eq!(world.commits().await, 5);
 }
 
-#[tokio::test]
-async fn a_hold_goes_with_a_folder_that_is_moved() {
-    let world = World::with(&[(PROD, &prod(A)), ("overlays/eu/kustomization.yaml", &prod(A))]).await;
+async fn a_hold_goes_with_a_folder_that_is_moved(way: Way) {
+    let world = World::over(
+        way,
+        &[(PROD, &prod(A)), ("overlays/eu/kustomization.yaml", &prod(A))],
+    )
+    .await;
     world
         .bump(&["hold", "--image", "app", "--reason", "audit"])
         .await
@@ -185,9 +193,8 @@ async fn a_hold_goes_with_a_folder_that_is_moved() {
         .report();
 }
 
-#[tokio::test]
-async fn the_hold_on_a_folder_that_is_gone_can_be_released() {
-    let world = World::with(&[(PROD, &prod(A))]).await;
+async fn the_hold_on_a_folder_that_is_gone_can_be_released(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(A))]).await;
     world.bump(&["hold", "--image", "app"]).await.report();
     world.rename(PROD, "elsewhere/kustomization.yaml").await;
     assert_eq!(

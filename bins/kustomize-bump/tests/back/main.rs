@@ -18,7 +18,7 @@ mod registry;
 mod several;
 
 use serde_json::Value;
-use world::{Ended, World};
+use world::{Ended, Way, World};
 
 /// The kustomization of production.
 const PROD: &str = "overlays/prod/kustomization.yaml";
@@ -30,7 +30,12 @@ fn prod(digest: &str) -> String {
 
 /// A repository in which `app` was set to these digests, one after the other.
 async fn world_with(digests: &[&str]) -> World {
-    let world = World::with(&[(PROD, "images:\n- name: app # ours\n")]).await;
+    world_over(Way::Git, digests).await
+}
+
+/// The same, reached by this way.
+async fn world_over(way: Way, digests: &[&str]) -> World {
+    let world = World::over(way, &[(PROD, "images:\n- name: app # ours\n")]).await;
     for digest in digests {
         world.bump(&["set", &format!("app@{digest}")]).await.report();
     }

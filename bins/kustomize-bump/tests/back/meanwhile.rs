@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::order::Place;
-use crate::world::{A, B, C, Ended, World};
+use crate::world::{A, B, C, Ended, Way, World};
 use crate::{PROD, ROLLBACK, prod, world_with};
 
 /// A program in the place of git that lets Bob run first when a push begins.
@@ -110,7 +110,7 @@ async fn a_deployment_that_comes_first_makes_one_look_again() {
 
 #[tokio::test]
 async fn a_newer_pipeline_that_comes_first_turns_the_older_one_away() {
-    let place = Place::start().await;
+    let place = Place::start(Way::Git).await;
     let [first, second, third] = &place.line[..] else {
         panic!("three commits")
     };

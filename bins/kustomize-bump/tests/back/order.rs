@@ -4,8 +4,16 @@ use std::path::PathBuf;
 
 use towpath_sandbox::gitlab::{ProjectSettings, Role, Scope};
 
-use crate::world::{A, B, C, Ended, World, digest};
+use crate::world::{self, A, B, C, Ended, Way, World, both_ways, digest};
 use crate::{PROD, prod};
+
+both_ways!(
+    a_slow_old_pipeline_does_not_undo_a_newer_one,
+    a_rollback_is_known_by_what_was_set_then,
+    a_clone_is_asked_as_well_and_has_to_be_deep_enough,
+    what_cannot_be_known_is_said_and_refused_where_it_has_to_be_known,
+    the_order_is_looked_at_again_on_each_new_tip,
+);
 
 /// An environment repository, and the repository of the image with a line of commits and one beside it.
 pub(crate) struct Place {
@@ -19,8 +27,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) async fn start() -> Place {
-        let world = World::with(&[(PROD, &prod(A))]).await;
+    pub(crate) async fn start(way: Way) -> Place {
+        let world = World::over(way, &[(PROD, &prod(A))]).await;
         let project = world
             .gitlab
             .create_project("team/app", ProjectSettings::default())
@@ -75,9 +83,8 @@ async fn commit(world: &World, source: &std::path::Path, name: &str, parent: Opt
     id
 }
 
-#[tokio::test]
-async fn a_slow_old_pipeline_does_not_undo_a_newer_one() {
-    let place = Place::start().await;
+async fn a_slow_old_pipeline_does_not_undo_a_newer_one(way: Way) {
+    let place = Place::start(way).await;
     let [first, second, third] = &place.line[..] else {
         panic!("three commits")
     };
@@ -121,9 +128,8 @@ async fn a_slow_old_pipeline_does_not_undo_a_newer_one() {
     );
 }
 
-#[tokio::test]
-async fn a_rollback_is_known_by_what_was_set_then() {
-    let place = Place::start().await;
+async fn a_rollback_is_known_by_what_was_set_then(way: Way) {
+    let place = Place::start(way).await;
     let [first, second, third] = &place.line[..] else {
         panic!("three commits")
     };
@@ -142,9 +148,8 @@ async fn a_rollback_is_known_by_what_was_set_then() {
     place.set(C, third, &["--order", "require"]).await.report();
 }
 
-#[tokio::test]
-async fn a_clone_is_asked_as_well_and_has_to_be_deep_enough() {
-    let place = Place::start().await;
+async fn a_clone_is_asked_as_well_and_has_to_be_deep_enough(way: Way) {
+    let place = Place::start(way).await;
     let [first, second, third] = &place.line[..] else {
         panic!("three commits")
     };
@@ -183,9 +188,8 @@ async fn a_clone_is_asked_as_well_and_has_to_be_deep_enough() {
     assert_eq!(place.world.file(PROD).await, prod(B));
 }
 
-#[tokio::test]
-async fn what_cannot_be_known_is_said_and_refused_where_it_has_to_be_known() {
-    let place = Place::start().await;
+async fn what_cannot_be_known_is_said_and_refused_where_it_has_to_be_known(way: Way) {
+    let place = Place::start(way).await;
     let [first, second, _] = &place.line[..] else {
         panic!("three commits")
     };
@@ -228,9 +232,8 @@ async fn what_cannot_be_known_is_said_and_refused_where_it_has_to_be_known() {
     assert!(ended.stderr.contains("has not both"), "{}", ended.stderr);
 }
 
-#[tokio::test]
-async fn the_order_is_looked_at_again_on_each_new_tip() {
-    let place = Place::start().await;
+async fn the_order_is_looked_at_again_on_each_new_tip(way: Way) {
+    let place = Place::start(way).await;
     let mut line = place.line.clone();
     for _ in 0..5 {
         let next = commit(&place.world, &place.source, "refs/heads/main", line.last()).await;

@@ -1,7 +1,15 @@
 //! Several images, several folders, several people.
 
-use crate::world::{A, B, C, World};
-use crate::{PROD, ROLLBACK, prod, world_with};
+use crate::world::{self, A, B, C, Way, World, both_ways};
+use crate::{PROD, ROLLBACK, prod, world_over};
+
+both_ways!(
+    several_images_of_several_folders_go_back_in_one_commit,
+    two_people_who_roll_back_at_once_both_end_right,
+    a_rollback_can_be_rolled_back,
+    whoever_only_looks_needs_no_name,
+    mistakes_of_a_bad_night_are_named,
+);
 
 const EU: &str = "overlays/eu/kustomization.yaml";
 
@@ -9,9 +17,8 @@ fn two(app: &str, api: &str) -> String {
     format!("images:\n- name: app\n  digest: {app}\n- name: api # ours\n  digest: {api}\n")
 }
 
-#[tokio::test]
-async fn several_images_of_several_folders_go_back_in_one_commit() {
-    let world = World::with(&[(PROD, &two(A, A)), (EU, &two(A, A))]).await;
+async fn several_images_of_several_folders_go_back_in_one_commit(way: Way) {
+    let world = World::over(way, &[(PROD, &two(A, A)), (EU, &two(A, A))]).await;
     let paths = ["--path", "overlays/prod,overlays/eu"];
     let set = ["set", &format!("app@{B}"), &format!("api@{C}")];
     world.bump(&[&set[..], &paths].concat()).await.report();
@@ -69,9 +76,8 @@ async fn several_images_of_several_folders_go_back_in_one_commit() {
         .refused(2, "--image is empty");
 }
 
-#[tokio::test]
-async fn two_people_who_roll_back_at_once_both_end_right() {
-    let world = world_with(&[A, B, C]).await;
+async fn two_people_who_roll_back_at_once_both_end_right(way: Way) {
+    let world = world_over(way, &[A, B, C]).await;
     let ada = [
         ("GITLAB_USER_NAME", "Ada"),
         ("GITLAB_USER_EMAIL", "ada@example.com"),
@@ -96,9 +102,8 @@ async fn two_people_who_roll_back_at_once_both_end_right() {
     );
 }
 
-#[tokio::test]
-async fn a_rollback_can_be_rolled_back() {
-    let world = world_with(&[A, B]).await;
+async fn a_rollback_can_be_rolled_back(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     world.bump(&ROLLBACK).await.report();
     // It was not the image after all: back to what seemed to fail, and held there.
     let report = world.bump(&[&ROLLBACK[..], &["--to", B]].concat()).await.report();
@@ -121,9 +126,8 @@ async fn a_rollback_can_be_rolled_back() {
     assert_eq!(world.bump(&ROLLBACK).await.went_to(), B);
 }
 
-#[tokio::test]
-async fn whoever_only_looks_needs_no_name() {
-    let world = world_with(&[A, B]).await;
+async fn whoever_only_looks_needs_no_name(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let nobody = [("GITLAB_USER_NAME", ""), ("GITLAB_USER_EMAIL", "")];
     let run = async |arguments: &[&str]| world.bump_with(&nobody, arguments).await;
     assert_eq!(
@@ -139,9 +143,8 @@ async fn whoever_only_looks_needs_no_name() {
     assert_eq!(world.commits().await, 3);
 }
 
-#[tokio::test]
-async fn mistakes_of_a_bad_night_are_named() {
-    let world = world_with(&[A]).await;
+async fn mistakes_of_a_bad_night_are_named(way: Way) {
+    let world = world_over(way, &[A]).await;
     let run = async |arguments: &[&str]| world.bump(&[&ROLLBACK[..], arguments].concat()).await;
     // The first deployment ever: what was before had no version.
     run(&[])

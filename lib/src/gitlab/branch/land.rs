@@ -7,8 +7,12 @@ use super::write::{Made, Sent};
 use super::{Branch, Stored};
 use crate::failure::{Failure, Kind, Result};
 use crate::git::commit::{Change, NewCommit};
-use crate::git::landing::{ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pauses};
+use crate::git::landing::{
+    ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pause_after, pauses,
+};
 
+/// As many files of a commit as GitLab shows at the least (GitLab documentation, "Diff limits administration").
+const SHOWN: usize = 1000;
 /// How far back a commit is looked for whose answer was lost.
 const LOOKED_BACK: usize = 100;
 
@@ -49,8 +53,17 @@ impl Branch {
                 });
             };
             let parent = self.tip.clone();
-            let effect = crate::cli::effect("commit", format!("{} {}", self.project, self.name));
+            // Deciding may have taken long, as where another repository was asked, and nothing but what is written is
+            // locked: what came meanwhile is looked at now, rather than found by taking a commit back.
+            self.refresh().await?;
             let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            if self.tip != parent {
+                // Somebody is at work on it, and others may be; whoever asks too often is in everybody's way.
+                self.pause(pause).await;
+                self.refresh().await?;
+                continue;
+            }
+            let effect = crate::cli::effect("commit", format!("{} {}", self.project, self.name));
             match self.send(&commit).await? {
                 Sent::Made(made) => {
                     if let Some(path) = self.overtaken(&made, &parent, &commit).await? {
@@ -69,10 +82,10 @@ impl Branch {
                 Sent::Refused(failure) => {
                     breakdowns = 0;
                     effect.done("refused");
-                    self.pause(pause).await;
+                    self.pause(pause.max(pause_after(refusals))).await;
                     self.refresh().await?;
                     // A branch that stands still was not raced for: there is a rule against this commit. GitLab is
-                    // asked once more all the same, since a competitor may be about to move the branch.
+                    // asked again all the same, since a competitor may be about to move the branch.
                     refusals = if self.tip == parent { refusals + 1 } else { 0 };
                     if refusals >= REFUSALS {
                         return Err(self.refused(&failure));
@@ -153,7 +166,8 @@ impl Branch {
         let changed = self.changed_by(&made.id).await?;
         let mut sent: Vec<&str> = commit.changes.iter().map(|change| change.path.as_str()).collect();
         sent.sort_unstable();
-        if changed != sent {
+        let is_cut = sent.len() > SHOWN && changed.iter().all(|path| sent.contains(&path.as_str()));
+        if changed != sent && !is_cut {
             return Err(Failure::conflict(format!(
                 "commit {} on {} of {} changed {}, not {}",
                 made.id,
