@@ -97,6 +97,8 @@ pub(crate) enum Command {
         rollback: RollbackArgs,
         #[command(flatten)]
         write: WriteArgs,
+        #[command(flatten)]
+        merge_request: MergeRequestArgs,
     },
     /// Hold images where they are: later changes are refused until `release`
     Hold {
@@ -104,6 +106,8 @@ pub(crate) enum Command {
         hold: HoldArgs,
         #[command(flatten)]
         write: WriteArgs,
+        #[command(flatten)]
+        merge_request: MergeRequestArgs,
     },
     /// Release the hold on images
     Release {
@@ -111,6 +115,8 @@ pub(crate) enum Command {
         images: ImagesArgs,
         #[command(flatten)]
         write: WriteArgs,
+        #[command(flatten)]
+        merge_request: MergeRequestArgs,
     },
     /// Show which image was set when, by whom and by which pipeline, newest first
     History {
@@ -165,7 +171,7 @@ pub(crate) struct WishArgs {
         hide_env_values = true
     )]
     pub(crate) where_present: bool,
-    /// Follow resources and components, and set each image in the kustomization that decides about it
+    /// Follow resources and components (patches are not), and set each image in the kustomization that decides about it
     #[arg(long, env = "TOWPATH_FOLLOW", hide_env_values = true)]
     pub(crate) follow: bool,
     /// Refuse (exit 6) unless the images are at this digest now

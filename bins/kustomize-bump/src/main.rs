@@ -52,17 +52,38 @@ async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
                     .await?
             }
         }
-        Command::Rollback { rollback, write } => {
-            run.interruptible("rolling back", commands::roll_back(place, rollback, write, &run))
-                .await?
+        Command::Rollback {
+            rollback,
+            write,
+            merge_request,
+        } => {
+            run.interruptible(
+                "rolling back",
+                commands::roll_back(place, rollback, write, merge_request, &run),
+            )
+            .await?
         }
-        Command::Hold { hold, write } => {
-            run.interruptible("holding images", commands::hold(place, hold, write, &run))
-                .await?
+        Command::Hold {
+            hold,
+            write,
+            merge_request,
+        } => {
+            run.interruptible(
+                "holding images",
+                commands::hold(place, hold, write, merge_request, &run),
+            )
+            .await?
         }
-        Command::Release { images, write } => {
-            run.interruptible("releasing holds", commands::release(place, images, write, &run))
-                .await?
+        Command::Release {
+            images,
+            write,
+            merge_request,
+        } => {
+            run.interruptible(
+                "releasing holds",
+                commands::release(place, images, write, merge_request, &run),
+            )
+            .await?
         }
         Command::History { image, limit } => {
             run.interruptible("reading history", commands::history(place, image, *limit, &run))

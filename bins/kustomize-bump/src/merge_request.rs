@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use towpath::git::NewCommit;
 use towpath::gitlab::{HeadPipeline, MergeRequest, MergeState, Status};
+use towpath::kustomize::{Pattern, file_candidates, kustomization_folder};
 use towpath::oci::Digest;
 
 /// Where the branches of this tool begin.
@@ -47,9 +48,52 @@ pub(crate) struct MergeRequestArgs {
     pub(crate) wait: bool,
 }
 
+/// What a merge request does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    /// It sets images.
+    #[default]
+    Set,
+    /// It takes images back and holds them.
+    Rollback,
+    /// It holds images.
+    Hold,
+    /// It releases holds.
+    Release,
+}
+
+impl Action {
+    fn is_set(&self) -> bool {
+        *self == Action::Set
+    }
+
+    /// What the branch of such a merge request is called beside its images.
+    fn mark(self) -> &'static str {
+        match self {
+            Action::Set => "",
+            Action::Rollback => "rollback-",
+            Action::Hold => "hold-",
+            Action::Release => "release-",
+        }
+    }
+}
+
+/// An image that is held, or about to be, as far as the purpose of a merge request could name it.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldHere {
+    /// The folder of the kustomization.
+    pub(crate) folder: String,
+    /// Whatever it is called.
+    pub(crate) names: Vec<String>,
+}
+
 /// What a merge request of this tool is for; it is in its description.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Purpose {
+    /// What it does.
+    #[serde(default, skip_serializing_if = "Action::is_set")]
+    action: Action,
     /// The paths, as they were given.
     pub(crate) paths: Vec<String>,
     /// The images, as they were given.
@@ -57,8 +101,9 @@ pub(crate) struct Purpose {
 }
 
 impl Purpose {
-    pub(crate) fn new(paths: &[String], images: impl Iterator<Item = String>) -> Self {
+    pub(crate) fn new(action: Action, paths: &[String], images: impl Iterator<Item = String>) -> Self {
         let mut purpose = Purpose {
+            action,
             paths: paths.to_vec(),
             images: images.collect(),
         };
@@ -70,15 +115,31 @@ impl Purpose {
     /// The one branch for this purpose: readable, and with a digest that keeps apart what looks the same.
     pub(crate) fn branch(&self, target: &str) -> String {
         let (paths, images) = (self.paths.join("+"), self.images.join("+"));
-        let exact = Digest::of(format!("{target}\n{paths}\n{images}").as_bytes());
+        let mark = self.action.mark();
+        let exact = Digest::of(format!("{target}\n{paths}\n{mark}{images}").as_bytes());
         let short: String = exact.hex().chars().take(8).collect();
-        format!("{PREFIX}{}/{}-{short}", plain(&paths), plain(&images))
+        format!("{PREFIX}{}/{mark}{}-{short}", plain(&paths), plain(&images))
     }
 
     /// Whether whoever has this has the other as well.
     fn covers(&self, other: &Purpose) -> bool {
         let all = |these: &[String], those: &[String]| those.iter().all(|one| these.contains(one));
         all(&self.paths, &other.paths) && all(&self.images, &other.images)
+    }
+
+    /// Whether it would set this image.
+    fn sets(&self, held: &HeldHere) -> bool {
+        let is_there = |path: &String| {
+            if !Pattern::is_one(path) {
+                return *path == held.folder || kustomization_folder(path) == Some(&held.folder);
+            }
+            let files = file_candidates(&held.folder);
+            let named = |pattern: Pattern| pattern.folders(files.iter().map(String::as_str));
+            Pattern::parse(path).is_ok_and(|pattern| !named(pattern).is_empty())
+        };
+        self.action.is_set()
+            && self.images.iter().any(|image| held.names.contains(image))
+            && self.paths.iter().any(is_there)
     }
 
     /// The text of the merge request: what changes, the trailers, and the purpose where only this tool looks.
@@ -121,7 +182,8 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// The open merge requests of this tool that a new one makes superfluous: for nothing that it is not for too.
+/// The open merge requests of this tool that a new one makes superfluous: for nothing that it is not for too. What sets
+/// images does not undo what takes them back or holds them, nor the other way round: see [`overridden`].
 pub(crate) fn superseded<'a>(
     open: &'a [MergeRequest],
     own_branch: &str,
@@ -129,7 +191,21 @@ pub(crate) fn superseded<'a>(
 ) -> Vec<&'a MergeRequest> {
     open.iter()
         .filter(|request| request.source_branch.starts_with(PREFIX) && request.source_branch != own_branch)
-        .filter(|request| Purpose::of(request).is_some_and(|other| purpose.covers(&other)))
+        .filter(|request| {
+            Purpose::of(request).is_some_and(|other| {
+                other.action.is_set() == purpose.action.is_set() && purpose.covers(&other)
+            })
+        })
+        .collect()
+}
+
+/// The open merge requests of this tool that would set what is held, whatever else they are for.
+pub(crate) fn overridden<'a>(open: &'a [MergeRequest], held: &[HeldHere]) -> Vec<&'a MergeRequest> {
+    open.iter()
+        .filter(|request| request.source_branch.starts_with(PREFIX))
+        .filter(|request| {
+            Purpose::of(request).is_some_and(|purpose| held.iter().any(|held| purpose.sets(held)))
+        })
         .collect()
 }
 

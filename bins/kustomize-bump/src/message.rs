@@ -103,6 +103,11 @@ impl Author<'_> {
         self.finish(subject, body.join("\n"), trailers, changes)
     }
 
+    /// What a merge request is told that is closed for a hold.
+    pub(crate) fn held(&self) -> String {
+        format!("Closed: what it sets is held by {}.", self.identity)
+    }
+
     /// The commit of `hold` and of `release`.
     pub(crate) fn holds(&self, action: HoldAction, images: &[HeldImage], changes: Vec<Change>) -> NewCommit {
         let images: Vec<&HeldImage> = images.iter().filter(|image| image.changed).collect();

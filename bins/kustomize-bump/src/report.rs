@@ -109,7 +109,7 @@ pub(crate) struct MergeRequestReport {
 }
 
 impl MergeRequestReport {
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let url = self.url.clone().unwrap_or_else(|| format!("!{}", self.iid));
         let state = match self.state {
             MergeState::Opened if self.auto_merge => "open, merges when its pipeline succeeds",

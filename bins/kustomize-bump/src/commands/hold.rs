@@ -5,8 +5,11 @@ use towpath::failure::Result;
 use towpath::git::{Change, Decision, Identity};
 use towpath::kustomize::{Hold, HoldSchema, hold_folder, hold_path};
 
+use super::overridden::close_overridden;
+use super::propose::propose;
 use super::{look, paths_from_root, place_of, standing_hold, unknown};
-use crate::args::{HoldArgs, ImagesArgs, PlaceArgs, WriteArgs};
+use crate::args::{HoldArgs, ImagesArgs, MergeRequestArgs, PlaceArgs, WriteArgs};
+use crate::merge_request::{Action, Purpose};
 use crate::message::Author;
 use crate::report::{HeldImage, HoldAction, HoldsReport};
 use crate::source::{self, Source, Tree};
@@ -15,6 +18,7 @@ pub(crate) async fn hold(
     place: &PlaceArgs,
     arguments: &HoldArgs,
     write: &WriteArgs,
+    merge_request: &MergeRequestArgs,
     run: &Run,
 ) -> Result<Outcome> {
     let images = arguments.images.images();
@@ -22,8 +26,9 @@ pub(crate) async fn hold(
     act(
         place,
         write,
+        merge_request,
         run,
-        HoldAction::Hold,
+        (HoldAction::Hold, &images),
         identity,
         async |tree, paths, by| {
             let (mut held, mut changes) = (Vec::new(), Vec::new());
@@ -73,6 +78,7 @@ pub(crate) async fn release(
     place: &PlaceArgs,
     arguments: &ImagesArgs,
     write: &WriteArgs,
+    merge_request: &MergeRequestArgs,
     run: &Run,
 ) -> Result<Outcome> {
     let images = arguments.images();
@@ -80,8 +86,9 @@ pub(crate) async fn release(
     act(
         place,
         write,
+        merge_request,
         run,
-        HoldAction::Release,
+        (HoldAction::Release, &images),
         identity,
         async |tree, paths, _by| {
             let (mut held, mut changes) = (Vec::new(), Vec::new());
@@ -114,8 +121,9 @@ pub(crate) async fn release(
 async fn act(
     place: &PlaceArgs,
     write: &WriteArgs,
+    merge_request: &MergeRequestArgs,
     run: &Run,
-    action: HoldAction,
+    (action, asked): (HoldAction, &[&str]),
     identity: impl AsyncFnOnce(&Source) -> Result<Identity>,
     mut decide: impl AsyncFnMut(&Tree<'_>, &[String], &Identity) -> Result<(Vec<HeldImage>, Vec<Change>)>,
 ) -> Result<Outcome> {
@@ -132,31 +140,62 @@ async fn act(
         write,
         run,
     };
-    let (commit, images) = if write.dry_run {
-        (None, decide(&source.tree(), &paths, &author.identity).await?.0)
-    } else {
-        let written = source
-            .write(write.commit, async |tree| {
-                let (images, mut changes) = decide(&tree, &paths, &author.identity).await?;
-                // The same image by two of its names, or the same folder twice.
-                changes.sort_by(|one, other| one.path.cmp(&other.path));
-                changes.dedup_by(|one, other| one.path == other.path);
-                let commit = (!changes.is_empty()).then(|| author.holds(action, &images, changes));
-                Ok(Decision {
-                    commit,
-                    outcome: images,
-                })
-            })
-            .await?;
-        (written.commit, written.outcome)
+    if write.dry_run {
+        let (images, _) = decide(&source.tree(), &paths, &author.identity).await?;
+        return Outcome::report(&HoldsReport {
+            action,
+            changed: images.iter().any(|image| image.changed),
+            dry_run: true,
+            place: place_of(&source),
+            commit: None,
+            merge_request: None,
+            closed_merge_requests: Vec::new(),
+            images,
+        });
+    }
+    let decide = async |tree: Tree<'_>| {
+        let (images, mut changes) = decide(&tree, &paths, &author.identity).await?;
+        // The same image by two of its names, or the same folder twice.
+        changes.sort_by(|one, other| one.path.cmp(&other.path));
+        changes.dedup_by(|one, other| one.path == other.path);
+        let commit = (!changes.is_empty()).then(|| author.holds(action, &images, changes));
+        Ok(Decision {
+            commit,
+            outcome: images,
+        })
     };
-    Outcome::report(&HoldsReport {
+    let held = |images: &Vec<HeldImage>| match action {
+        HoldAction::Hold => images.iter().map(|image| image.here(asked)).collect(),
+        HoldAction::Release => Vec::new(),
+    };
+    let done = if merge_request.merge_request {
+        let purpose = match action {
+            HoldAction::Hold => Action::Hold,
+            HoldAction::Release => Action::Release,
+        };
+        let purpose = Purpose::new(purpose, &paths, asked.iter().map(|image| (*image).to_owned()));
+        propose(&mut source, merge_request, &purpose, run, held, decide).await?
+    } else {
+        source.write(write.commit, decide).await?.into()
+    };
+    let mut closed = Vec::new();
+    let held = held(&done.outcome);
+    if done.merge_request.is_none() && !held.is_empty() {
+        closed = close_overridden(place, &source, &held, &author.held(), run).await;
+    }
+    let outcome = Outcome::report(&HoldsReport {
         action,
-        changed: images.iter().any(|image| image.changed),
-        dry_run: write.dry_run,
+        changed: done.outcome.iter().any(|image| image.changed),
+        dry_run: false,
         place: place_of(&source),
-        commit,
-        images,
+        commit: done.commit,
+        merge_request: done.merge_request,
+        closed_merge_requests: closed,
+        images: done.outcome,
+    })?;
+    Ok(match done.failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
     })
 }
 

@@ -2,10 +2,12 @@
 
 mod deployed;
 mod get;
+mod gitlab;
 mod history;
 mod hold;
 mod moved;
 mod order;
+mod overridden;
 mod past;
 mod propose;
 mod registry;

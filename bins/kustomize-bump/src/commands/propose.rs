@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use towpath::cli::Run;
 use towpath::failure::{Failure, Kind, Result};
 use towpath::git::{Decision, NewCommit};
-use towpath::gitlab::{Accepted, Branch, HeadPipeline, MergeRequest, NewMergeRequest};
+use towpath::gitlab::{Accepted, Branch, Client, HeadPipeline, MergeRequest, NewMergeRequest, Project};
+use towpath::kustomize::{HOLDS_FOLDER, Hold};
 
-use crate::merge_request::{self, GRACE, MergeRequestArgs, Next, Purpose, Seen};
+use crate::merge_request::{self, GRACE, HeldHere, MergeRequestArgs, Next, Purpose, Seen};
 use crate::report::MergeRequestReport;
 use crate::source::{Source, Tree, Written};
 
@@ -57,11 +58,17 @@ enum Followed {
     Stopped(MergeRequest, Failure),
 }
 
+/// Puts a change into a merge request, and follows it as far as was asked. Those that would set what `held` names are
+/// closed for it.
+///
+/// # Errors
+/// Whatever `decide` fails with; as GitLab answers; conflict (exit 6) when the target moved in its way too often.
 pub(super) async fn propose<T>(
     source: &mut Source,
     asked: &MergeRequestArgs,
     purpose: &Purpose,
     run: &Run,
+    held: impl Fn(&T) -> Vec<HeldHere>,
     mut decide: impl AsyncFnMut(Tree<'_>) -> Result<Decision<T>>,
 ) -> Result<Proposed<T>> {
     let target = by_api(source)?;
@@ -82,9 +89,14 @@ pub(super) async fn propose<T>(
                 failure: None,
             });
         };
-        let head = target.propose(&commit, &work).await?;
+        let head = target.propose(&commit, &work, same).await?;
         let request = ensure(target, &open, &work, &commit, purpose).await?;
-        let superseded = close_superseded(target, &open, &work, purpose, request.iid).await?;
+        let mut superseded = close_superseded(target, &open, &work, purpose, request.iid).await?;
+        let by = format!("Overridden by !{}.", request.iid);
+        for overridden in merge_request::overridden(&open, &held(&outcome)) {
+            close(target.client(), target.project(), overridden, &by).await?;
+            superseded.push(overridden.iid);
+        }
         let shown = |request: &MergeRequest| MergeRequestReport {
             iid: request.iid,
             url: request.web_url.clone(),
@@ -122,7 +134,25 @@ pub(super) async fn propose<T>(
     .hint("try again later"))
 }
 
-fn by_api(source: &mut Source) -> Result<&mut Branch> {
+/// Whether a file says the same: of holds, whenever they were written.
+fn same(path: &str, wanted: Option<&[u8]>, there: Option<&[u8]>) -> bool {
+    let undated = |content: &[u8]| {
+        let hold = Hold::parse(content, path).ok()?;
+        Some(Hold {
+            since: String::new(),
+            ..hold
+        })
+    };
+    match (wanted, there) {
+        _ if wanted == there => true,
+        (Some(wanted), Some(there)) if path.starts_with(HOLDS_FOLDER) => {
+            undated(wanted).is_some_and(|wanted| undated(there) == Some(wanted))
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn by_api(source: &mut Source) -> Result<&mut Branch> {
     let needs = |message: &str| {
         Failure::denied(message).hint(
             "give --project GROUP/PROJECT (TOWPATH_PROJECT) and set TOWPATH_GIT_TOKEN to a project access token with \
@@ -215,7 +245,8 @@ async fn close_superseded(
 ) -> Result<Vec<u64>> {
     let mut closed = Vec::new();
     for request in merge_request::superseded(open, work, purpose) {
-        close(target, request, &format!("Superseded by !{by}.")).await?;
+        let why = format!("Superseded by !{by}.");
+        close(target.client(), target.project(), request, &why).await?;
         closed.push(request.iid);
     }
     Ok(closed)
@@ -224,13 +255,17 @@ async fn close_superseded(
 async fn close_obsolete(target: &Branch, open: &[MergeRequest], work: &str) -> Result<()> {
     let why = format!("{} says so already; nothing is left to merge.", target.branch());
     for request in open.iter().filter(|request| request.source_branch == work) {
-        close(target, request, &why).await?;
+        close(target.client(), target.project(), request, &why).await?;
     }
     Ok(())
 }
 
-async fn close(target: &Branch, request: &MergeRequest, why: &str) -> Result<()> {
-    let (client, project) = (target.client(), target.project());
+pub(super) async fn close(
+    client: &Client,
+    project: &Project,
+    request: &MergeRequest,
+    why: &str,
+) -> Result<()> {
     let effect = towpath::cli::effect("close merge request", format!("{project}!{}", request.iid));
     client.close_merge_request(project, request.iid, why).await?;
     client.delete_branch(project, &request.source_branch).await?;

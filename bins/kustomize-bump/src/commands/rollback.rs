@@ -9,10 +9,13 @@ use towpath::kustomize::{Edit, Hold, HoldSchema, ImageState, Kustomization};
 use towpath::oci::Digest;
 
 use super::deployed::{Deployed, Looked};
+use super::overridden::close_overridden;
 use super::past::Past;
+use super::propose::{by_api, propose};
 use super::{look, paths_from_root, place_of, registry, standing_hold, unknown};
-use crate::args::{PlaceArgs, RollbackArgs, WriteArgs};
+use crate::args::{MergeRequestArgs, PlaceArgs, RollbackArgs, WriteArgs};
 use crate::diff;
+use crate::merge_request::{Action, Purpose};
 use crate::message::Author;
 use crate::plan::Found;
 use crate::report::{RollbackReport, RolledBack};
@@ -51,6 +54,7 @@ pub(crate) async fn roll_back(
     place: &PlaceArgs,
     arguments: &RollbackArgs,
     write: &WriteArgs,
+    merge_request: &MergeRequestArgs,
     run: &Run,
 ) -> Result<Outcome> {
     let started = Instant::now();
@@ -62,6 +66,9 @@ pub(crate) async fn roll_back(
     };
     let given = place.paths()?;
     let mut source = Source::open(place, run).await?;
+    if merge_request.merge_request {
+        by_api(&mut source)?;
+    }
     let mut deployed = Deployed::open(place, arguments, run)?;
     let paths = paths_from_root(&source, &given);
     let author = Author {
@@ -80,6 +87,8 @@ pub(crate) async fn roll_back(
                 dry_run,
                 place: place_of(source),
                 commit,
+                merge_request: None,
+                closed_merge_requests: Vec::new(),
                 attempts,
                 images: plan.images.into_iter().map(|image| image.report).collect(),
                 seconds: started.elapsed().as_secs_f64(),
@@ -96,8 +105,22 @@ pub(crate) async fn roll_back(
             image.report.in_registry = answer;
         }
     }
-    if write.dry_run || preview.changes.is_empty() {
-        return Outcome::report(&report(&source, preview, write.dry_run, None, 1));
+    let held = |plan: &RollbackPlan| {
+        let images = plan.images.iter();
+        images
+            .map(|image| image.report.here(&wanted.images))
+            .collect::<Vec<_>>()
+    };
+    if write.dry_run {
+        return Outcome::report(&report(&source, preview, true, None, 1));
+    }
+    if preview.changes.is_empty() {
+        let held = held(&preview);
+        let mut report = report(&source, preview, false, None, 1);
+        if !arguments.offline {
+            report.closed_merge_requests = close_overridden(place, &source, &held, &author.held(), run).await;
+        }
+        return Outcome::report(&report);
     }
     if !arguments.yes && !arguments.ci && !approved(&preview, run).await? {
         let names: Vec<&str> = preview
@@ -112,33 +135,42 @@ pub(crate) async fn roll_back(
         .hint("pass --yes to act without asking");
         return Ok(Outcome::report(&report(&source, preview, true, None, 1))?.failing(refused));
     }
-    let written = source
-        .write(write.commit, async |tree| {
-            let mut plan = decide(tree, &paths, &wanted, &mut deployed, by).await?;
-            agree(&preview, &mut plan)?;
-            let changes = std::mem::take(&mut plan.changes);
-            let commit = (!changes.is_empty()).then(|| {
-                let changed: Vec<RolledBack> = plan
-                    .images
-                    .iter()
-                    .filter(|image| image.report.changed)
-                    .map(|image| image.report.clone())
-                    .collect();
-                author.rollback(&changed, wanted.reason, changes)
-            });
-            Ok(Decision {
-                commit,
-                outcome: plan,
-            })
+    let decide = async |tree: Tree<'_>| {
+        let mut plan = decide(tree, &paths, &wanted, &mut deployed, by).await?;
+        agree(&preview, &mut plan)?;
+        let changes = std::mem::take(&mut plan.changes);
+        let commit = (!changes.is_empty()).then(|| {
+            let changed: Vec<RolledBack> = plan
+                .images
+                .iter()
+                .filter(|image| image.report.changed)
+                .map(|image| image.report.clone())
+                .collect();
+            author.rollback(&changed, wanted.reason, changes)
+        });
+        Ok(Decision {
+            commit,
+            outcome: plan,
         })
-        .await?;
-    Outcome::report(&report(
-        &source,
-        written.outcome,
-        false,
-        written.commit,
-        written.attempts,
-    ))
+    };
+    let done = if merge_request.merge_request {
+        let images = wanted.images.iter().map(|image| (*image).to_owned());
+        let purpose = Purpose::new(Action::Rollback, &paths, images);
+        propose(&mut source, merge_request, &purpose, run, held, decide).await?
+    } else {
+        source.write(write.commit, decide).await?.into()
+    };
+    let held = held(&done.outcome);
+    let mut report = report(&source, done.outcome, false, done.commit, done.attempts);
+    if done.merge_request.is_none() && !arguments.offline {
+        report.closed_merge_requests = close_overridden(place, &source, &held, &author.held(), run).await;
+    }
+    report.merge_request = done.merge_request;
+    let outcome = Outcome::report(&report)?;
+    Ok(match done.failure {
+        Some(failure) => outcome.failing(failure),
+        None => outcome,
+    })
 }
 
 /// Whether what is decided now is what was shown and agreed to, whatever happened to the branch meanwhile.

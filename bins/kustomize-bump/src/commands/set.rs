@@ -10,7 +10,7 @@ use super::order::Guard;
 use super::propose::propose;
 use super::{follow, look, paths_from_root, place_of};
 use crate::args::{MergeRequestArgs, OrderArgs, PlaceArgs, WishArgs, WriteArgs};
-use crate::merge_request::Purpose;
+use crate::merge_request::{Action, Purpose};
 use crate::message::Author;
 use crate::plan::{self, SetPlan, Wish};
 use crate::report::SetReport;
@@ -58,8 +58,12 @@ pub(crate) async fn set(
         })
     };
     let done = if merge_request.merge_request {
-        let purpose = Purpose::new(&paths, wish.specs.iter().map(|spec| spec.name.clone()));
-        propose(&mut source, merge_request, &purpose, run, decide).await?
+        let purpose = Purpose::new(
+            Action::Set,
+            &paths,
+            wish.specs.iter().map(|spec| spec.name.clone()),
+        );
+        propose(&mut source, merge_request, &purpose, run, |_| Vec::new(), decide).await?
     } else {
         source.write(write.commit, decide).await?.into()
     };

@@ -4,7 +4,8 @@ use serde::Serialize;
 use towpath::cli::Report;
 use towpath::kustomize::{Hold, ImageState};
 
-use super::{Place, commit_line};
+use super::{MergeRequestReport, Place, commit_line};
+use crate::merge_request::HeldHere;
 use crate::rollback::KnownBy;
 
 /// What `rollback` did.
@@ -18,6 +19,10 @@ pub(crate) struct RollbackReport {
     pub(crate) place: Place,
     /// The commit that was made.
     pub(crate) commit: Option<String>,
+    /// The merge request that it went through.
+    pub(crate) merge_request: Option<MergeRequestReport>,
+    /// The numbers of the merge requests that were closed since they would have set what is held now.
+    pub(crate) closed_merge_requests: Vec<u64>,
     /// How many times it was decided, one more for each lost race.
     pub(crate) attempts: u32,
     /// Each image in each file.
@@ -56,6 +61,16 @@ pub(crate) struct RolledBack {
 }
 
 impl RolledBack {
+    /// As merge requests that set it may name it.
+    pub(crate) fn here(&self, asked: &[&str]) -> HeldHere {
+        let names = [
+            Some(&self.image),
+            self.from.new_name.as_ref(),
+            self.to.new_name.as_ref(),
+        ];
+        here(&self.path, names.into_iter().flatten().cloned(), asked)
+    }
+
     /// Where the way back comes from, in words.
     pub(crate) fn origin(&self) -> String {
         let mut text = self.known_by.to_string();
@@ -84,10 +99,16 @@ impl Report for RollbackReport {
         }
         if self.changed {
             lines.extend(commit_line(self.commit.as_deref(), &self.place));
+            lines.extend(merge_request_lines(
+                self.merge_request.as_ref(),
+                &self.closed_merge_requests,
+            ));
         } else {
             lines.push("it is so already; go further back with --to 2, --to 3 and so on".to_owned());
         }
-        for image in &self.images {
+        // What is not merged yet holds nothing.
+        let is_there = self.merge_request.is_none() || self.commit.is_some();
+        for image in self.images.iter().filter(|_| is_there) {
             lines.push(format!(
                 "held until: kustomize-bump release --path {} --image {}",
                 image.path, image.image
@@ -120,6 +141,10 @@ pub(crate) struct HoldsReport {
     pub(crate) place: Place,
     /// The commit that was made.
     pub(crate) commit: Option<String>,
+    /// The merge request that it went through.
+    pub(crate) merge_request: Option<MergeRequestReport>,
+    /// The numbers of the merge requests that were closed since they would have set what is held now.
+    pub(crate) closed_merge_requests: Vec<u64>,
     /// Each image in each folder.
     pub(crate) images: Vec<HeldImage>,
 }
@@ -137,14 +162,43 @@ pub(crate) struct HeldImage {
     pub(crate) hold: Option<Hold>,
 }
 
+impl HeldImage {
+    /// As merge requests that set it may name it.
+    pub(crate) fn here(&self, asked: &[&str]) -> HeldHere {
+        here(&self.path, std::iter::once(self.image.clone()), asked)
+    }
+}
+
+fn here(folder: &str, names: impl Iterator<Item = String>, asked: &[&str]) -> HeldHere {
+    HeldHere {
+        folder: folder.to_owned(),
+        names: names.chain(asked.iter().map(|name| (*name).to_owned())).collect(),
+    }
+}
+
 impl Report for HoldsReport {
     const SCHEMA: &'static str = "towpath.kustomize-bump/1";
 
     fn text(&self) -> String {
         let mut lines: Vec<String> = self.images.iter().map(|image| self.line(image)).collect();
         lines.extend(commit_line(self.commit.as_deref(), &self.place));
+        lines.extend(merge_request_lines(
+            self.merge_request.as_ref(),
+            &self.closed_merge_requests,
+        ));
         lines.join("\n")
     }
+}
+
+/// The merge request that it went through, and those that were closed for it.
+fn merge_request_lines(request: Option<&MergeRequestReport>, closed: &[u64]) -> Vec<String> {
+    let mut lines: Vec<String> = request.map(MergeRequestReport::line).into_iter().collect();
+    lines.extend(
+        closed
+            .iter()
+            .map(|iid| format!("closed merge request !{iid}, which would have set it")),
+    );
+    lines
 }
 
 impl HoldsReport {

@@ -9,7 +9,7 @@ use super::write::Sent;
 use super::{Branch, BranchAnswer, FILE_LIMIT};
 use crate::failure::{Failure, Result};
 use crate::git::commit::NewCommit;
-use crate::git::landing::{BREAKDOWNS, LONGEST_PAUSE, REFUSALS, pauses};
+use crate::git::landing::{BREAKDOWNS, LONGEST_PAUSE, REFUSALS, pause_after, pauses};
 use crate::http::{Method, StatusCode};
 
 #[derive(Deserialize)]
@@ -27,18 +27,23 @@ struct Compared {
 impl Branch {
     /// Makes another branch the tip of this one and the commit alone, and gives the commit that it is at then. Whatever
     /// else it held is dropped, so it must be one that nobody else writes to. One that says the same already is left as
-    /// it is, with its pipelines.
+    /// it is, with its pipelines: `same` tells of a path, and what is wanted of it and is there, whether it does.
     ///
     /// # Errors
     /// Denied (exit 4) where the token may not push to it or GitLab refuses the commit; unavailable (exit 7).
-    pub async fn propose(&self, commit: &NewCommit, branch: &str) -> Result<String> {
+    pub async fn propose(
+        &self,
+        commit: &NewCommit,
+        branch: &str,
+        same: impl Fn(&str, Option<&[u8]>, Option<&[u8]>) -> bool,
+    ) -> Result<String> {
         let paths: Vec<String> = commit.changes.iter().map(|change| change.path.clone()).collect();
         self.read(&paths).await?;
         let mut pauses = pauses();
         let (mut refusals, mut breakdowns) = (0, 0);
         loop {
             if let Some(head) = self.head_of(branch).await?
-                && self.says_the_same(commit, &head).await?
+                && self.says_the_same(commit, &head, &same).await?
             {
                 return Ok(head);
             }
@@ -51,7 +56,7 @@ impl Branch {
                 }
                 Sent::Refused(failure) => {
                     refusals += 1;
-                    if refusals > REFUSALS {
+                    if refusals >= REFUSALS {
                         return Err(Failure::denied(failure.message())
                             .hint("GitLab's own words say which rule is against it"));
                     }
@@ -63,7 +68,8 @@ impl Branch {
                     }
                 }
             }
-            self.pause(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            self.pause(pause.max(pause_after(refusals))).await;
         }
     }
 
@@ -84,8 +90,13 @@ impl Branch {
         }
     }
 
-    /// Whether a commit differs from this branch by the files of the proposed one alone, which hold the same in it.
-    async fn says_the_same(&self, commit: &NewCommit, head: &str) -> Result<bool> {
+    /// Whether a commit differs from this branch by the files of the proposed one alone, which say the same in it.
+    async fn says_the_same(
+        &self,
+        commit: &NewCommit,
+        head: &str,
+        same: impl Fn(&str, Option<&[u8]>, Option<&[u8]>) -> bool,
+    ) -> Result<bool> {
         let object = format!("the comparison with {head} of {}", self.project);
         let url = self.client.url(&self.project, "repository/compare")?;
         let request = self
@@ -111,10 +122,9 @@ impl Branch {
         }
         let owned: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
         let there = self.at(head).read(&owned).await?;
-        let same = |path: &str, content: Option<&[u8]>| there.get(path) == content;
         Ok(commit
             .changes
             .iter()
-            .all(|change| same(&change.path, change.content.as_deref())))
+            .all(|change| same(&change.path, change.content.as_deref(), there.get(&change.path))))
     }
 }
