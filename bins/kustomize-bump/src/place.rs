@@ -282,7 +282,10 @@ impl PlaceArgs {
     }
 
     /// Where git finds a project of this GitLab. Of a number, only the job's own project is known.
-    fn address_of(&self, project: &Project) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// As [`PlaceArgs::api`].
+    pub(crate) fn address_of(&self, project: &Project) -> Result<Option<String>> {
         Ok(match project {
             Project::Path(path) => {
                 let api = self.api()?;

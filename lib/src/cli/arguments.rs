@@ -8,13 +8,14 @@ use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, PossibleValue};
+use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum};
 
 use super::logs;
 use super::subcommands::{names_subcommand, stray_value, without_own_variables};
+use super::switches::{lenient_switches, without_switched_off};
 use crate::failure::{EXIT_CODES, Failure, Kind};
 use crate::secret::without_login;
 use crate::trace::TraceParent;
@@ -256,45 +257,6 @@ pub(super) fn command<A: Arguments>() -> Command {
     lenient_switches(command.after_long_help(format!("{examples}{table}")))
 }
 
-/// Lets `1`, `yes` and `on` turn a switch on from its variable, as they do in CI settings; clap alone takes `true`.
-fn lenient_switches(command: Command) -> Command {
-    command
-        .mut_args(|argument| {
-            if matches!(argument.get_action(), ArgAction::SetTrue) {
-                argument.value_parser(BoolishValueParser::new())
-            } else {
-                argument
-            }
-        })
-        .mut_subcommands(lenient_switches)
-}
-
-/// A switch that its variable turns off is as good as not given: a template sets the variable of each of its inputs, and
-/// what excludes or needs such a switch must not take it for one that is wanted.
-fn without_switched_off(command: Command, variable: &dyn Fn(&OsStr) -> Option<String>) -> Command {
-    command
-        .mut_args(|argument| {
-            let is_off = matches!(argument.get_action(), ArgAction::SetTrue)
-                && argument
-                    .get_env()
-                    .and_then(variable)
-                    .is_some_and(|word| is_no(&word));
-            if is_off {
-                argument.env(None::<&'static str>)
-            } else {
-                argument
-            }
-        })
-        .mut_subcommands(|subcommand| without_switched_off(subcommand, variable))
-}
-
-/// The words that turn a switch off ([`BoolishValueParser`]).
-fn is_no(word: &str) -> bool {
-    ["n", "no", "f", "false", "off", "0"]
-        .iter()
-        .any(|no| word.eq_ignore_ascii_case(no))
-}
-
 /// `--completions SHELL` and `--man-page` work without any of the arguments that are otherwise required.
 fn generate(command: &Command, words: &[OsString]) -> Option<ExitCode> {
     let mut bytes = Vec::new();
@@ -440,7 +402,7 @@ fn find<'command>(command: &'command Command, shown: &str) -> Option<&'command A
     below.or(own)
 }
 
-fn variable_of(argument: &Arg) -> Option<String> {
+pub(super) fn variable_of(argument: &Arg) -> Option<String> {
     argument.get_env().map(|name| name.to_string_lossy().into_owned())
 }
 
@@ -519,53 +481,6 @@ fn usage_error(complaint: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn switches_take_what_ci_settings_hold() {
-        let switch = || Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue);
-        let command = lenient_switches(
-            Command::new("tool")
-                .arg(switch().env("TOWPATH_TEST_SWITCH"))
-                .subcommand(Command::new("sub").arg(switch())),
-        );
-        command.clone().debug_assert();
-        assert!(
-            command
-                .clone()
-                .get_matches_from(["tool", "--dry-run"])
-                .get_flag("dry-run")
-        );
-        let matches = command.get_matches_from(["tool", "sub", "--dry-run"]);
-        assert!(matches.subcommand_matches("sub").unwrap().get_flag("dry-run"));
-        assert!(!matches.get_flag("dry-run"));
-    }
-
-    #[test]
-    fn a_switch_that_its_variable_turns_off_is_not_given() {
-        let switch = |name: &'static str, variable: &'static str| {
-            Arg::new(name).long(name).env(variable).action(ArgAction::SetTrue)
-        };
-        let command = lenient_switches(
-            Command::new("tool").subcommand(
-                Command::new("sub")
-                    .arg(switch("add", "TOWPATH_TEST_ADD"))
-                    .arg(switch("skip", "TOWPATH_TEST_SKIP").conflicts_with("add")),
-            ),
-        );
-        let kept = |word: &str| {
-            let word = word.to_owned();
-            let command = without_switched_off(command.clone(), &|_: &OsStr| Some(word.clone()));
-            let sub = command.get_subcommands().next().unwrap();
-            sub.get_arguments().filter_map(variable_of).count()
-        };
-        for off in ["false", "False", "0", "no", "off"] {
-            assert_eq!(kept(off), 0, "{off}");
-        }
-        // What is no word for no is for the parser to take or to refuse.
-        for on in ["true", "1", "", "maybe"] {
-            assert_eq!(kept(on), 2, "{on:?}");
-        }
-    }
 
     #[test]
     fn the_end_of_the_last_line_is_no_empty_value() {

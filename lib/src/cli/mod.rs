@@ -11,6 +11,7 @@ mod progress;
 mod report;
 mod sections;
 mod subcommands;
+mod switches;
 
 pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration, parse_line};
 pub use logs::{Effect, effect, note};
@@ -157,8 +158,8 @@ pub fn secret_variable(name: &str) -> Result<Option<Secret>> {
 #[must_use]
 pub fn is_switched_on(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| {
-        let value = value.trim().to_ascii_lowercase();
-        !matches!(value.as_str(), "" | "0" | "f" | "false" | "n" | "no" | "off")
+        let value = value.trim();
+        !value.is_empty() && !switches::is_no(value)
     })
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct OrderArgs {
     )]
     pub(crate) order: OrderChoice,
     /// The repository of --source-commit, to ask which commit came first [default: --source-project on the GitLab of
-    /// --repo]. Its token is TOWPATH_SOURCE_TOKEN, else CI_JOB_TOKEN, else --repo's
+    /// --repo or --project]. Its token is TOWPATH_SOURCE_TOKEN, else CI_JOB_TOKEN, else the one for these
     #[arg(
         long,
         value_name = "URL",

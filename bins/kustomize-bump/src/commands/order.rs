@@ -174,6 +174,10 @@ impl<'run> Guard<'run> {
             let server = server.trim_end_matches('/');
             return Location::parse("CI_SERVER_URL", &format!("{server}/{project}.git"));
         }
+        if self.place.project.is_some() {
+            let address = self.place.address_of(&project.parse()?)?.ok_or_else(unknown)?;
+            return Location::parse("--gitlab-url (CI_API_V4_URL)", &address);
+        }
         let repository = self.place.repo.as_ref().or(self.place.project_url.as_ref());
         let location = Location::parse("--repo (TOWPATH_REPO)", repository.ok_or_else(unknown)?)?;
         location.beside(project).ok_or_else(unknown)
@@ -200,7 +204,8 @@ impl<'run> Guard<'run> {
         {
             return Credentials::new(JOB_TOKEN_USER, token).map(Some);
         }
-        if !is_on(&self.place.repo) {
+        let is_beside = self.place.project.is_some() && self.place.api()?.origin() == url.origin();
+        if !is_beside && !is_on(&self.place.repo) {
             return Ok(None);
         }
         let token = access_token(self.place)?;

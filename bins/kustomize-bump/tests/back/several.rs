@@ -1,13 +1,12 @@
 //! Several images, several folders, several people.
 
 use crate::world::{self, A, B, C, Way, World, both_ways};
-use crate::{PROD, ROLLBACK, prod, world_over};
+use crate::{PROD, ROLLBACK, prod, world_over, world_with};
 
 both_ways!(
     several_images_of_several_folders_go_back_in_one_commit,
     two_people_who_roll_back_at_once_both_end_right,
     a_rollback_can_be_rolled_back,
-    whoever_only_looks_needs_no_name,
     mistakes_of_a_bad_night_are_named,
 );
 
@@ -126,8 +125,10 @@ async fn a_rollback_can_be_rolled_back(way: Way) {
     assert_eq!(world.bump(&ROLLBACK).await.went_to(), B);
 }
 
-async fn whoever_only_looks_needs_no_name(way: Way) {
-    let world = world_over(way, &[A, B]).await;
+/// Over the API it is the token that has a name.
+#[tokio::test]
+async fn whoever_only_looks_needs_no_name() {
+    let world = world_with(&[A, B]).await;
     let nobody = [("GITLAB_USER_NAME", ""), ("GITLAB_USER_EMAIL", "")];
     let run = async |arguments: &[&str]| world.bump_with(&nobody, arguments).await;
     assert_eq!(

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::client::Client;
 use super::project::{Project, encode_segment};
 use super::refusal::refusal;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Kind, Result};
 use crate::git::commit::Identity;
 use crate::git::files::Files;
 use crate::http::{Method, StatusCode};
@@ -178,7 +178,16 @@ impl Branch {
     pub async fn refresh(&mut self) -> Result<()> {
         let path = format!("repository/branches/{}", encode_segment(&self.name));
         let object = format!("the branch {} of {}", self.name, self.project);
-        let answer: BranchAnswer = self.client.read(&self.project, &path, &object).await?;
+        let answer: BranchAnswer = match self.client.read(&self.project, &path, &object).await {
+            // The project itself was there.
+            Err(failure) if failure.kind() == Kind::NotFound => {
+                return Err(
+                    Failure::not_found(format!("{} has no branch {}", self.project, self.name))
+                        .hint("check --branch (TOWPATH_BRANCH)"),
+                );
+            }
+            answer => answer?,
+        };
         self.may_push = answer.can_push;
         if answer.commit.id != self.tip {
             self.tip = answer.commit.id;
