@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum};
+use clap::{Arg, ArgMatches, Command, ValueEnum};
 
 use super::logs;
 use super::subcommands::{names_subcommand, stray_value, without_own_variables};
@@ -480,6 +480,8 @@ fn usage_error(complaint: &str) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use clap::ArgAction;
+
     use super::*;
 
     #[test]
