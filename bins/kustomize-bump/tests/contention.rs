@@ -41,7 +41,7 @@ enum Server {
 const HOOK: &str = "#!/bin/sh\necho >>pushes\ntest $(($(wc -l <pushes) % 3)) -ne 0\n";
 
 async fn run_all(world: &World, server: Server, images: &[String]) -> Vec<Ended> {
-    let mut variables: Vec<(&str, String)> = vec![("TOWPATH_TIMEOUT", "10m".into())];
+    let mut variables: Vec<(&str, String)> = vec![("TOWPATH_TIMEOUT", "1h".into())];
     if server == Server::Breaking {
         match world.way {
             Way::Git => {

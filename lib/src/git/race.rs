@@ -21,17 +21,15 @@ impl Snapshot {
         // whatever reason: a slow server may still have taken one, and then what was decided for it is what was done.
         let mut adrift: Vec<(String, T)> = Vec::new();
         for attempts in 1..=ATTEMPTS {
+            if let Some((id, decided)) = self.find(&mut adrift).await? {
+                return Ok(Landed {
+                    commit: Some(id),
+                    outcome: decided,
+                    attempts,
+                });
+            }
             let Decision { commit, outcome } = decide(self).await?;
             let Some(commit) = commit else {
-                for (id, decided) in adrift {
-                    if self.has_landed(&id).await? {
-                        return Ok(Landed {
-                            commit: Some(id),
-                            outcome: decided,
-                            attempts,
-                        });
-                    }
-                }
                 return Ok(Landed {
                     commit: None,
                     outcome,
@@ -98,6 +96,22 @@ impl Snapshot {
             self.branch()
         ))
         .hint("try again; with this many jobs pushing at once, put them into one resource_group"))
+    }
+
+    /// The first of the commits adrift that is on the branch after all. What came on top of it came later, and is not to be
+    /// changed back. One that arrives after this look is met by the next push, which then finds another tip.
+    async fn find<T>(&mut self, adrift: &mut Vec<(String, T)>) -> Result<Option<(String, T)>> {
+        for index in 0..adrift.len() {
+            let id = adrift[index].0.clone();
+            match self.has_landed(&id).await {
+                Ok(true) => return Ok(Some(adrift.swap_remove(index))),
+                Ok(false) => {}
+                // The next push finds out.
+                Err(failure) if failure.kind() == Kind::Unavailable => return Ok(None),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(None)
     }
 
     /// After a broken connection: whether the commit arrived. Waits out a server that is down for a moment.

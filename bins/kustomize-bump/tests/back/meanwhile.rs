@@ -167,6 +167,23 @@ async fn a_push_that_arrives_late_is_told_as_what_it_did() {
     assert_eq!(world.commits().await, 3);
 }
 
+/// Bob builds on it before anybody looks. What he did came later, and stands.
+#[tokio::test]
+async fn a_push_that_arrives_late_is_not_made_again_on_top_of_what_came_after_it() {
+    let world = world_with(&[A]).await;
+    let set = ["set", &format!("app@{B}")];
+    let arrived = ">/dev/null || exit 1; fi";
+    let and_bob = ">/dev/null && PATH=\"$OWN_PATH\" \"$BUMP\" $MEANWHILE >\"$ONCE/log\" 2>&1 || exit 1; fi";
+    assert!(LATER.contains(arrived));
+    let git = LATER.replace(arrived, and_bob);
+    let (bump, bob) = (env!("CARGO_BIN_EXE_kustomize-bump"), format!("set app@{C}"));
+    let report = run_while(&world, &git, &[], &set, bump, &bob).await.report();
+    assert_eq!(report["changed"], true);
+    let landed = world.git(&["rev-parse", "main~1"]).await.unwrap();
+    assert_eq!(report["commit"], landed);
+    assert_eq!((world.commits().await, world.file(PROD).await), (4, prod(C)));
+}
+
 #[tokio::test]
 async fn a_push_that_was_sent_twice_is_told_as_what_it_did() {
     let world = world_with(&[A]).await;

@@ -40,14 +40,18 @@ impl Branch {
         // Each with what was decided for it, which is what was done if it is there after all.
         let mut adrift: Vec<(Adrift, T)> = Vec::new();
         for attempts in 1..=ATTEMPTS {
+            // What came on top of it came later, and is not to be changed back.
+            if let Some((id, decided)) = self.find(&mut adrift).await? {
+                return Ok(Landed {
+                    commit: Some(id),
+                    outcome: decided,
+                    attempts,
+                });
+            }
             let Decision { commit, outcome } = decide(self).await?;
             let Some(commit) = commit else {
-                let (commit, outcome) = match self.find(&mut adrift).await? {
-                    Some((id, decided)) => (Some(id), decided),
-                    None => (None, outcome),
-                };
                 return Ok(Landed {
-                    commit,
+                    commit: None,
                     outcome,
                     attempts,
                 });
