@@ -156,12 +156,7 @@ async fn guards_have_their_exit_codes(way: Way) {
     with(&["--path", "../x"])
         .await
         .refused(2, "leads out of the repository");
-    let branch = if way == Way::Git {
-        "has no branch none"
-    } else {
-        "the branch none of env/shop is not there"
-    };
-    with(&["--branch", "none"]).await.refused(5, branch);
+    with(&["--branch", "none"]).await.refused(5, "has no branch none");
     world
         .bump(&["set", "other@sha256:12"])
         .await
