@@ -101,13 +101,13 @@ fn inputs_are_declared_described_and_bounded() {
                 definition["description"].is_string(),
                 "{file}: input {name} has no description"
             );
-            let is_number = definition["type"]
-                .as_str()
-                .is_some_and(|kind| kind == "number" || kind == "boolean");
+            let kind = definition["type"].as_str().unwrap_or_default();
             let regex = definition["regex"].as_str();
             assert!(
-                is_number || regex.is_some() || definition["options"].is_sequence(),
-                "{file}: input {name} takes any text; give it regex, options or a number type"
+                ["number", "boolean", "array"].contains(&kind)
+                    || regex.is_some()
+                    || definition["options"].is_sequence(),
+                "{file}: input {name} takes any text; give it regex, options or another type"
             );
             if let Some(regex) = regex {
                 assert!(
@@ -245,6 +245,11 @@ fn what_is_text_stays_text() {
             (file, body)
         }));
     for (file, body) in bodies {
+        // Lists are no text: they stand without quotes, which would make texts of them.
+        let body = LISTS.iter().fold(body, |body, list| {
+            assert!(!body.contains(&format!("\"{list}\"")), "{file}: {list} in quotes");
+            body.replace(list, "a-list")
+        });
         for value in ["", "1.10", "010", "no", "2026-11-21"] {
             let mut filled = body.clone();
             for name in interpolated(&body) {
@@ -257,6 +262,8 @@ fn what_is_text_stays_text() {
         }
     }
 }
+
+const LISTS: [&str; 2] = ["$[[ inputs.rules ]]", "$[[ inputs.needs ]]"];
 
 /// Every text with an input in it has to be the same text with the value in its place.
 fn compare(file: &str, template: &Value, filled: &Value, value: &str) {
@@ -287,6 +294,83 @@ fn compare(file: &str, template: &Value, filled: &Value, value: &str) {
     }
 }
 
+/// GitLab knows no bounds for lists. So one stands for a keyword of GitLab's, which GitLab checks, and is in no text: as
+/// all of a list, or as an item of one, which its items then take the place of.
+#[test]
+fn lists_are_keywords_and_nothing_else() {
+    let mut lists = 0;
+    for Template { file, inputs, body } in templates() {
+        for (name, definition) in &inputs {
+            if definition["type"] != "array" {
+                continue;
+            }
+            assert!(
+                definition["default"].is_sequence(),
+                "{file}: {name} says what it is when nobody gives it"
+            );
+            let block = format!("$[[ inputs.{name} ]]");
+            let places: Vec<&str> = body.lines().filter(|line| line.contains(&block)).collect();
+            for line in &places {
+                let handed_on = format!("      {name}: {block}");
+                let keyword = format!("  {name}: {block}");
+                let item = format!("    - {block}");
+                assert!(
+                    [handed_on.as_str(), &keyword, &item].contains(line),
+                    "{file}: {name} in {line:?}"
+                );
+            }
+            assert!(["rules", "needs"].contains(&name.as_str()), "{file}: {name}");
+            lists += places.len();
+        }
+    }
+    assert!(lists > 15, "most jobs take rules");
+}
+
+/// Whoever includes a template may add rules to each of its jobs, but for those that a schedule alone starts, behind the
+/// guard of protected branches. What a job is held to is a keyword of the job, so that a rule from outside keeps to it.
+#[test]
+fn rules_from_outside_come_behind_the_guards() {
+    let mut jobs_with_rules = 0;
+    for Template { file, inputs, body } in templates() {
+        let jobs: BTreeMap<String, Value> =
+            serde_norway::from_str(&body).unwrap_or_else(|error| panic!("{file}: {error}"));
+        for (job, definition) in &jobs {
+            let Some(rules) = definition["rules"].as_sequence() else {
+                continue;
+            };
+            if job.ends_with("-drift") {
+                continue;
+            }
+            let at = rules
+                .iter()
+                .position(|rule| rule.as_str() == Some("$[[ inputs.rules ]]"))
+                .unwrap_or_else(|| panic!("{file}: {job} takes no rules"));
+            let (before, after) = (&rules[..at], &rules[at + 1..]);
+            assert!(
+                before.iter().all(|rule| rule["when"] == "never"),
+                "{file}: {job}: {before:?}"
+            );
+            let guarded = before.iter().any(|rule| {
+                rule["if"]
+                    .as_str()
+                    .is_some_and(|rule| rule.contains("inputs.protected_only"))
+            });
+            assert_eq!(guarded, inputs.contains_key("protected_only"), "{file}: {job}");
+            assert!(
+                !after.is_empty() && after.iter().all(|rule| rule.get("when").is_none()),
+                "{file}: {job}: {after:?}"
+            );
+            assert_eq!(
+                definition.get("when").is_some(),
+                definition.get("allow_failure").is_some(),
+                "{file}: {job} says whether it holds the pipeline up while it waits"
+            );
+            jobs_with_rules += 1;
+        }
+    }
+    assert!(jobs_with_rules >= 11, "{jobs_with_rules} jobs have rules");
+}
+
 #[test]
 fn only_choices_reach_a_shell() {
     for Template { file, inputs, body } in templates() {
@@ -296,7 +380,7 @@ fn only_choices_reach_a_shell() {
             for line in script(definition) {
                 for name in interpolated(&line) {
                     assert!(
-                        inputs[name]["options"].is_sequence(),
+                        inputs[name]["options"].is_sequence() || inputs[name]["type"] == "boolean",
                         "{file}: {job} writes the input {name} into a script; pass it as a variable"
                     );
                 }
@@ -317,9 +401,11 @@ fn what_may_be_absent_is_not_passed_on_empty() {
             let rules = serde_norway::to_string(&definition["rules"]).expect("rules are YAML");
             let runs_a_tool = towpath_binaries::NAMES.iter().any(|tool| script.contains(tool));
             let is_a_tools = |name: &str| {
-                ["TOWPATH_", "VAULT_", "IMAGE_", "SOURCE_", "TRACEPARENT"]
-                    .iter()
-                    .any(|start| name.starts_with(start))
+                let handed_over = ["IMAGE_REPOSITORY", "IMAGE_TAG", "IMAGE_DIGEST", "TRACEPARENT"];
+                handed_over.contains(&name)
+                    || ["TOWPATH_", "VAULT_", "SOURCE_"]
+                        .iter()
+                        .any(|start| name.starts_with(start))
             };
             for (name, value) in definition["variables"].as_mapping().into_iter().flatten() {
                 let (name, value) = (
@@ -426,7 +512,11 @@ async fn gitlabs_schema_accepts_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut documents = Vec::new();
     for Template { file, inputs, body } in templates() {
-        let mut filled = body;
+        // As GitLab does it: an item that is a list gives way to that list's items.
+        let mut filled = body
+            .replace("    - $[[ inputs.rules ]]", "    - {if: $X, when: never}")
+            .replace("$[[ inputs.rules ]]", "[{if: $X, when: never}]")
+            .replace("$[[ inputs.needs ]]", "[some-job]");
         for (name, definition) in &inputs {
             let value = match (&definition["default"], &definition["options"]) {
                 (Value::String(text), _) if !text.is_empty() => text.clone(),

@@ -12,4 +12,5 @@ mod infra;
 mod inputs;
 mod platform;
 mod rollback;
+mod scripts;
 mod ways_in;
