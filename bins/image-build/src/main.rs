@@ -1,25 +1,7 @@
-//! Builds a container image with kaniko or buildah, pushes it, and hands its digest to the next job.
-
-mod args;
-mod build;
-mod look;
-mod plan;
-mod push;
-mod report;
-mod tags;
+//! The program `image-build`: all of it is in the library beside.
 
 use std::process::ExitCode;
 
-use args::{Args, Command};
-use towpath::cli::{Outcome, Run};
-
 fn main() -> ExitCode {
-    towpath::cli::run(work)
-}
-
-async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
-    match args.command {
-        None => build::build(&args.build, &run).await,
-        Some(Command::Push(push)) => push::push(&push, &run).await,
-    }
+    image_build::main()
 }

@@ -1,27 +1,7 @@
-//! Copies images between repositories by digest, with every platform, moves tags last and never by accident, and puts
-//! them back.
-
-mod args;
-mod plan;
-mod promote;
-mod report;
-mod roll_back;
-mod verify;
+//! The program `image-promote-by-digest`: all of it is in the library beside.
 
 use std::process::ExitCode;
 
-use args::{Args, Command};
-use towpath::cli::{Outcome, Run};
-
 fn main() -> ExitCode {
-    towpath::cli::run(work)
-}
-
-async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {
-    match args.command {
-        None => promote::promote(&args.promotion, args.promotion.dry_run, &run).await,
-        Some(Command::Plan(promotion)) => promote::promote(&promotion, true, &run).await,
-        Some(Command::Rollback(rollback)) => roll_back::roll_back(&rollback, &run).await,
-        Some(Command::Verify(verify)) => verify::verify(&verify, &run).await,
-    }
+    image_promote_by_digest::main()
 }
