@@ -219,7 +219,11 @@ fn no_job_of_a_template_gets_another_script() {
         .iter()
         .filter_map(|include| include["inputs"]["job"].as_str())
         .collect();
-    assert_eq!(names.len(), 6, "two images, each for two platforms and as one index");
+    assert_eq!(
+        names.len(),
+        6,
+        "two images, each for two platforms and as one index"
+    );
     for name in names {
         for key in ["before_script", "script", "after_script", "extends"] {
             assert!(pipeline[name].get(key).is_none(), "{name} has a {key} of its own");

@@ -397,6 +397,8 @@ mod tests {
         assert!(!spec("allow_failure: false, rules: [{if: $X}]"));
         assert!(!spec("allow_failure: false"));
         assert!(spec("allow_failure: true, rules: [{if: $X}]"));
-        assert!(spec("allow_failure: false, rules: [{if: $X, allow_failure: true}]"));
+        assert!(spec(
+            "allow_failure: false, rules: [{if: $X, allow_failure: true}]"
+        ));
     }
 }

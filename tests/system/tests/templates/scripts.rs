@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -16,7 +15,7 @@ use serde_norway::Value;
 use towpath_sandbox::tools::{Progress, Tools};
 use towpath_sandbox::towpath_binaries;
 
-use crate::platform::files_below;
+use crate::platform::{checkout, files_below, program};
 
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -76,15 +75,28 @@ fn jobs() -> Vec<Job> {
                 Some(text) => text.to_owned(),
                 None => serde_json::to_string(default).unwrap(),
             });
-            let given = GIVEN.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
-            let value = given.or(default.as_deref()).unwrap_or_else(|| panic!("{template}: {name}"));
+            let given = GIVEN
+                .iter()
+                .find(|(given, _)| *given == name)
+                .map(|(_, value)| *value);
+            let value = given
+                .or(default.as_deref())
+                .unwrap_or_else(|| panic!("{template}: {name}"));
             filled = filled.replace(&format!("$[[ inputs.{name} ]]"), value);
             defaults.insert(name.to_owned(), default);
         }
         let filled: Value = serde_norway::from_str(&filled).unwrap();
-        let hidden = filled.as_mapping().unwrap().iter().find(|(name, _)| name.as_str().unwrap().starts_with('.'));
+        let hidden = filled
+            .as_mapping()
+            .unwrap()
+            .iter()
+            .find(|(name, _)| name.as_str().unwrap().starts_with('.'));
         let hidden = hidden.map(|(_, job)| job.clone()).unwrap_or_default();
-        let templates = plain.as_mapping().unwrap().iter().zip(filled.as_mapping().unwrap());
+        let templates = plain
+            .as_mapping()
+            .unwrap()
+            .iter()
+            .zip(filled.as_mapping().unwrap());
         for ((_, unfilled), (name, job)) in templates {
             let name = name.as_str().unwrap();
             if name.starts_with('.') && template != "vault-scw-creds" {
@@ -97,18 +109,44 @@ fn jobs() -> Vec<Job> {
                 script.push("vault-scw-creds exec -- true".to_owned());
             }
             let mut variables = BTreeMap::new();
-            for values in [hidden.get("variables"), job.get("variables")].into_iter().flatten() {
+            for values in [hidden.get("variables"), job.get("variables")]
+                .into_iter()
+                .flatten()
+            {
                 for (name, value) in values.as_mapping().unwrap() {
-                    variables.insert(name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned());
+                    variables.insert(
+                        name.as_str().unwrap().to_owned(),
+                        value.as_str().unwrap().to_owned(),
+                    );
                 }
             }
-            let template_hidden = plain.as_mapping().unwrap().iter().find(|(name, _)| name.as_str().unwrap().starts_with('.'));
-            let sources = [template_hidden.and_then(|(_, job)| job.get("variables")), unfilled.get("variables")];
+            let template_hidden = plain
+                .as_mapping()
+                .unwrap()
+                .iter()
+                .find(|(name, _)| name.as_str().unwrap().starts_with('.'));
+            let template_hidden = template_hidden.filter(|_| !name.starts_with('.'));
+            let sources = [
+                template_hidden.and_then(|(_, job)| job.get("variables")),
+                unfilled.get("variables"),
+            ];
             let mut inputs = Vec::new();
-            for (variable, value) in sources.into_iter().flatten().flat_map(|values| values.as_mapping().unwrap()) {
-                let input = value.as_str().unwrap().strip_prefix("$[[ inputs.").and_then(|rest| rest.strip_suffix(" ]]"));
+            for (variable, value) in sources
+                .into_iter()
+                .flatten()
+                .flat_map(|values| values.as_mapping().unwrap())
+            {
+                let input = value
+                    .as_str()
+                    .unwrap()
+                    .strip_prefix("$[[ inputs.")
+                    .and_then(|rest| rest.strip_suffix(" ]]"));
                 if let Some(input) = input {
-                    inputs.push((variable.as_str().unwrap().to_owned(), input.to_owned(), defaults[input].clone()));
+                    inputs.push((
+                        variable.as_str().unwrap().to_owned(),
+                        input.to_owned(),
+                        defaults[input].clone(),
+                    ));
                 }
             }
             jobs.push(Job {
@@ -146,7 +184,10 @@ const AROUND: [(&str, &str); 19] = [
     ("IMAGE_REPOSITORY", "127.0.0.1:9/shop/web"),
     ("IMAGE_TAG", "1.0.0"),
     ("IMAGE_DIGEST", DIGEST),
-    ("IMAGE_REF", "127.0.0.1:9/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+    (
+        "IMAGE_REF",
+        "127.0.0.1:9/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ),
     ("ENV_COMMIT", "cccccccccccccccccccccccccccccccccccccccc"),
     ("TOWPATH_TIMEOUT", "1s"),
     ("TOWPATH_OUTSIDE_CONTAINER", "true"),
@@ -159,8 +200,10 @@ impl Job {
         fs::write(folder.join("jwt"), "a.b.c").unwrap();
         fs::write(folder.join("smoke.sh"), "true\n").unwrap();
         fs::write(folder.join("Dockerfile"), "FROM scratch\nCOPY jwt /jwt\n").unwrap();
-        let mut variables: BTreeMap<&str, String> =
-            AROUND.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let mut variables: BTreeMap<&str, String> = AROUND
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
         if !self.variables.contains_key("TOWPATH_BRANCH") {
             // Tags start what builds and what follows.
             variables.remove("CI_COMMIT_BRANCH");
@@ -169,7 +212,9 @@ impl Job {
         let around = variables.clone();
         for (name, value) in &self.variables {
             // As the runner fills them in: variables in variables.
-            let value = around.iter().fold(value.clone(), |value, (name, inner)| value.replace(&format!("${name}"), inner));
+            let value = around.iter().fold(value.clone(), |value, (name, inner)| {
+                value.replace(&format!("${name}"), inner)
+            });
             variables.insert(name, value);
         }
         variables.extend(over.iter().cloned());
@@ -186,12 +231,6 @@ impl Job {
             .stdin(Stdio::null());
         command.output().unwrap()
     }
-}
-
-fn program(folder: &Path, name: &str, text: &str) {
-    let file = folder.join(name);
-    fs::write(&file, text).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Notes what it was called with, each part ended by a zero byte, and runs what it was to run.
@@ -214,7 +253,10 @@ async fn no_part_of_a_value_is_run() {
     }
     let path = [bin, "/usr/bin".into(), "/bin".into()];
     // GitLab's runner takes bash where the image has it; kaniko's image has busybox alone.
-    let shells = [vec![tools.bash.as_path()], vec![tools.busybox.as_path(), Path::new("sh")]];
+    let shells = [
+        vec![tools.bash.as_path()],
+        vec![tools.busybox.as_path(), Path::new("sh")],
+    ];
     // Each variable has a number of its own in the place of the #.
     let evil = [
         "$(touch pwned#)",
@@ -228,29 +270,51 @@ async fn no_part_of_a_value_is_run() {
     let (mut arrived, work) = (BTreeSet::new(), folder.path().join("work"));
     for job in jobs() {
         // Without the folder that it is to work in, a job of infra.yml does not get far.
-        for spared in ["", "INFRA_DIRECTORY"] {
-            for (evil, shell) in evil.iter().flat_map(|evil| shells.iter().map(move |shell| (*evil, shell))) {
-                let values = job.inputs.iter().enumerate().filter(|(_, (variable, ..))| variable != spared);
+        // And what takes another's place would hide that one.
+        for spared in ["", "INFRA_DIRECTORY", "INFRA_PLAN_ROLE"] {
+            for (evil, shell) in evil
+                .iter()
+                .flat_map(|evil| shells.iter().map(move |shell| (*evil, shell)))
+            {
+                let values = job
+                    .inputs
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, (variable, ..))| variable != spared);
                 let (numbers, values): (Vec<usize>, Vec<(&str, String)>) = values
-                    .map(|(number, (variable, ..))| (number, (variable.as_str(), evil.replace('#', &number.to_string()))))
+                    .map(|(number, (variable, ..))| {
+                        (
+                            number,
+                            (variable.as_str(), evil.replace('#', &number.to_string())),
+                        )
+                    })
                     .unzip();
                 if values.len() == job.inputs.len() && !spared.is_empty() {
                     continue;
                 }
                 job.run(shell, &path, &work, &values);
                 let record = fs::read(work.join("record")).unwrap_or_default();
-                let pieces: Vec<_> = record.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+                let pieces: Vec<_> = record
+                    .split(|byte| *byte == 0)
+                    .map(String::from_utf8_lossy)
+                    .collect();
                 for (number, (variable, value)) in numbers.iter().zip(&values) {
                     let place = format!("{}: {} with {variable}={value:?}", job.template, job.name);
                     for file in fs::read_dir(&work).unwrap() {
                         let file = file.unwrap().file_name();
-                        assert!(!file.to_string_lossy().starts_with("pwned"), "{place}: {file:?} shows that it was run");
+                        assert!(
+                            !file.to_string_lossy().starts_with("pwned"),
+                            "{place}: {file:?} shows that it was run"
+                        );
                     }
                     let mark = format!("pwned{number}");
                     for piece in &pieces {
                         let Some(at) = piece.find(&mark) else { continue };
                         let ends = !piece[at + mark.len()..].starts_with(|next: char| next.is_ascii_digit());
-                        assert!(!ends || piece.contains(value.as_str()), "{place} arrived in pieces: {piece:?}");
+                        assert!(
+                            !ends || piece.contains(value.as_str()),
+                            "{place} arrived in pieces: {piece:?}"
+                        );
                         arrived.insert((job.name.clone(), (*variable).to_owned()));
                     }
                 }
@@ -261,11 +325,18 @@ async fn no_part_of_a_value_is_run() {
     // All but the script that `sh` is to run, which is the only program of its job.
     let expected: BTreeSet<(String, String)> = jobs()
         .iter()
-        .flat_map(|job| job.inputs.iter().map(|(variable, ..)| (job.name.clone(), variable.clone())))
+        .flat_map(|job| {
+            job.inputs
+                .iter()
+                .map(|(variable, ..)| (job.name.clone(), variable.clone()))
+        })
         .filter(|(job, _)| job != "infra-smoke")
         .collect();
     let lost: Vec<_> = expected.difference(&arrived).collect();
-    assert!(lost.is_empty(), "{lost:?} arrive nowhere: the test looks at the wrong programs");
+    assert!(
+        lost.is_empty(),
+        "{lost:?} arrive nowhere: the test looks at the wrong programs"
+    );
 }
 
 /// What no rule lets through, by the page's words for it.
@@ -325,6 +396,12 @@ async fn what_the_rules_refuse_the_tools_refuse_too() {
             }
         }
     }
+    // infra.yml alone gives Vault's tool this one.
+    let (of_vault, aws) = (
+        jobs.iter().find(|job| job.template == "vault-scw-creds").unwrap(),
+        "TOWPATH_AWS".to_owned(),
+    );
+    runs.extend(WRONG.map(|(kind, value)| (of_vault, &real, &aws, kind, value)));
     // How many of a job's runs took which kinds, by template and variable.
     let taken = Mutex::new(BTreeMap::<(&str, &str), BTreeMap<&str, usize>>::new());
     let next = AtomicUsize::new(0);
@@ -333,21 +410,82 @@ async fn what_the_rules_refuse_the_tools_refuse_too() {
             let (taken, next, runs, tools, folder) = (&taken, &next, &runs, &tools, &folder);
             scope.spawn(move || {
                 let work = folder.path().join(format!("wrong-{thread}"));
-                while let Some((job, path, variable, kind, value)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((job, path, variable, kind, value)) =
+                    runs.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let over = [(variable.as_str(), (*value).to_owned())];
                     let ran = job.run(&[&tools.bash], path, &work, &over);
                     if ran.status.code() != Some(USAGE) {
                         let mut taken = taken.lock().unwrap();
-                        *taken.entry((&job.template, variable)).or_default().entry(kind).or_default() += 1;
+                        *taken
+                            .entry((&job.template, variable))
+                            .or_default()
+                            .entry(kind)
+                            .or_default() += 1;
                     }
                 }
             });
         }
     });
-    for (place, kinds) in taken.into_inner().unwrap() {
-        let programs = if place.0 == "argocd-wait" { 2 } else { 1 };
-        let kinds: Vec<_> = kinds.into_iter().filter(|(_, count)| *count == programs).collect();
-        eprintln!("TAKEN {place:?} {kinds:?}");
+    let mut seen = BTreeMap::<&str, BTreeSet<String>>::new();
+    for ((template, variable), kinds) in taken.into_inner().unwrap() {
+        let programs = runs_of(&runs, template, variable);
+        let kinds = kinds.into_iter().filter(|(kind, count)| *count == programs[kind]);
+        seen.entry(variable)
+            .or_default()
+            .extend(kinds.map(|(kind, _)| kind.to_owned()));
     }
-    eprintln!("{} runs", runs.len());
+    seen.retain(|_, kinds| !kinds.is_empty());
+    let page = fs::read_to_string(checkout().join("ci-templates/README.md")).unwrap();
+    let (_, table) = page.split_once("<!-- taken -->").expect("the page has the table");
+    let (table, _) = table.split_once("<!-- /taken -->").unwrap();
+    let mut told = BTreeMap::new();
+    for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let columns: Vec<&str> = row.trim_end_matches([' ', '|']).split(" | ").collect();
+        let [variable, inputs, kinds, ..] = columns[..] else {
+            panic!("{row}")
+        };
+        let variable = variable.trim_end_matches('`');
+        let inputs: BTreeSet<&str> = inputs.split(", ").map(|input| input.trim_matches('`')).collect();
+        let takes: BTreeSet<&str> = jobs
+            .iter()
+            .flat_map(|job| &job.inputs)
+            .filter(|(name, ..)| name == variable)
+            .map(|(_, input, _)| input.as_str())
+            .collect();
+        assert_eq!(inputs, takes, "the inputs that become {variable}");
+        told.insert(
+            variable,
+            kinds.split(", ").map(str::to_owned).collect::<BTreeSet<_>>(),
+        );
+    }
+    // What goes to OpenTofu and sh, which are not ours, is on the page as well.
+    let of_vault: BTreeSet<&str> = variables_of(&jobs, "vault-scw-creds").collect();
+    for variable in variables_of(&jobs, "infra").filter(|variable| !of_vault.contains(variable)) {
+        // These two go to Vault's tool in the place of another, and as the trace to every tool.
+        if !["INFRA_PLAN_ROLE", "TRACEPARENT", "TOWPATH_AWS"].contains(&variable) {
+            seen.insert(variable, BTreeSet::from(["anything".to_owned()]));
+        }
+    }
+    assert_eq!(told, seen, "left what the page says, right what the tools take");
+}
+
+/// In how many runs of a template's jobs a variable was given a value of each kind.
+fn runs_of<'a>(
+    runs: &[(&Job, &Vec<PathBuf>, &String, &'a str, &str)],
+    template: &str,
+    variable: &str,
+) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for (job, _, name, kind, _) in runs {
+        if job.template == template && *name == variable {
+            *counts.entry(*kind).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn variables_of<'a>(jobs: &'a [Job], template: &'a str) -> impl Iterator<Item = &'a str> {
+    let jobs = jobs.iter().filter(move |job| job.template == template);
+    jobs.flat_map(|job| job.inputs.iter().map(|(variable, ..)| variable.as_str()))
 }
