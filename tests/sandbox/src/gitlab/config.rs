@@ -188,7 +188,7 @@ fn job_spec(expanded: &Mapping, listed: Listed) -> anyhow::Result<JobSpec> {
     let stated = job.get("allow_failure").and_then(Yaml::as_bool);
     let allow_failure = match (stated.filter(|_| !rules_allow_failure(job)), listed.allow_failure) {
         (Some(stated), _) => AllowFailure::Always(stated),
-        // A manual job may fail unless it says otherwise; with `rules` it must not.
+        // A manual job may fail unless it says otherwise; one that a rule makes manual must not.
         (None, AllowFailure::Unset | AllowFailure::Always(false))
             if listed.when == "manual"
                 && !job.contains_key("rules")
@@ -198,6 +198,7 @@ fn job_spec(expanded: &Mapping, listed: Listed) -> anyhow::Result<JobSpec> {
         }
         (None, AllowFailure::Always(true))
             if listed.when == "manual"
+                && job.get("when").and_then(Yaml::as_str) != Some("manual")
                 && job.contains_key("rules")
                 && !job.contains_key("allow_failure")
                 && !rules_allow_failure(job) =>
@@ -380,9 +381,9 @@ mod tests {
     #[test]
     fn a_manual_job_says_itself_whether_it_holds_the_pipeline_up() {
         let spec = |keys: &str| {
-            let text = format!("stages: [a]\nj: {{stage: a, script: [x], when: manual, {keys}}}\n");
+            let text = format!("stages: [a]\nj: {{stage: a, script: [x], {keys}}}\n");
             let expanded: Mapping = serde_norway::from_str(&text).unwrap();
-            // What gitlab-ci-local tells of a job that is manual by itself.
+            // What gitlab-ci-local tells of manual jobs.
             let listed = Listed {
                 name: "j".into(),
                 stage: "a".into(),
@@ -392,13 +393,13 @@ mod tests {
             };
             job_spec(&expanded, listed).unwrap().allow_failure.covers(Some(1))
         };
-        assert!(spec("tags: []"));
-        assert!(!spec("rules: [{if: $X}]"));
-        assert!(!spec("allow_failure: false, rules: [{if: $X}]"));
-        assert!(!spec("allow_failure: false"));
-        assert!(spec("allow_failure: true, rules: [{if: $X}]"));
-        assert!(spec(
-            "allow_failure: false, rules: [{if: $X, allow_failure: true}]"
-        ));
+        assert!(spec("when: manual"));
+        assert!(spec("when: manual, rules: [{if: $X}]"));
+        assert!(!spec("rules: [{if: $X, when: manual}]"));
+        assert!(!spec("when: manual, allow_failure: false"));
+        assert!(!spec("when: manual, allow_failure: false, rules: [{if: $X}]"));
+        assert!(spec("when: manual, allow_failure: true, rules: [{if: $X}]"));
+        let both = "when: manual, allow_failure: false, rules: [{if: $X, allow_failure: true}]";
+        assert!(spec(both));
     }
 }

@@ -16,7 +16,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The example as it stands on the page, with the promotion that is told of there.
 fn example(host: &str) -> String {
     let page = std::fs::read_to_string(checkout().join("ci-templates/README.md")).unwrap();
-    let (_, after) = page.split_once("### Two platforms, one image").unwrap();
+    let (_, after) = page.split_once("#### Two platforms, one image").unwrap();
     let (_, block) = after.split_once("```yaml\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();
     let mut text = format!(

@@ -9,6 +9,8 @@ use towpath_sandbox::tools::{Progress, Tools};
 use towpath_sandbox::towpath_binaries;
 use towpath_tidy::{files, read, repository, schema};
 
+mod keywords;
+
 /// A template, taken apart.
 struct Template {
     file: String,
@@ -292,83 +294,6 @@ fn compare(file: &str, template: &Value, filled: &Value, value: &str) {
         }
         _ => {}
     }
-}
-
-/// GitLab knows no bounds for lists. So one stands for a keyword of GitLab's, which GitLab checks, and is in no text: as
-/// all of a list, or as an item of one, which its items then take the place of.
-#[test]
-fn lists_are_keywords_and_nothing_else() {
-    let mut lists = 0;
-    for Template { file, inputs, body } in templates() {
-        for (name, definition) in &inputs {
-            if definition["type"] != "array" {
-                continue;
-            }
-            assert!(
-                definition["default"].is_sequence(),
-                "{file}: {name} says what it is when nobody gives it"
-            );
-            let block = format!("$[[ inputs.{name} ]]");
-            let places: Vec<&str> = body.lines().filter(|line| line.contains(&block)).collect();
-            for line in &places {
-                let handed_on = format!("      {name}: {block}");
-                let keyword = format!("  {name}: {block}");
-                let item = format!("    - {block}");
-                assert!(
-                    [handed_on.as_str(), &keyword, &item].contains(line),
-                    "{file}: {name} in {line:?}"
-                );
-            }
-            assert!(["rules", "needs"].contains(&name.as_str()), "{file}: {name}");
-            lists += places.len();
-        }
-    }
-    assert!(lists > 15, "most jobs take rules");
-}
-
-/// Whoever includes a template may add rules to each of its jobs, but for those that a schedule alone starts, behind the
-/// guard of protected branches. What a job is held to is a keyword of the job, so that a rule from outside keeps to it.
-#[test]
-fn rules_from_outside_come_behind_the_guards() {
-    let mut jobs_with_rules = 0;
-    for Template { file, inputs, body } in templates() {
-        let jobs: BTreeMap<String, Value> =
-            serde_norway::from_str(&body).unwrap_or_else(|error| panic!("{file}: {error}"));
-        for (job, definition) in &jobs {
-            let Some(rules) = definition["rules"].as_sequence() else {
-                continue;
-            };
-            if job.ends_with("-drift") {
-                continue;
-            }
-            let at = rules
-                .iter()
-                .position(|rule| rule.as_str() == Some("$[[ inputs.rules ]]"))
-                .unwrap_or_else(|| panic!("{file}: {job} takes no rules"));
-            let (before, after) = (&rules[..at], &rules[at + 1..]);
-            assert!(
-                before.iter().all(|rule| rule["when"] == "never"),
-                "{file}: {job}: {before:?}"
-            );
-            let guarded = before.iter().any(|rule| {
-                rule["if"]
-                    .as_str()
-                    .is_some_and(|rule| rule.contains("inputs.protected_only"))
-            });
-            assert_eq!(guarded, inputs.contains_key("protected_only"), "{file}: {job}");
-            assert!(
-                !after.is_empty() && after.iter().all(|rule| rule.get("when").is_none()),
-                "{file}: {job}: {after:?}"
-            );
-            assert_eq!(
-                definition.get("when").is_some(),
-                definition.get("allow_failure").is_some(),
-                "{file}: {job} says whether it holds the pipeline up while it waits"
-            );
-            jobs_with_rules += 1;
-        }
-    }
-    assert!(jobs_with_rules >= 11, "{jobs_with_rules} jobs have rules");
 }
 
 #[test]
