@@ -183,17 +183,17 @@ async fn a_namespace_has_logins_and_secrets_of_its_own() {
         json!({"type": "kv", "options": {"version": "2"}}),
     )
     .await;
-    write("team/sys/auth/gitlab", json!({"type": "jwt"})).await;
+    write("team/sys/auth/ci/gitlab", json!({"type": "jwt"})).await;
     let keys = [signer.public_key_pem()];
     write(
-        "team/auth/gitlab/config",
+        "team/auth/ci/gitlab/config",
         json!({"jwt_validation_pubkeys": keys, "bound_issuer": ISSUER}),
     )
     .await;
     let role = json!({
         "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": ["ci"],
     });
-    write("team/auth/gitlab/role/ci", role).await;
+    write("team/auth/ci/gitlab/role/ci", role).await;
     let policy = r#"path "kv/data/scw" { capabilities = ["read"] }"#;
     write("team/sys/policies/acl/ci", json!({"policy": policy})).await;
     let data = json!({"access_key": world::ACCESS_KEY, "secret_key": INNER});
@@ -212,7 +212,7 @@ async fn a_namespace_has_logins_and_secrets_of_its_own() {
                 "--auth",
                 "jwt",
                 "--auth-mount",
-                "gitlab",
+                "auth/ci/gitlab/",
                 "--secret",
                 "kv/scw",
             ])

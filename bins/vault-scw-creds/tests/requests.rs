@@ -121,6 +121,50 @@ async fn a_server_without_inline_authentication_takes_four_where_the_place_is_to
 }
 
 #[tokio::test]
+async fn a_role_takes_four_or_three_and_a_given_token_one_less() {
+    let world = world().await;
+    let role = world.server.make_approle("approle", "ci", &["ci"]).await.unwrap();
+    let body = json!({"policies": ["ci"], "ttl": "10m", "no_parent": true});
+    let created = world.server.write("auth/token/create", &body).await.unwrap();
+    let token = created["auth"]["client_token"].as_str().unwrap();
+    let tokens = world.tokens().await;
+    let file = |name: &str, text: &str| {
+        std::fs::write(world.path(name), text).unwrap();
+        world.path(name).to_str().unwrap().to_owned()
+    };
+    let (role_id, secret_id, token) = (
+        file("role-id", &role.role_id),
+        file("secret-id", &role.secret_id),
+        file("token", token),
+    );
+    let approle = [
+        "--auth",
+        "approle",
+        "--role-id-file",
+        &role_id,
+        "--secret-id-file",
+        &secret_id,
+    ];
+    let given = ["--auth", "token", "--token-file", &token];
+    for place in PLACES {
+        let told = match place {
+            "secret/ci/scw" => vec!["--kv-version", "2"],
+            _ => told(place),
+        };
+        // At a path without versions, an engine could make what a token that stays does not end.
+        let is_plain = place.contains("plain");
+        for (login, untold, at_once) in [(&approle[..], 4, 3), (&given, 3, if is_plain { 3 } else { 2 })] {
+            let (ran, requests) = asked(&world, &[], place, login).await;
+            assert_eq!((ran.code, requests), (0, untold), "{place}: {ran:?}");
+            let (ran, requests) = asked(&world, &[], place, &[login, &told].concat()).await;
+            assert_eq!((ran.code, requests), (0, at_once), "{place}: {ran:?}");
+        }
+    }
+    assert_eq!(world.tokens().await, tokens, "a token is left");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_not_told_or_wrongly_is_found_and_told_of() {
     let world = world().await;
     for (place, flags, hint) in [
