@@ -10,7 +10,9 @@ use towpath::http::{Client, ClientIdentity, PlainHttp, Settings, parse_base_url}
 use towpath::process::Signals;
 use towpath::scaleway::Credentials;
 use towpath::secret::Secret;
-use towpath::vault::{Lease, Login, Reading, Revocation, SecretPath, Session, Vault};
+use towpath::vault::{
+    Inline, KvVersion, Lease, Login, Mount, Reading, Revocation, SecretPath, Session, Vault,
+};
 
 use crate::args::{Auth, InlineAuth, LoginArgs, ReachArgs, SourceArgs};
 use crate::plan;
@@ -204,8 +206,22 @@ pub(crate) async fn obtain(source: &SourceArgs, run: &Run, signals: &mut Signals
     let secret = source.secret()?;
     let vault = server(&source.vault_addr, &source.reach, run.deadline)?;
     let login = login(&source.login)?;
-    let first = source.inline_auth == InlineAuth::Auto;
-    if first && let Some(reading) = read_inline(&vault, &login, secret, source, run, signals).await? {
+    let likely = source.likely_mount(secret);
+    let inline = match &likely {
+        Some(place) if source.inline_auth == InlineAuth::Auto && login.goes_along() => {
+            Some(read_inline(&vault, &login, place, source, run, signals).await?)
+        }
+        _ => None,
+    };
+    // A server that does not know of inline authentication has cost a request, as unwrapping has; where the secret is in
+    // the most likely place, that is made up for.
+    let made_up_for = match &inline {
+        Some(Inline::Absent) => false,
+        Some(_) => true,
+        None => !login.is_one_request() || source.tells_mount(),
+    };
+    let in_vain = inline.is_some() || made_up_for;
+    if let Some(Inline::Read(reading)) = inline {
         let credentials = plan::credentials(&reading, &source.fields, &origin(secret, &reading))?;
         return Ok(Access {
             credentials,
@@ -217,19 +233,15 @@ pub(crate) async fn obtain(source: &SourceArgs, run: &Run, signals: &mut Signals
     let session = log_in(&vault, &login, run, signals).await?;
     let effect = effect("read", secret.as_str());
     let read = async {
-        // A server that does not know of inline authentication has cost a request, as unwrapping has; where the secret is
-        // in the most likely place, that is made up for.
-        let made_up_for = !login.is_one_request() || first && login.goes_along();
-        if made_up_for && let Some(reading) = session.read_by_guess(secret, source.secret_version).await? {
+        if let Some(place) = likely.as_ref().filter(|_| made_up_for)
+            && let Some(reading) = session.read_by_guess(place, source.secret_version).await?
+        {
             return Ok(reading);
         }
         let mount = session.mount_of(secret).await?;
         let reading = session.read(&mount, source.secret_version).await?;
-        if first && login.goes_along() {
-            tracing::info!(
-                hint = "set --inline-auth never (TOWPATH_INLINE_AUTH) for it",
-                "reading {secret} would take two requests less"
-            );
+        if let (true, Some(hint)) = (in_vain, where_it_is(likely.as_ref(), &mount)) {
+            tracing::info!(hint, "{secret} was not looked for at {} first", mount.path);
         }
         Ok(reading)
     };
@@ -258,26 +270,46 @@ pub(crate) async fn obtain(source: &SourceArgs, run: &Run, signals: &mut Signals
     })
 }
 
+/// What to say the next time of where a secret is; none when it was looked for there.
+pub(crate) fn where_it_is(likely: Option<&Mount>, mount: &Mount) -> Option<String> {
+    let likely = likely.filter(|likely| *likely != mount)?;
+    // Without versions, nothing stands between the mount and the rest of the path.
+    Some(match (likely.version, mount.version) {
+        (KvVersion::One, KvVersion::One) => return None,
+        (_, KvVersion::One) => "--kv-version 1 (TOWPATH_KV_VERSION) takes fewer requests".to_owned(),
+        (KvVersion::Two, KvVersion::Two) => {
+            format!(
+                "--kv-mount {} (TOWPATH_KV_MOUNT) takes fewer requests",
+                mount.path
+            )
+        }
+        (KvVersion::One, KvVersion::Two) => format!(
+            "--kv-mount {} (TOWPATH_KV_MOUNT) and --kv-version 2 (TOWPATH_KV_VERSION) take fewer requests",
+            mount.path
+        ),
+    })
+}
+
 async fn read_inline(
     vault: &Vault,
     login: &Login,
-    secret: &SecretPath,
+    place: &Mount,
     source: &SourceArgs,
     run: &Run,
     signals: &mut Signals,
-) -> Result<Option<Reading>> {
-    let started = effect("read", secret.as_str());
+) -> Result<Inline> {
+    let started = effect("read", format!("{}/{}", place.path, place.below));
     let reading = tokio::select! {
-        reading = vault.read_inline(login, secret, source.secret_version) => reading?,
+        reading = vault.read_inline(login, place, source.secret_version) => reading?,
         signal = signals.ending() => return Err(run.ended_by(signal, "logging in")),
     };
     match &reading {
-        Some(reading) => started.done(&format!(
+        Inline::Read(reading) => started.done(&format!(
             "{}, without a token by {}",
             got(reading, source.secret_version),
             login.shown()
         )),
-        None => started.forget(),
+        Inline::Absent | Inline::Refused => started.forget(),
     }
     Ok(reading)
 }

@@ -201,7 +201,14 @@ async fn with_token(
     let source = &args.source;
     let secret = source.secret().ok()?;
     let mount = session.mount_of(secret).await;
-    let mount = mount.map(|mount| Found::Fine(format!("{} (KV {})", mount.path, mount.version), mount));
+    let mount = mount.map(|mount| {
+        let said = format!("{} (KV {})", mount.path, mount.version);
+        match access::where_it_is(source.likely_mount(secret).as_ref(), &mount) {
+            Some(hint) if source.tells_mount() => Found::But(said, hint, mount),
+            Some(hint) => Found::Fine(format!("{said}; {hint}"), mount),
+            None => Found::Fine(said, mount),
+        }
+    });
     let mount = row.take("mount", mount)?;
     row.take("policy", policy(args, session, &mount).await);
     let reading = session.read(&mount, source.secret_version).await;

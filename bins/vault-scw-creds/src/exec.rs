@@ -1,9 +1,8 @@
 //! `exec`: one command, with credentials for as long as it runs.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use towpath::cli::{Outcome, Run, effect, variables_holding};
+use towpath::cli::{Outcome, Run, effect, is_path_of, variables_holding};
 use towpath::failure::survive;
 use towpath::process::{Command, Mask, Signals, Supervised};
 use towpath::scaleway::{Credentials, DockerFolder, docker_config, registry_login};
@@ -179,10 +178,7 @@ async fn supervise(
     let program = words.next().map_or_else(Default::default, Clone::clone);
     let mut command = Command::new(program).args(words);
     let unset: BTreeSet<&str> = environment.to_unset().collect();
-    let is_file_of_login = |text: &str| {
-        let named = Path::new(text.trim());
-        args.source.login.files().any(|file| file == named)
-    };
+    let is_file_of_login = |text: &str| args.source.login.files().any(|file| is_path_of(text, file));
     let looks_bad = |text: &str| looks_like_token(text) || is_file_of_login(text);
     for name in variables_holding(withheld, looks_bad) {
         let shown = name.to_string_lossy();

@@ -54,6 +54,13 @@ async fn the_flag_decides_between_a_secret_and_an_engine() {
     let versioned = [at, ("TOWPATH_SECRET_VERSION", "1")];
     let ended = ran(&world, &versioned, &exec(&["--dynamic", CREDS])).await;
     assert_eq!(ended.code, 0, "{ended:?}");
+    let told = [at, ("TOWPATH_KV_VERSION", "1"), ("TOWPATH_KV_MOUNT", "team/kv")];
+    let ended = ran(&world, &told, &exec(&["--dynamic", CREDS])).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for name in ["--kv-version", "--kv-mount"] {
+        let flags = exec(&["--dynamic", CREDS, name, "1"]);
+        refused(&ran(&world, &[at], &flags).await, &[name, "--dynamic"]);
+    }
     let flags = ["--dynamic", CREDS, "--version", "1"];
     refused(
         &ran(&world, &[at], &exec(&flags)).await,

@@ -10,8 +10,9 @@ mod world;
 
 use serde_json::json;
 use towpath_sandbox::scaleway::{Iam, Settings};
+use towpath_sandbox::servers::{Canned, Fault, Proxy, Rule};
 use world::engine::{CREDS, Engine};
-use world::{Ran, World, run};
+use world::{Ran, SECRET_KEY, World, run};
 
 fn outcomes(ran: &Ran) -> Vec<(String, String)> {
     ran.json()["checks"]
@@ -203,5 +204,45 @@ async fn an_engine_is_looked_at_without_having_it_make_anything() {
     );
     assert_eq!(engine.users().0, 0, "something was made");
     assert_eq!(world.leases().await, [""; 0]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_and_a_sealed_server_are_told() {
+    let world = World::start().await;
+    let now = i64::try_from(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs(),
+    )
+    .unwrap();
+    for (sealed, time, code, words) in [
+        (false, now, 0, "clocks agree"),
+        (false, now - 300, 7, "s away from ours"),
+        (false, now + 300, 7, "s away from ours"),
+        (true, now, 7, "is sealed"),
+    ] {
+        let health = json!({
+            "initialized": true, "sealed": sealed, "standby": false, "version": "2.7.2", "server_time_utc": time,
+        });
+        let proxy = Proxy::start(world.server.address().trim_start_matches("http://"))
+            .await
+            .unwrap();
+        let answer = Canned {
+            status: 200,
+            body: health.to_string(),
+            ..Canned::default()
+        };
+        proxy.add(Rule::on("GET", "/v1/sys/health", Fault::Answer(answer)));
+        let mut command = world.tool();
+        command
+            .env("VAULT_ADDR", format!("http://{}", proxy.host()))
+            .arg("doctor");
+        let ran = run(command).await;
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(ran.stdout.contains(words), "{ran:?}");
+        ran.assert_discreet(&[SECRET_KEY, &world.jwt]);
+    }
     world.stop().await;
 }

@@ -218,7 +218,11 @@ fn overwrite_code(pid: u32) -> std::io::Result<()> {
         }
         let (start, end) = range.split_once('-').unwrap();
         let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
-        memory.write_all_at(&vec![0; usize::try_from(end - start).unwrap()], start)?;
+        match memory.write_all_at(&vec![0; usize::try_from(end - start).unwrap()], start) {
+            // It has run into what is overwritten already, and has no memory any more.
+            Err(error) if error.kind() == std::io::ErrorKind::WriteZero => break,
+            written => written?,
+        }
     }
     Ok(())
 }
@@ -275,16 +279,25 @@ async fn what_an_approle_logs_in_with_is_kept_from_the_command_under_whatever_na
         marks.display(),
         go.display()
     );
+    let secret_id_file = file("secret-id", &format!("{used}\n"));
+    let link = world.path("link");
+    std::os::unix::fs::symlink(&secret_id_file, &link).unwrap();
+    std::fs::hard_link(&secret_id_file, world.path("other-name")).unwrap();
     let mut command = world.tool();
     command
         .env("TOWPATH_VAULT_AUTH", "approle")
         .env("VAULT_ROLE_ID_FILE", file("role-id", role_id))
-        .env("VAULT_SECRET_ID_FILE", file("secret-id", &format!("{used}\n")))
+        .env("VAULT_SECRET_ID_FILE", &secret_id_file)
         .env("VAULT_SECRET_ID", &stray)
         .env("OF_THE_ROLE", format!("{used}\n"))
         .env("OF_THE_VARIABLE", &stray)
         .env("WHERE_IT_IS", world.path("secret-id"))
         .env("WHERE_ELSE", world.path("somewhere"))
+        .env("ROUND_ABOUT", world.path("tmp/../secret-id"))
+        .env("BY_A_LINK", &link)
+        .env("BY_ITS_NAME", "secret-id")
+        .env("BY_ANOTHER_NAME", "other-name")
+        .current_dir(world.guardian.dir())
         .env("WHO", role_id)
         .env("MY_TOKEN", token)
         .env("MINE", "stays")
@@ -301,7 +314,17 @@ async fn what_an_approle_logs_in_with_is_kept_from_the_command_under_whatever_na
         assert!(!holds(&environment, secret), "{secret}");
     }
     assert!(holds(&environment, "MINE=stays") && holds(&environment, "WHERE_ELSE="));
-    for name in ["OF_THE_ROLE", "OF_THE_VARIABLE", "WHERE_IT_IS", "WHO", "MY_TOKEN"] {
+    for name in [
+        "OF_THE_ROLE",
+        "OF_THE_VARIABLE",
+        "WHERE_IT_IS",
+        "WHO",
+        "MY_TOKEN",
+        "ROUND_ABOUT",
+        "BY_A_LINK",
+        "BY_ITS_NAME",
+        "BY_ANOTHER_NAME",
+    ] {
         assert!(!holds(&environment, &format!("{name}=")), "{name}");
         assert!(
             ran.stderr.contains(&format!("\"{name}\"")),

@@ -18,7 +18,7 @@ use towpath::deadline::Deadline;
 use towpath::failure::Kind;
 use towpath::http::{Client, Settings, parse_base_url};
 use towpath::vault::{Login, Revocation, Vault};
-use towpath_sandbox::servers::{Fault, Point, Proxy, Rule, Way};
+use towpath_sandbox::servers::{Fault, KubernetesRole, Point, Proxy, Rule, Way};
 use world::engine::{CREDS, Engine, LEASED_ACCESS_KEY, LEASED_SECRET_KEY};
 use world::{Ran, World, run, wait_for_lines};
 
@@ -207,6 +207,57 @@ async fn a_lease_is_renewed_until_it_may_live_no_longer_and_the_command_goes_on(
         ran.stderr.contains("and the command goes on what=lease"),
         "{ran:?}"
     );
+    nothing_is_left(&world, &engine, &tokens).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_token_is_renewed_so_that_the_lease_does_not_end_with_it() {
+    let world = World::start().await;
+    let engine = Engine::mount(&world, HOUR, HOUR).await;
+    let role = KubernetesRole {
+        service_accounts: vec!["deployer".to_owned()],
+        namespaces: vec!["gitlab-ci".to_owned()],
+        audience: Some("vault".to_owned()),
+        policies: vec!["ci".to_owned()],
+        ttl: "9s".to_owned(),
+    };
+    world
+        .server
+        .write_kubernetes_role("kubernetes", "ci", &role)
+        .await
+        .unwrap();
+    let tokens = world.tokens().await;
+    let (marks, go) = (world.path("marks"), world.path("go"));
+    let script = format!(
+        "echo ready >> $MARKS; while ! [ -e {} ]; do sleep 0.05; done; exit 6",
+        go.display()
+    );
+    let child = exec(&world, &engine, &[], &script).spawn().unwrap();
+    wait_for_lines(&marks, 1).await;
+    let renewals = || {
+        let audited = world.audited();
+        audited
+            .iter()
+            .filter(|line| *line == "update auth/token/renew-self")
+            .count()
+    };
+    // Each comes when at least 7/12 of the time are over, so that after two it would have ended.
+    for _ in 0..3000 {
+        if renewals() >= 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(renewals() >= 2, "the token is not renewed");
+    assert_eq!(
+        world.leases().await.len(),
+        1,
+        "the lease has ended with the token"
+    );
+    std::fs::write(go, "").unwrap();
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 6, "{ran:?}");
     nothing_is_left(&world, &engine, &tokens).await;
     world.stop().await;
 }

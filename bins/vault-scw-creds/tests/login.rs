@@ -171,6 +171,68 @@ async fn a_job_logs_in_by_its_id_token() {
     world.stop().await;
 }
 
+#[tokio::test]
+async fn a_namespace_has_logins_and_secrets_of_its_own() {
+    const INNER: &str = "0badcafe-0000-4000-8000-00000000ca77";
+    let world = World::start().await;
+    let signer = Signer::generate("gitlab");
+    let write = async |path: &str, body: serde_json::Value| world.server.write(path, &body).await.unwrap();
+    write("sys/namespaces/team", json!({})).await;
+    write(
+        "team/sys/mounts/kv",
+        json!({"type": "kv", "options": {"version": "2"}}),
+    )
+    .await;
+    write("team/sys/auth/ci/gitlab", json!({"type": "jwt"})).await;
+    let keys = [signer.public_key_pem()];
+    write(
+        "team/auth/ci/gitlab/config",
+        json!({"jwt_validation_pubkeys": keys, "bound_issuer": ISSUER}),
+    )
+    .await;
+    let role = json!({
+        "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": ["ci"],
+    });
+    write("team/auth/ci/gitlab/role/ci", role).await;
+    let policy = r#"path "kv/data/scw" { capabilities = ["read"] }"#;
+    write("team/sys/policies/acl/ci", json!({"policy": policy})).await;
+    let data = json!({"access_key": world::ACCESS_KEY, "secret_key": INNER});
+    write("team/kv/data/scw", json!({"data": data})).await;
+    let now = seconds_since_epoch();
+    let token = signer.sign(&json!({
+        "iss": ISSUER, "sub": "somebody", "aud": "vault", "iat": now - 60, "nbf": now - 60, "exp": now + 600,
+    }));
+    for inline in ["auto", "never"] {
+        let mut command = world.tool();
+        command
+            .env("VAULT_NAMESPACE", "team")
+            .env("VAULT_ID_TOKEN", &token)
+            .args([
+                "exec",
+                "--auth",
+                "jwt",
+                "--auth-mount",
+                "auth/ci/gitlab/",
+                "--secret",
+                "kv/scw",
+            ])
+            .args([
+                "--inline-auth",
+                inline,
+                "--no-mask",
+                "--",
+                "sh",
+                "-c",
+                "echo $SCW_SECRET_KEY",
+            ]);
+        let ran = run(command).await;
+        assert_eq!((ran.code, ran.stdout.trim()), (0, INNER), "{ran:?}");
+    }
+    let left = world.server.read("team/auth/token/accessors?list=true").await;
+    assert!(left.is_err(), "a token is left: {left:?}");
+    world.stop().await;
+}
+
 fn seconds_since_epoch() -> i64 {
     let now = std::time::SystemTime::now();
     let since = now.duration_since(std::time::UNIX_EPOCH).unwrap();

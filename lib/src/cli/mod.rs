@@ -25,7 +25,8 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -184,6 +185,36 @@ pub fn variables_holding(secrets: &[Secret], looks: impl Fn(&str) -> bool) -> Ve
         })
         .map(|(name, _)| name)
         .collect()
+}
+
+/// Whether a text is the path of a file, in whatever spelling: relative, with `.` and `..`, by links. One that is not there is
+/// known by its path alone.
+#[must_use]
+pub fn is_path_of(text: &str, file: &Path) -> bool {
+    let named = Path::new(text.trim());
+    if named == file {
+        return true;
+    }
+    let by_name = |path: &Path| -> Option<PathBuf> {
+        let mut plain = PathBuf::new();
+        for part in std::path::absolute(path).ok()?.components() {
+            if part == Component::ParentDir {
+                plain.pop();
+            } else {
+                plain.push(part);
+            }
+        }
+        Some(plain)
+    };
+    let is_same = |one: Option<PathBuf>, other: Option<PathBuf>| one.is_some() && one == other;
+    if is_same(by_name(named), by_name(file)) {
+        return true;
+    }
+    // A second name of a file (a hard link) has another path, and the same place on the disk.
+    match (std::fs::metadata(named), std::fs::metadata(file)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }
 
 /// The environment variables with these names, for a child that is to have no others.

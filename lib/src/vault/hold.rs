@@ -280,6 +280,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_term_beyond_all_clocks_is_held() {
+        let never = |_| async { panic!("asked") };
+        let keeping = keep("lease", "engine/creds/ci", Term::new(u64::MAX, true), never);
+        let held = tokio::time::timeout(Duration::from_secs(3600), keeping).await;
+        assert!(held.is_err(), "it is not held any more");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_never_ends_or_cannot_be_renewed_is_left_alone() {
         let never = |_| async { panic!("asked") };
         keep("token", "vault", Term::new(0, true), never).await;

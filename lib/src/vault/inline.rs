@@ -6,12 +6,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::kv::{KvVersion, VersionedAnswer, texts};
 use super::login::Parameters;
 use super::refusal::Asked;
-use super::{BUSY_BUT_ALIVE, Login, Mount, REQUEST, Reading, SecretPath, Vault};
+use super::{BUSY_BUT_ALIVE, Login, Mount, REQUEST, Reading, Vault};
 use crate::failure::{Kind, Result};
 use crate::http::StatusCode;
 use crate::http::header::HeaderName;
@@ -21,32 +21,39 @@ const PATH: HeaderName = HeaderName::from_static("x-vault-inline-auth-path");
 /// Servers and proxies refuse heads above 8 KiB (nginx, `large_client_header_buffers`), of which base64 takes its part.
 const LONGEST_PARAMETER: usize = 5 * 1024;
 
+/// What comes of reading without a token.
+#[derive(Debug)]
+pub enum Inline {
+    /// The secret.
+    Read(Reading),
+    /// The server knows how and would have allowed it, and there is no such secret at this place.
+    Absent,
+    /// It cannot be had like this: the server does not know how, the secret is elsewhere, or something was refused. Whoever
+    /// logs in learns the reason.
+    Refused,
+}
+
 impl Vault {
-    /// Reads a secret of a KV v2 engine by a login of this request alone. None when it cannot be had like this: the
-    /// server does not know how, the engine's name has a slash or keeps no versions, or something was refused. Then
-    /// whoever asks logs in, and learns the reason.
+    /// Reads a secret at `place` by a login of this request alone.
     ///
     /// # Errors
     /// Usage (exit 2) when a file of the login cannot be read; unavailable (exit 7) or deadline (exit 9) when the server
     /// cannot be reached.
-    pub async fn read_inline(
-        &self,
-        login: &Login,
-        secret: &SecretPath,
-        version: Option<u64>,
-    ) -> Result<Option<Reading>> {
+    pub async fn read_inline(&self, login: &Login, place: &Mount, version: Option<u64>) -> Result<Inline> {
         let Some(Parameters { mount, parameters }) = login.parameters()? else {
-            return Ok(None);
+            return Ok(Inline::Refused);
         };
         if parameters
             .iter()
             .any(|(_, value)| value.expose().len() > LONGEST_PARAMETER)
         {
-            return Ok(None);
+            return Ok(Inline::Refused);
         }
-        let guess = Mount::first_segment(secret);
-        debug_assert_eq!(guess.version, KvVersion::Two);
-        let url = self.url(&format!("{}/data/{}", guess.path, guess.below))?;
+        // An engine without versions is not asked for one; who logs in is told so.
+        if place.version == KvVersion::One && version.is_some() {
+            return Ok(Inline::Refused);
+        }
+        let url = self.url(&place.values_path())?;
         let mut request = self
             .http()
             .get(url)
@@ -62,7 +69,7 @@ impl Vault {
         for (name, value) in &parameters {
             let header = format!("x-vault-inline-auth-parameter-{name}");
             let Ok(header) = HeaderName::try_from(header) else {
-                return Ok(None);
+                return Ok(Inline::Refused);
             };
             let document = json!({"key": name, "value": value.expose()}).to_string();
             request = request.secret_header(header, &Secret::new(URL_SAFE_NO_PAD.encode(document)));
@@ -70,13 +77,13 @@ impl Vault {
         let answer = match super::Answer::of(request).await {
             Ok(answer) => answer,
             // A proxy between us may take offence at the headers in ways that are no answer at all.
-            Err(failure) if failure.kind() == Kind::Denied => return Ok(None),
+            Err(failure) if failure.kind() == Kind::Denied => return Ok(Inline::Refused),
             Err(failure) => return Err(self.explain(failure).await),
         };
         if answer.status == StatusCode::TOO_MANY_REQUESTS || BUSY_BUT_ALIVE.contains(&answer.status) {
             // A login would fare no better.
             let asked = Asked::Read {
-                mount: &guess,
+                mount: place,
                 version,
                 policies: &[],
                 uses: 0,
@@ -86,17 +93,28 @@ impl Vault {
         if answer.status != StatusCode::OK {
             tracing::debug!(
                 action = "read",
-                object = secret.as_str(),
+                object = place.values_path(),
                 status = answer.status.as_u16(),
                 "not without a token"
             );
-            return Ok(None);
+            // Without a login nobody is told that there is nothing.
+            return Ok(match answer.status {
+                StatusCode::NOT_FOUND => Inline::Absent,
+                _ => Inline::Refused,
+            });
         }
-        let Ok(found) = answer.parse::<super::Envelope<VersionedAnswer>>() else {
-            return Ok(None);
+        let reading = match place.version {
+            KvVersion::One => answer
+                .parse::<super::Envelope<Map<String, Value>>>()
+                .ok()
+                .and_then(|found| found.data)
+                .map(|data| Reading::new(None, texts(data))),
+            KvVersion::Two => answer
+                .parse::<super::Envelope<VersionedAnswer>>()
+                .ok()
+                .and_then(|found| found.data)
+                .map(|data| Reading::new(Some(data.metadata.version), texts(data.data))),
         };
-        Ok(found
-            .data
-            .map(|data| Reading::new(Some(data.metadata.version), texts(data.data))))
+        Ok(reading.map_or(Inline::Refused, Inline::Read))
     }
 }

@@ -143,14 +143,19 @@ pub(super) struct VersionMetadata {
 }
 
 impl Mount {
-    /// What most mounts are: the first part of the path, with versions.
-    pub(super) fn first_segment(secret: &SecretPath) -> Self {
-        let (mount, below) = secret.0.split_once('/').unwrap_or((&secret.0, ""));
-        Mount {
-            path: mount.to_owned(),
-            version: KvVersion::Two,
+    /// Where a secret is most likely: at the engine of that path, else of the first part of the secret's; of that version,
+    /// else one with versions. None when the secret is not below that path.
+    #[must_use]
+    pub fn likely(secret: &SecretPath, path: Option<&str>, version: Option<KvVersion>) -> Option<Self> {
+        let (path, below) = match path {
+            Some(path) => (path, secret.0.strip_prefix(path)?.strip_prefix('/')?),
+            None => secret.0.split_once('/')?,
+        };
+        Some(Mount {
+            path: path.to_owned(),
+            version: version.unwrap_or(KvVersion::Two),
             below: below.to_owned(),
-        }
+        })
     }
 }
 
@@ -194,14 +199,17 @@ impl Session {
             .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))
     }
 
-    /// Reads a secret where most are: in a KV v2 engine that the first part of the path names. None when it is not
-    /// there, or may not be read there; then [`Session::mount_of`] tells where it is.
+    /// Reads a secret where it is likely. None when it is not there, or may not be read there; then [`Session::mount_of`]
+    /// tells where it is.
     ///
     /// # Errors
     /// Unavailable (exit 7) when the server cannot answer.
-    pub async fn read_by_guess(&self, secret: &SecretPath, version: Option<u64>) -> Result<Option<Reading>> {
-        let guess = Mount::first_segment(secret);
-        match self.read(&guess, version).await {
+    pub async fn read_by_guess(&self, guess: &Mount, version: Option<u64>) -> Result<Option<Reading>> {
+        // An engine of another kind may make something at such a path, which would end with a token of ours alone.
+        if guess.version == KvVersion::One && !self.is_issued() {
+            return Ok(None);
+        }
+        match self.read(guess, version).await {
             Ok(reading) => Ok(Some(reading)),
             Err(failure) if matches!(failure.kind(), Kind::Unavailable | Kind::Deadline) => Err(failure),
             Err(_) => Ok(None),
@@ -247,14 +255,22 @@ impl Session {
                     path: mount.below.clone(),
                 };
                 let answer = self.vault().call(request, Some(self.token())).await?;
-                let found: Map<String, Value> = answer
-                    .read(&asked)?
+                let found = answer.read::<Map<String, Value>>(&asked)?;
+                if !found.lease_id.is_empty() {
+                    return Err(not_key_value(&mount.path, "one that makes credentials"));
+                }
+                let data = found
                     .data
                     .ok_or_else(|| Failure::input(format!("the answer to {} holds no data", answer.shown)))?;
-                Ok(Reading::new(None, texts(found)))
+                Ok(Reading::new(None, texts(data)))
             }
         }
     }
+}
+
+fn not_key_value(mount: &str, what: &str) -> Failure {
+    Failure::usage(format!("the engine at {mount} is {what}, not kv"))
+        .hint("give a secret of a key/value engine")
 }
 
 fn is_key_value(found: &MountAnswer) -> bool {
@@ -273,11 +289,7 @@ fn split(secret: &SecretPath, found: MountAnswer) -> Result<Mount> {
                 .hint("add the path of the secret below the mount: MOUNT/PATH")
         })?;
     if !is_key_value(&found) {
-        return Err(Failure::usage(format!(
-            "the engine at {mount} is of type {}, not kv",
-            found.engine
-        ))
-        .hint("give a secret of a key/value engine"));
+        return Err(not_key_value(mount, &format!("of type {}", found.engine)));
     }
     let version = match found.options.and_then(|options| options.version).as_deref() {
         Some("2") => KvVersion::Two,
@@ -321,6 +333,23 @@ mod tests {
         );
         let found = mount("kv/scw", "kv/", "kv", None).unwrap();
         assert_eq!(found.version, KvVersion::One);
+    }
+
+    #[test]
+    fn a_secret_is_likely_where_it_is_said_to_be() {
+        let secret: SecretPath = "team/kv/ci/scw".parse().unwrap();
+        let likely = |path, version| {
+            Mount::likely(&secret, path, version).map(|mount| (mount.path, mount.below, mount.version))
+        };
+        let place = |path: &str, below: &str, version| Some((path.to_owned(), below.to_owned(), version));
+        assert_eq!(likely(None, None), place("team", "kv/ci/scw", KvVersion::Two));
+        assert_eq!(
+            likely(Some("team/kv"), Some(KvVersion::One)),
+            place("team/kv", "ci/scw", KvVersion::One)
+        );
+        for elsewhere in ["tea", "team/kv/ci/scw", "secret"] {
+            assert_eq!(likely(Some(elsewhere), None), None);
+        }
     }
 
     #[test]

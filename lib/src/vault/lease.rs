@@ -35,8 +35,10 @@ pub(super) struct Term {
 
 impl Term {
     pub(super) fn new(seconds: u64, renewable: bool) -> Self {
+        /// A hundred years, in seconds. A clock cannot count to whatever a server may say.
+        const LONGEST: u64 = 100 * 365 * 24 * 60 * 60;
         Term {
-            length: Duration::from_secs(seconds),
+            length: Duration::from_secs(seconds.min(LONGEST)),
             renewable,
             since: Instant::now(),
         }

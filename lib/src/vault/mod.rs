@@ -23,6 +23,7 @@ mod session;
 mod wrapping;
 
 pub use hold::Released;
+pub use inline::Inline;
 pub use jwt::{Claims, claims, seconds_since_epoch};
 pub use kv::{KvVersion, Mount, Reading, SecretPath};
 pub use kv_write::{Original, Replaced, SecretMetadata};

@@ -24,7 +24,7 @@ pub(crate) struct LoginArgs {
         long,
         value_name = "PATH",
         env = "TOWPATH_VAULT_AUTH_MOUNT",
-        value_parser = parse_mount,
+        value_parser = parse_auth_mount,
         hide_env_values = true
     )]
     pub(crate) auth_mount: Option<String>,
@@ -124,14 +124,20 @@ impl LoginArgs {
     }
 }
 
-fn parse_mount(text: &str) -> Result<String> {
+fn parse_auth_mount(text: &str) -> Result<String> {
+    let mount = parse_mount(text)?;
+    // People copy it as the server's command line shows it.
+    Ok(mount.strip_prefix("auth/").unwrap_or(&mount).to_owned())
+}
+
+/// Reads where something is mounted, as the server's command line shows it or without the slash at the end.
+pub(super) fn parse_mount(text: &str) -> Result<String> {
     let mount = text.trim_matches('/');
     let odd = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(char::is_control);
     if mount.split('/').any(odd) {
         return Err(Failure::usage(format!("malformed mount {text:?}")));
     }
-    // People copy it as the server's command line shows it.
-    Ok(mount.strip_prefix("auth/").unwrap_or(mount).to_owned())
+    Ok(mount.to_owned())
 }
 
 #[cfg(test)]
@@ -140,8 +146,8 @@ mod tests {
 
     #[test]
     fn a_mount_is_understood_with_and_without_its_prefix() {
-        assert_eq!(parse_mount("auth/gitlab/").unwrap(), "gitlab");
-        assert_eq!(parse_mount("team/k8s").unwrap(), "team/k8s");
-        assert!(parse_mount("a/../b").is_err());
+        assert_eq!(parse_auth_mount("auth/gitlab/").unwrap(), "gitlab");
+        assert_eq!(parse_auth_mount("team/k8s").unwrap(), "team/k8s");
+        assert!(parse_auth_mount("a/../b").is_err());
     }
 }

@@ -6,8 +6,9 @@ use clap::ValueEnum;
 use towpath::cli::Given;
 use towpath::failure::{Failure, Result};
 use towpath::scaleway::Field;
-use towpath::vault::SecretPath;
+use towpath::vault::{self, Mount, SecretPath};
 
+use super::login::parse_mount;
 use super::{LoginArgs, needs, parse_pair};
 
 /// Where credentials come from: server, login and secret.
@@ -48,6 +49,27 @@ pub(crate) struct SourceArgs {
         hide_env_values = true
     )]
     pub(crate) dynamic: Option<SecretPath>,
+    /// Where the secret's engine is mounted, when it has a slash: the secret is looked for there first [default: the first
+    /// part of its path]
+    #[arg(
+        long,
+        value_name = "MOUNT",
+        env = "TOWPATH_KV_MOUNT",
+        help_heading = "Secret",
+        value_parser = parse_mount,
+        hide_env_values = true
+    )]
+    pub(crate) kv_mount: Option<String>,
+    /// The version of the secret's engine, which is looked for first [default: 2]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "N",
+        env = "TOWPATH_KV_VERSION",
+        help_heading = "Secret",
+        hide_env_values = true
+    )]
+    pub(crate) kv_version: Option<KvVersion>,
     /// Whether a secret is first asked for without a token, as OpenBao allows: by a login in the same request
     #[arg(
         long,
@@ -125,7 +147,39 @@ pub(crate) enum InlineAuth {
     Never,
 }
 
+/// The versions of a key/value engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvVersion {
+    /// One value a path
+    #[value(name = "1")]
+    One,
+    /// A path keeps several versions of its value
+    #[value(name = "2")]
+    Two,
+}
+
+impl From<KvVersion> for vault::KvVersion {
+    fn from(version: KvVersion) -> Self {
+        match version {
+            KvVersion::One => vault::KvVersion::One,
+            KvVersion::Two => vault::KvVersion::Two,
+        }
+    }
+}
+
 impl SourceArgs {
+    /// Where a secret is looked for first: as it was said, where that can be so.
+    pub(crate) fn likely_mount(&self, secret: &SecretPath) -> Option<Mount> {
+        let version = self.kv_version.map(Into::into);
+        Mount::likely(secret, self.kv_mount.as_deref(), version)
+            .or_else(|| Mount::likely(secret, None, version))
+    }
+
+    /// Whether anything was said of where the secret is.
+    pub(crate) fn tells_mount(&self) -> bool {
+        self.kv_mount.is_some() || self.kv_version.is_some()
+    }
+
     /// Settles what variables set for a job and flags for this command.
     ///
     /// # Errors
@@ -151,6 +205,30 @@ impl SourceArgs {
             has_versions,
             "--version is for --secret: what an engine makes for --dynamic has no versions",
         )?;
+        needs(
+            given,
+            "kv_mount",
+            &mut self.kv_mount,
+            has_versions,
+            "--kv-mount is for --secret: what an engine makes for --dynamic is in no key/value engine",
+        )?;
+        needs(
+            given,
+            "kv_version",
+            &mut self.kv_version,
+            has_versions,
+            "--kv-version is for --secret: what an engine makes for --dynamic is in no key/value engine",
+        )?;
+        // It may be set for other secrets of the job.
+        if let (Some(secret), Some(mount)) = (&self.secret, &self.kv_mount)
+            && given.by_flag("kv_mount")
+            && Mount::likely(secret, Some(mount), None).is_none()
+        {
+            return Err(
+                Failure::usage(format!("--secret {secret} is not below --kv-mount {mount}"))
+                    .hint("--secret takes the whole path, MOUNT/PATH, and --kv-mount its beginning"),
+            );
+        }
         for (at, (field, _)) in self.fields.iter().enumerate() {
             if self.fields[..at].iter().any(|(before, _)| before == field) {
                 return Err(Failure::usage(format!(

@@ -197,8 +197,12 @@ async fn unwrapping_twice_is_400_and_may_be_an_interception() {
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
     let flags = ["--auth", "approle", "--wrapped-secret-id"];
-    let first = case.exec(&flags, &variables).await;
+    let (proxy, address) = case.behind(Vec::new()).await;
+    let counted = [&variables[..], &[("VAULT_ADDR", &address)]].concat();
+    let first = case.exec(&flags, &counted).await;
     assert_eq!(first.code, 42, "{first:?}");
+    // See what is wrapped, unwrap it, log in, read, revoke.
+    assert_eq!(proxy.exchanges().len(), 5, "{:?}", proxy.exchanges());
     let second = case.exec(&flags, &variables).await;
     case.refused(
         &second,

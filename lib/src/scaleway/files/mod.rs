@@ -8,6 +8,7 @@ mod folder;
 mod json;
 mod lock;
 mod receipt;
+mod rewritten;
 mod scw;
 
 use std::collections::BTreeSet;
@@ -302,6 +303,7 @@ impl PrivateFile {
                                     bytes,
                                     sha256,
                                     access_key,
+                                    ..
                                 },
                             ) => Some((name, bytes, sha256, access_key)),
                             _ => None,

@@ -158,6 +158,32 @@ fn scw_holds(text: &str, names: &[&str]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Whoever writes the file anew keeps what it says and none of its lines; our key goes all the same, and nothing else.
+fn scw_holds_anew(text: &str, names: &[&str]) -> Result<(), TestCaseError> {
+    let Ok(laid) = scw::lay(text, &profiles(names), text.is_empty(), "config.yaml") else {
+        return Ok(());
+    };
+    let said = |text: &str| -> serde_norway::Mapping {
+        let said: Option<serde_norway::Mapping> = serde_norway::from_str(text).expect("YAML");
+        let mut said = said.unwrap_or_default();
+        // Without its last profile, the list of them is nothing instead of empty.
+        if said.get("profiles").is_some_and(serde_norway::Value::is_null) {
+            said.shift_remove("profiles");
+        }
+        said
+    };
+    let anew = serde_norway::to_string(&said(laid.text.expose_secret())).expect("it is said");
+    let stripped = match scw::take_out(&anew, &laid.pieces, "config.yaml") {
+        Ok(stripped) => stripped,
+        Err(failure) => return Err(TestCaseError::fail(format!("{failure:?}: {anew}"))),
+    };
+    let base = stripped.base.expose_secret();
+    prop_assert!(!base.contains("11111111-2222-4333"), "{}", base);
+    prop_assert_eq!(said(base), said(text), "{}", anew);
+    prop_assert_eq!(stripped.entries.len(), names.len());
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn json_of_others_comes_back(text in json(), count in 1..4_usize) {
@@ -178,5 +204,6 @@ proptest! {
     fn yaml_of_others_comes_back(text in yaml(), which in 0..4_usize) {
         let names: [&[&str]; 4] = [&["ci-1"], &["default"], &["ci-1", "ci-2", "default"], &["default", "ci-1"]];
         scw_holds(&text, names[which])?;
+        scw_holds_anew(&text, names[which])?;
     }
 }

@@ -63,6 +63,9 @@ pub(crate) enum Added {
         bytes: usize,
         sha256: String,
         access_key: String,
+        /// The fingerprints of its keys with their values, of a profile: whoever writes the file anew keeps those alone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fields: Vec<String>,
     },
     /// A login in a docker configuration, by the fingerprint of what authenticates there.
     Login { sha256: String },
@@ -180,6 +183,28 @@ impl Added {
             bytes: text.len(),
             sha256: fingerprint(text),
             access_key: access_key.to_owned(),
+            fields: Vec::new(),
+        }
+    }
+
+    /// The same with what it says by keys and values.
+    pub(crate) fn saying<'a>(self, said: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        match self {
+            Added::Text {
+                bytes,
+                sha256,
+                access_key,
+                ..
+            } => Added::Text {
+                bytes,
+                sha256,
+                access_key,
+                fields: said
+                    .into_iter()
+                    .map(|(name, value)| fingerprint_of_field(name, value))
+                    .collect(),
+            },
+            other => other,
         }
     }
 }
@@ -196,6 +221,11 @@ pub(super) fn fingerprint(text: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// The fingerprint of a key with its value.
+pub(super) fn fingerprint_of_field(name: &str, value: &str) -> String {
+    fingerprint(&format!("{name}: {value}"))
 }
 
 /// Where a piece of text stands in another now. None when it is not there.

@@ -10,12 +10,12 @@ use serde_norway::{Mapping, Value};
 
 use super::entry::{Entry, Laid, Stripped};
 use super::receipt::{Added, Piece, locate, without};
-use super::{MARK, changed};
+use super::{MARK, changed, rewritten};
 use crate::failure::{Failure, Result};
 use crate::scaleway::config::{DEFAULT, Profile};
 
-const PROFILES: &str = "profiles";
-const ACTIVE: &str = "active_profile";
+pub(super) const PROFILES: &str = "profiles";
+pub(super) const ACTIVE: &str = "active_profile";
 
 /// A file with profiles in it, and the one of ours that is the active one where we say which.
 pub(super) fn lay(base: &str, entries: &[Entry], chooses: bool, shown: &str) -> Result<Laid> {
@@ -31,11 +31,11 @@ pub(super) fn lay(base: &str, entries: &[Entry], chooses: bool, shown: &str) -> 
             "\n"
         };
         let piece = format!("{gap}{lines}");
-        let access_key = entry.map_or("", |profile| profile.access_key());
-        pieces.push(Piece::of(
-            entry.map(Profile::name),
-            Added::text(&piece, access_key),
-        ));
+        let added = match entry {
+            Some(profile) => Added::text(&piece, profile.access_key()).saying(profile.fields()),
+            None => Added::text(&piece, ""),
+        };
+        pieces.push(Piece::of(entry.map(Profile::name), added));
         text.insert_str(at, &piece);
         at + piece.len()
     };
@@ -45,7 +45,7 @@ pub(super) fn lay(base: &str, entries: &[Entry], chooses: bool, shown: &str) -> 
     let active = match (default, named.first()) {
         (None, Some(first)) if chooses && !wanted.contains_key(ACTIVE) => {
             wanted.insert(ACTIVE.into(), first.name().into());
-            Some(format!("{MARK}\n{ACTIVE}: \"{}\"\n", first.name()))
+            Some(choice(first.name()))
         }
         _ => None,
     };
@@ -113,13 +113,33 @@ pub(super) fn lay(base: &str, entries: &[Entry], chooses: bool, shown: &str) -> 
     Ok(Laid::of(text, pieces))
 }
 
-/// Takes the profiles out again that are still as they were written, and what held them together if nobody needs it now.
-/// In a file that is malformed by now nothing can be proven, and the pieces go all the same: there is a key in them.
+/// The lines that make a profile the active one.
+pub(super) fn choice(name: &str) -> String {
+    format!("{MARK}\n{ACTIVE}: \"{name}\"\n")
+}
+
+/// Takes the profiles out again that were written, and what held them together if nobody needs it now. Those whose lines
+/// are not the ones that were written go by what they say.
 ///
 /// # Errors
-/// Conflict (exit 6) when one has been changed since.
+/// Conflict (exit 6) when one has been changed since so that its lines cannot be told.
 pub(super) fn take_out(text: &str, pieces: &[Piece], shown: &str) -> Result<Stripped> {
-    let mut wanted = mapping(text, shown).ok();
+    let there = mapping(text, shown).ok();
+    take_out_lines(text, there.clone(), pieces, shown).or_else(|failure| {
+        there
+            .and_then(|there| rewritten::take_out(text, &there, pieces, shown))
+            .ok_or(failure)
+    })
+}
+
+/// Takes out lines that are still as they were written. In a file that is malformed by now nothing can be proven, and they go
+/// all the same: there is a key in them.
+fn take_out_lines(
+    text: &str,
+    mut wanted: Option<Mapping>,
+    pieces: &[Piece],
+    shown: &str,
+) -> Result<Stripped> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut parts = Vec::new();
     let mut frame = Vec::new();
@@ -129,6 +149,7 @@ pub(super) fn take_out(text: &str, pieces: &[Piece], shown: &str) -> Result<Stri
             bytes,
             sha256,
             access_key,
+            ..
         } = &piece.added
         else {
             continue;
@@ -207,7 +228,7 @@ fn leave_out(wanted: &mut Mapping, profile: &Profile) {
 }
 
 /// Whether a text says what is wanted. Nothing is wanted of one that was malformed before.
-fn is(text: &str, wanted: Option<&Mapping>, shown: &str) -> bool {
+pub(super) fn is(text: &str, wanted: Option<&Mapping>, shown: &str) -> bool {
     let Some(wanted) = wanted else {
         return true;
     };
@@ -222,7 +243,7 @@ fn is(text: &str, wanted: Option<&Mapping>, shown: &str) -> bool {
     mapping(text, shown).is_ok_and(|there| plain(&there) == plain(wanted))
 }
 
-fn is_empty(all: &Value) -> bool {
+pub(super) fn is_empty(all: &Value) -> bool {
     all.is_null() || all.as_mapping().is_some_and(Mapping::is_empty)
 }
 
@@ -243,7 +264,7 @@ fn profiles_of<'a>(wanted: &'a mut Mapping, shown: &str) -> Result<&'a mut Mappi
 }
 
 /// A key as Scaleway's tools take it, which read every key as text.
-fn spelled(key: &Value) -> String {
+pub(super) fn spelled(key: &Value) -> String {
     match key {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
@@ -436,9 +457,86 @@ mod tests {
         let broken = format!("{text}a: [\n");
         let stripped = take_out(&broken, &laid.pieces, "f").expect(&broken);
         assert_eq!(stripped.base.expose_secret(), "a: [\n");
-        // A line of ours that they changed does.
+        // A line of ours that they changed stays, and the key goes; what cannot be told from other lines is a conflict.
         let changed = text.replace("fr-par-2", "fr-par-1");
-        let failure = take_out(&changed, &laid.pieces, "f").expect_err("changed");
-        assert_eq!(failure.kind(), Kind::Conflict);
+        let stripped = take_out(&changed, &laid.pieces, "f").expect("changed");
+        assert_eq!(
+            read(&stripped.base),
+            serde_json::json!({
+                "active_profile": "ci",
+                "profiles": {"ci": {"default_zone": "fr-par-1"}, "z": {"default_zone": "fr-par-1"}},
+            })
+        );
+        for broken in [
+            text.replace("11111111-2222", "31111111-2222"),
+            changed.replace("secret_key: ", "secret_key: >-\n      "),
+            format!("{changed}a: [\n"),
+        ] {
+            let failure = take_out(&broken, &laid.pieces, "f").expect_err(&broken);
+            assert_eq!(failure.kind(), Kind::Conflict);
+        }
+    }
+
+    /// The configuration that a text is, as Scaleway's SDK writes it anew: its comments, its order, its indentation.
+    fn anew(text: &str, telemetry: &str) -> String {
+        let config: serde_json::Value = serde_norway::from_str(text).expect("YAML");
+        let line = |of: &serde_json::Value, key: &str| match of[key].as_str() {
+            Some(value) => format!("{key}: {value}\n"),
+            None => format!("# {key}: SCW11111111111111111\n"),
+        };
+        let profile = |of: &serde_json::Value, indent: &str| -> String {
+            ["access_key", "secret_key", "default_zone"]
+                .iter()
+                .map(|key| format!("{indent}{}", line(of, key)))
+                .collect()
+        };
+        let mut anew = format!("# Scaleway configuration file\n\n{}\n", profile(&config, ""));
+        anew.push_str(&format!(
+            "# A named set.\n{}\nsend_telemetry: {telemetry}\n\n",
+            line(&config, "active_profile")
+        ));
+        match config["profiles"].as_object() {
+            Some(profiles) => {
+                anew.push_str("profiles:\n");
+                for (name, of) in profiles {
+                    anew.push_str(&format!("  {name}:\n{}\n", profile(of, "    ")));
+                }
+            }
+            None => anew.push_str("# profiles:\n#   myProfile:\n#     access_key: SCW11111111111111111\n"),
+        }
+        anew
+    }
+
+    #[test]
+    fn profiles_go_from_a_file_that_scw_wrote_anew() {
+        const OTHERS: &str = "access_key: SCWX\nprofiles:\n  prod:\n    access_key: SCWY\n";
+        for (before, names) in [
+            ("", &[None][..]),
+            ("", &[Some("ci")]),
+            ("", &[Some("ci"), Some("z")]),
+            ("", &[None, Some("ci")]),
+            (OTHERS, &[Some("ci")]),
+            (OTHERS, &[Some("a"), Some("z")]),
+            ("send_telemetry: true", &[None, Some("ci")]),
+        ] {
+            let laid = put(before, names).expect(before);
+            let rewritten = anew(laid.text.expose_secret(), "false");
+            let stripped = take_out(&rewritten, &laid.pieces, "f").expect(&rewritten);
+            let base = stripped.base.expose_secret();
+            assert_eq!(stripped.entries.len(), names.len());
+            assert!(!base.contains("11111111-2222-4333"), "{base}");
+            let config = |text: &str| -> serde_json::Value {
+                let config: Option<serde_json::Value> = serde_norway::from_str(text).expect("YAML");
+                let mut config = config.unwrap_or_else(|| serde_json::json!({}));
+                config["send_telemetry"] = false.into();
+                config
+            };
+            assert_eq!(config(base), config(before), "{rewritten}{base}");
+            // Written once more, each is found where it is now.
+            let again = lay(base, &stripped.entries, before.is_empty(), "f").expect(base);
+            let stripped = take_out(again.text.expose_secret(), &again.pieces, "f").expect("it was laid");
+            assert_eq!(stripped.base.expose_secret(), base);
+            assert_eq!(stripped.entries.len(), names.len());
+        }
     }
 }
