@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Tokens:
   ARGOCD_AUTH_TOKEN (or --token-file) reads applications in Argo CD; it needs `applications, get`, and `sync` for --sync.
   With --via kubernetes the service account's token reads them in the cluster. TOWPATH_GITLAB_TOKEN or CI_JOB_TOKEN is
-  for --record.
+  for --record; TOWPATH_GIT_TOKEN, or CI_JOB_TOKEN at its own GitLab, reads --repo.
 
 Examples:
   argocd-wait --application web-prod --revision 4f2a... --image registry.example.com/shop/web@sha256:...
@@ -79,9 +79,13 @@ pub(crate) struct WaitArgs {
         hide_env_values = true
     )]
     pub(crate) images: Vec<Image>,
-    /// The repository's address, by which its source is found in an application that has several
+    /// The environment repository's address, which is asked whether another commit is older or newer, and by which its source
+    /// is found in an application that has several
     #[arg(long, value_name = "URL", env = "TOWPATH_REPO", hide_env_values = true)]
     pub(crate) repo: Option<String>,
+    /// The GitLab that the job's own token is of
+    #[arg(long, env = "CI_SERVER_URL", hide = true, hide_env_values = true)]
+    pub(crate) server_url: Option<String>,
     /// Start a sync of an application that does not sync by itself
     #[arg(long, env = "TOWPATH_SYNC", hide_env_values = true)]
     pub(crate) sync: bool,

@@ -1,7 +1,8 @@
 //! What failed so far of a sync that Argo CD tries again. Pure.
 //!
 //! While it does that, the operation's phase stays `Running`, and between two attempts alone the state says what failed:
-//! `finishedAt` is set then, and `syncResult` is taken away when the next attempt begins. So what was seen is kept.
+//! `finishedAt` is set then. While the next attempt runs, `syncResult` may be there and be that of the one before. So what was
+//! seen between them is kept.
 //!
 //! Source: Argo CD 3.2, `controller/appcontroller.go`, `processRequestedAppOperation`.
 
@@ -79,7 +80,7 @@ impl Attempts {
         let again = state.operation.retry.as_ref().map_or(0, |retry| retry.limit);
         self.most = u64::try_from(again).ok().map(|again| again + 1);
         let resources = failed_resources(state);
-        if !is_between && resources.is_empty() {
+        if !is_between && (resources.is_empty() || count > 0) {
             return;
         }
         let attempt = Attempt {

@@ -11,6 +11,7 @@ use towpath::failure::{Failure, Kind, Result};
 
 use crate::attempts::Attempts;
 use crate::evidence::Evidence;
+use crate::lineage::Lineage;
 use crate::plan::{self, Known, Proof, Question, Step, Trouble, Waiting, Wanted};
 use crate::relation::{Clues, Relation, relation};
 use crate::source::{Event, Source};
@@ -54,6 +55,7 @@ pub(crate) type Shared = Arc<Mutex<Standing>>;
 /// Follows one application.
 pub(crate) struct Follower {
     source: Source,
+    lineage: Arc<Lineage>,
     located: Located,
     wanted: Arc<Wanted>,
     shared: Shared,
@@ -87,10 +89,16 @@ impl Follower {
     ///
     /// # Errors
     /// Denied, not found or unavailable, as the system answers.
-    pub(crate) async fn begin(source: Source, located: Located, wanted: Arc<Wanted>) -> Result<Self> {
+    pub(crate) async fn begin(
+        source: Source,
+        lineage: Arc<Lineage>,
+        located: Located,
+        wanted: Arc<Wanted>,
+    ) -> Result<Self> {
         let first = source.look(&located).await?;
         Ok(Follower {
             source,
+            lineage,
             located,
             wanted,
             shared: Shared::default(),
@@ -319,8 +327,15 @@ impl Follower {
             &mut self.degraded,
             is_synced && status.health.status == "Degraded",
         );
-        let is_idle =
-            is_in_place && status.sync.status == "OutOfSync" && self.application.operation.is_none();
+        let running = self
+            .application
+            .operation
+            .as_ref()
+            .and(status.operation_state.as_ref());
+        let is_idle = is_in_place
+            && status.sync.status == "OutOfSync"
+            && (self.application.operation.is_none()
+                || running.is_some_and(|state| !plan::has_applied(state)));
         since(&mut self.idle, is_idle);
         self.attempts.note(&self.application);
         since(&mut self.failing, self.attempts.has_failed());
@@ -387,14 +402,19 @@ impl Follower {
                 self.windows = Some((at, windows));
             }
             Question::Relation(other) => {
-                self.date().await;
-                let ours = lock(&self.shared).written;
-                let theirs = self.source.commit_date(&self.located, &other).await;
+                let lineage = self.lineage.relation(&self.wanted.revision, &other).await;
+                let mut written = None;
+                if lineage.is_none() {
+                    self.date().await;
+                    let ours = lock(&self.shared).written;
+                    let theirs = self.source.commit_date(&self.located, &other).await;
+                    written = ours.zip(theirs.as_deref().and_then(moment));
+                }
                 let clues = Clues {
                     was_at_ours: self.was_at_ours,
                     appeared: plan::at(&self.first, &self.wanted) != other && self.is_fresh(),
-                    lineage: None,
-                    written: ours.zip(theirs.as_deref().and_then(moment)),
+                    lineage,
+                    written,
                 };
                 let found = relation(&self.application, &self.wanted.revision, &other, &clues);
                 self.relation = Some((other, found));

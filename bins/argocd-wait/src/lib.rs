@@ -10,6 +10,7 @@ mod evidence;
 mod follow;
 mod handover;
 mod image;
+mod lineage;
 mod plan;
 mod reach;
 mod record;
@@ -35,6 +36,7 @@ use towpath::handoff::Handoff;
 use crate::args::Args;
 use crate::evidence::Evidence;
 use crate::follow::{Ending, Follower, Shared, lock};
+use crate::lineage::Lineage;
 use crate::plan::{Step, Waiting, Wanted};
 use crate::record::Record;
 use crate::report::{ApplicationReport, Waited};
@@ -69,6 +71,7 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
         None => None,
     };
     let record = Record::new(&args.record, &args.argocd, &wanted.revision, &run)?;
+    let lineage = Arc::new(Lineage::new(&args, &run)?);
     let source = run
         .interruptible("looking for Argo CD", reach::reach(&args, &applications[0], &run))
         .await?;
@@ -76,7 +79,7 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
     let mut followers = Vec::new();
     for located in applications {
         let looking = format!("looking at application {located}");
-        let begun = Follower::begin(source.clone(), located, wanted.clone());
+        let begun = Follower::begin(source.clone(), lineage.clone(), located, wanted.clone());
         followers.push(run.interruptible(&looking, begun).await?);
     }
     if args.wait.dry_run {
@@ -280,8 +283,14 @@ impl Cut {
             "the deadline passed before application {located} was ready: {reason}{}",
             evidence.sentence()
         );
-        let failure = Failure::deadline(message)
-            .hint("raise --timeout (TOWPATH_TIMEOUT) if it only needs longer; a rerun goes on waiting");
+        let hint = match standing.waiting {
+            Some(Waiting::AtOlder(_) | Waiting::AtUnknown(_)) => {
+                "was the commit pushed, and to what the application follows? Raise --timeout (TOWPATH_TIMEOUT) if it only \
+                 needs longer; a rerun goes on waiting"
+            }
+            _ => "raise --timeout (TOWPATH_TIMEOUT) if it only needs longer; a rerun goes on waiting",
+        };
+        let failure = Failure::deadline(message).hint(hint);
         ("deadline", failure, evidence)
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Known {
     pub(crate) windows: Option<Option<SyncWindows>>,
     /// This run started a sync.
     pub(crate) sync_started: bool,
-    /// How long it has differed from the commit without anything happening.
+    /// How long it has differed from the commit without anything being applied.
     pub(crate) idle: Duration,
     /// How long it has been Degraded.
     pub(crate) degraded: Duration,
@@ -184,7 +184,7 @@ pub(crate) fn decide(application: &Application, wanted: &Wanted, known: &Known) 
         return Step::Fail(sync_failed(state));
     }
     match application.status.sync.status.as_str() {
-        "Synced" | "OutOfSync" if is_running => under_way(wanted, known, at),
+        "Synced" | "OutOfSync" if is_running => under_way(latest, wanted, known, at),
         "Synced" => synced(application, wanted, known, at),
         "OutOfSync" => out_of_sync(application, wanted, known, latest),
         _ => Step::Wait(Waiting::NotCompared),
@@ -274,6 +274,12 @@ fn applied<'a>(application: &'a Application, of: Option<&str>) -> Vec<(&'a str, 
         .collect()
 }
 
+/// Whether anything came of an operation so far.
+pub(crate) fn has_applied(state: &OperationState) -> bool {
+    let result = state.sync_result.as_ref();
+    result.is_some_and(|result| !result.resources.is_empty())
+}
+
 fn sync_failed(state: &OperationState) -> Trouble {
     Trouble::SyncFailed {
         text: state.message.clone(),
@@ -284,7 +290,19 @@ fn sync_failed(state: &OperationState) -> Trouble {
 /// An operation runs. Argo CD tries one that fails again, and another attempt may well succeed: what refused it may have been
 /// starting itself. So it is Argo CD that gives up, after its last attempt; but where it is told to try for long or without end,
 /// what fails in the same place again has no more time than what does not become healthy.
-fn under_way(wanted: &Wanted, known: &Known, at: &str) -> Step {
+fn under_way(latest: Option<&OperationState>, wanted: &Wanted, known: &Known, at: &str) -> Step {
+    // A window that begins stops what has begun as well, and it stays `Running`.
+    if let Some(state) = latest.filter(|state| !has_applied(state)) {
+        match &known.windows {
+            None if known.idle >= BEFORE_WINDOWS => return Step::Ask(Question::Windows),
+            Some(Some(windows)) => {
+                if let Some(window) = windows.stops(state.operation.initiated_by.automated) {
+                    return Step::Fail(Trouble::Window(window.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
     match known.attempts.retrying(at) {
         Some(retrying) if retrying.is_hopeless() && known.failing >= wanted.healthy_within => {
             Step::Fail(Trouble::SyncFailed {

@@ -1,5 +1,5 @@
-//! How the commit that an application was compared to stands to ours. Argo CD does not say, so it is concluded from its
-//! history, from what was seen, and from when both were written.
+//! How the commit that an application was compared to stands to ours. Argo CD does not say. The repository does, where it can
+//! be asked; elsewhere it is concluded from the application's history, from what was seen, and from when both were written.
 
 use towpath::argocd::application::Application;
 

@@ -260,8 +260,20 @@ pub struct OperationState {
 pub struct Operation {
     /// The sync that it is.
     pub sync: Option<SyncOperation>,
+    /// Who began it.
+    #[serde(deserialize_with = "or_default")]
+    pub initiated_by: Initiator,
     /// How often it is tried again.
     pub retry: Option<Retry>,
+}
+
+/// Who began an operation.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Initiator {
+    /// Argo CD itself, and nobody who asked for it.
+    #[serde(deserialize_with = "or_default")]
+    pub automated: bool,
 }
 
 /// How often an operation is tried again.

@@ -232,9 +232,7 @@ impl Client {
     }
 
     fn url(&self, path: &str) -> Result<Url> {
-        self.base
-            .join(path)
-            .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
+        http::below(&self.base, path)
     }
 
     fn request(&self, method: Method, url: Url) -> Request<'_> {
@@ -264,18 +262,9 @@ impl Client {
         if !response.status().is_success() {
             return Err(refusal(response, located, asked).await);
         }
-        let shown = response.shown().to_owned();
-        let bytes = response.bytes(limit).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            if error.is_eof() {
-                return Failure::unavailable(format!("the answer to {shown} ends in the middle"))
-                    .because(error)
-                    .hint("try again: a proxy or the server cut it off");
-            }
-            Failure::input(format!("the answer to {shown} is not what Argo CD documents"))
-                .because(error)
-                .hint("is ARGOCD_SERVER Argo CD's own address? A login page or a proxy may stand before it")
-        })
+        const HINT: &str =
+            "is ARGOCD_SERVER Argo CD's own address? A login page or a proxy may stand before it";
+        response.json_or_hint(limit, HINT).await
     }
 }
 

@@ -38,6 +38,15 @@ pub struct SyncWindow {
 }
 
 impl SyncWindows {
+    /// The window that stops an operation of this kind, also one that has begun; none when it may go on.
+    #[must_use]
+    pub fn stops(&self, automated: bool) -> Option<&SyncWindow> {
+        if !automated && self.can_sync {
+            return None;
+        }
+        self.in_the_way()
+    }
+
     /// The window that keeps Argo CD from syncing by itself now, if one does: an active one that denies, else one that
     /// would allow and is not active.
     #[must_use]

@@ -110,16 +110,12 @@ impl Client {
     pub(super) fn url(&self, project: &Project, path: &str) -> Result<Url> {
         let slash = if path.is_empty() { "" } else { "/" };
         let path = format!("projects/{}{slash}{path}", project.segment());
-        self.base
-            .join(&path)
-            .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
+        http::below(&self.base, &path)
     }
 
     /// The address of something that belongs to no project.
     pub(super) fn api_url(&self, path: &str) -> Result<Url> {
-        self.base
-            .join(path)
-            .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
+        http::below(&self.base, path)
     }
 
     /// A request that carries the token, unless it belongs into the body.
@@ -288,33 +284,14 @@ fn first_page(mut url: Url, query: &[(&str, &str)]) -> Url {
     url
 }
 
-/// Reads an answer's JSON. One that stops in the middle is as good as lost; one that is a web page comes from somebody
-/// who stands before GitLab, such as a proxy that wants a login.
+/// Reads an answer's JSON.
 ///
 /// # Errors
-/// Unavailable (exit 7) when it breaks off; input (exit 3) when it is a web page, too long, or not what was expected.
+/// As [`Response::json`].
 pub(super) async fn document<T: DeserializeOwned>(response: Response) -> Result<T> {
-    let shown = response.shown().to_owned();
-    let bytes = response.bytes(ANSWER_LIMIT).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        if bytes.trim_ascii_start().starts_with(b"<") {
-            return Failure::input(format!(
-                "{shown} is answered with a web page, not by GitLab's API"
-            ))
-            .hint(
-                "a login page or a proxy stands before it: check --gitlab-url (CI_API_V4_URL), which ends in /api/v4, and \
-                 what the proxy lets through",
-            );
-        }
-        if error.is_eof() {
-            return Failure::unavailable(format!("the answer to {shown} ends in the middle"))
-                .because(error)
-                .hint("try again: a proxy or the server cut it off");
-        }
-        Failure::input(format!("the answer to {shown} is not what GitLab documents"))
-            .because(error)
-            .hint("check that --gitlab-url (CI_API_V4_URL) is GitLab's own address")
-    })
+    const HINT: &str = "a login page or a proxy may stand before GitLab: check --gitlab-url (CI_API_V4_URL), which ends in \
+                        /api/v4, and what the proxy lets through";
+    response.json_or_hint(ANSWER_LIMIT, HINT).await
 }
 
 /// Where the next page is: by `x-next-page`, which a proxy cannot point elsewhere, else by `Link`, the only one that

@@ -329,6 +329,15 @@ pub fn parse_base_url(flag: &str, value: &str) -> Result<Url> {
     Ok(url)
 }
 
+/// A path below a system's base address, which is what [`parse_base_url`] gave.
+///
+/// # Errors
+/// Internal (exit 1) when the two make no URL.
+pub fn below(base: &Url, path: &str) -> Result<Url> {
+    base.join(path)
+        .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
+}
+
 /// Whether the URL's host is this machine, by address or by the name `localhost`.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {

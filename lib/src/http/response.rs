@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use reqwest::StatusCode;
 use reqwest::header::{self, HeaderMap, HeaderName};
+use serde::de::DeserializeOwned;
 
 use super::Unanswered;
 use crate::deadline::Deadline;
@@ -118,14 +119,32 @@ impl Response {
     /// Reads the body as a JSON document of at most `limit` bytes.
     ///
     /// # Errors
-    /// As [`Response::bytes`], and input (exit 3) when it is not JSON of the expected shape.
-    pub async fn json<T: serde::de::DeserializeOwned>(self, limit: usize) -> Result<T> {
+    /// As [`Response::bytes`]; unavailable (exit 7) when the document ends in the middle, which is as good as lost; input (exit 3)
+    /// when it is a web page, or not JSON of the expected shape.
+    pub async fn json<T: DeserializeOwned>(self, limit: usize) -> Result<T> {
+        const HINT: &str = "check that the address is the system's own, and not a proxy's or a login page's";
+        self.json_or_hint(limit, HINT).await
+    }
+
+    /// The same, with a hint of the system's own for an answer that somebody else gave.
+    ///
+    /// # Errors
+    /// As [`Response::json`].
+    pub async fn json_or_hint<T: DeserializeOwned>(self, limit: usize, hint: &str) -> Result<T> {
         let shown = self.shown.clone();
         let bytes = self.bytes(limit).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
+            if bytes.trim_ascii_start().starts_with(b"<") {
+                return Failure::input(format!("{shown} is answered with a web page")).hint(hint);
+            }
+            if error.is_eof() {
+                return Failure::unavailable(format!("the answer to {shown} ends in the middle"))
+                    .because(error)
+                    .hint("try again: a proxy or the server cut it off");
+            }
             Failure::input(format!("the answer to {shown} is not the JSON that was expected"))
                 .because(error)
-                .hint("check that the address is the system's own, and not a proxy's or a login page's")
+                .hint(hint)
         })
     }
 

@@ -153,9 +153,7 @@ impl Client {
     }
 
     fn url(&self, path: &str) -> Result<Url> {
-        self.base
-            .join(path)
-            .map_err(|error| Failure::internal(format!("cannot make a URL of {path}")).because(error))
+        http::below(&self.base, path)
     }
 
     fn applications_url(&self, namespace: Option<&str>) -> Result<Url> {
@@ -187,17 +185,9 @@ impl Client {
         if !response.status().is_success() {
             return Err(refusal(response, verb, object).await);
         }
-        let shown = response.shown().to_owned();
-        let bytes = response.bytes(limit).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            if error.is_eof() {
-                return Failure::unavailable(format!("the answer to {shown} ends in the middle"))
-                    .because(error);
-            }
-            Failure::input(format!("the answer to {shown} is not what Kubernetes documents"))
-                .because(error)
-                .hint("is --kubernetes-url the address of an API server?")
-        })
+        response
+            .json_or_hint(limit, "is --kubernetes-url the address of an API server?")
+            .await
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Cluster<'c> {
     pub url: String,
     /// A token that may get and sync both applications.
     pub token: String,
+    /// A token of an account that may do nothing.
+    pub powerless_token: String,
     /// An application that syncs by itself, with prune, of the folder `app/prod`.
     pub application: String,
     /// One of the folder `app/manual` that does not.
@@ -58,6 +60,8 @@ enum Change {
     Break,
     /// A Deployment whose pods never become ready.
     Unready,
+    /// A Deployment that selects other pods than the one that is there, which nobody may change.
+    Selector(char),
     /// A CronJob in the place of the Deployment.
     CronJob(char),
     /// The application that does not sync by itself.
@@ -73,6 +77,8 @@ enum Wanted {
     Earlier(char),
     /// The commit of the last change, with this image.
     Image(char),
+    /// A commit that was never pushed, with the last image.
+    Unpushed,
 }
 
 /// One case.
@@ -95,8 +101,13 @@ enum Call {
     Plain,
     /// With `--sync`.
     Sync,
+    /// With `--healthy-within 5s`, which the second attempt of a sync that fails is behind.
+    Impatient,
+    /// With `--timeout 4s`.
+    Hurried,
     UnknownApplication,
     WrongToken,
+    PowerlessToken,
 }
 
 const fn case(
@@ -141,6 +152,17 @@ pub const CASES: &[Case] = &[
         &[],
     ),
     case("what runs already", &[], Wanted::Latest, 0, "ready", &[]),
+    called(
+        Call::Hurried,
+        case(
+            "a commit that is not there",
+            &[],
+            Wanted::Unpushed,
+            9,
+            "deadline",
+            &["not synced yet"],
+        ),
+    ),
     case(
         "other text, same manifests",
         &[Change::Text],
@@ -191,14 +213,6 @@ pub const CASES: &[Case] = &[
         &["Degraded", "Deployment web"],
     ),
     case(
-        "well again",
-        &[Change::Deploy('c')],
-        Wanted::Latest,
-        0,
-        "ready",
-        &[],
-    ),
-    case(
         "nothing but a CronJob",
         &[Change::CronJob('d')],
         Wanted::Latest,
@@ -206,10 +220,41 @@ pub const CASES: &[Case] = &[
         "ready",
         &[],
     ),
+    case(
+        "well again",
+        &[Change::Deploy('c')],
+        Wanted::Latest,
+        0,
+        "ready",
+        &[],
+    ),
+    // The last one of this application: Argo CD goes on trying for minutes.
+    called(
+        Call::Impatient,
+        case(
+            "a field that cannot be changed",
+            &[Change::Selector('d')],
+            Wanted::Latest,
+            8,
+            "sync_failed",
+            &["failed in attempt 1 of 6", "Deployment web", "field is immutable"],
+        ),
+    ),
     called(
         Call::UnknownApplication,
         case(
             "an application that is not there",
+            &[],
+            Wanted::Latest,
+            4,
+            "",
+            &["none of that name", "may not"],
+        ),
+    ),
+    called(
+        Call::PowerlessToken,
+        case(
+            "an application that may not be read",
             &[],
             Wanted::Latest,
             4,
@@ -285,6 +330,7 @@ async fn try_case(cluster: &Cluster<'_>, case: &Case, state: &mut State) -> Resu
     let commits = &state.commits;
     let latest = commits.last().context("a case needs a commit before")?;
     let current = state.image.clone().context("a case needs an image before")?;
+    let unpushed = "f".repeat(40);
     let (commit, image) = match case.wanted {
         Wanted::Latest => (latest, current),
         Wanted::Earlier(digit) => {
@@ -295,6 +341,7 @@ async fn try_case(cluster: &Cluster<'_>, case: &Case, state: &mut State) -> Resu
             (&commits[earlier], (cluster.image)(digit))
         }
         Wanted::Image(digit) => (latest, (cluster.image)(digit)),
+        Wanted::Unpushed => (&unpushed, current),
     };
     let application = match case.call {
         Call::UnknownApplication => "nobody-knows",
@@ -336,9 +383,14 @@ async fn wait(
 ) -> Result<Ran> {
     let token = match call {
         Call::WrongToken => "not-a-token-of-this-server",
+        Call::PowerlessToken => &cluster.powerless_token,
         _ => &cluster.token,
     };
-    let seconds = format!("{}s", cluster.patience.as_secs());
+    let patience = match call {
+        Call::Hurried => Duration::from_secs(4),
+        _ => cluster.patience,
+    };
+    let seconds = format!("{}s", patience.as_secs());
     let mut command = Command::new(&cluster.argocd_wait);
     command
         .env_clear()
@@ -355,9 +407,11 @@ async fn wait(
         .env("ARGOCD_AUTH_TOKEN", token)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    if call == Call::Sync {
-        command.arg("--sync");
-    }
+    match call {
+        Call::Sync => command.arg("--sync"),
+        Call::Impatient => command.args(["--healthy-within", "5s"]),
+        _ => &mut command,
+    };
     let output = command.output().await.context("running argocd-wait")?;
     Ok(Ran {
         code: output.status.code(),
@@ -408,6 +462,11 @@ fn files(cluster: &Cluster<'_>, change: Change) -> (Vec<(String, String)>, Optio
                 with("app/prod", resource, kustomization),
                 Some(cluster.unready.clone()),
             )
+        }
+        Change::Selector(digit) => {
+            let image = (cluster.image)(digit);
+            let resource = deployment(&image, "").replace("{app: web}", "{app: other}");
+            (with("app/prod", resource, kustomization), Some(image))
         }
         Change::CronJob(digit) => {
             let image = (cluster.image)(digit);

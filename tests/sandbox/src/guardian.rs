@@ -142,16 +142,7 @@ impl Guardian {
             .env(WORLD_VARIABLE, &self.mark.id)
             .env("TMPDIR", self.mark.folder.join("tmp"));
         command.stdin(Stdio::null()).process_group(0);
-        let owner = std::process::id();
-        before_exec(command, move || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The owner may have died before the call above could take effect.
-            if getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()) == Some(owner) {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::NotConnected.into())
-            }
-        });
+        end_with_us(command);
     }
 
     fn remove_folder(&mut self) -> anyhow::Result<()> {
@@ -161,6 +152,20 @@ impl Guardian {
         };
         dismiss(&mut watcher).context("telling the watching shell that all is done")
     }
+}
+
+/// Has the kernel kill the command's process when the thread ends that starts it, even by `kill -9`.
+pub(crate) fn end_with_us(command: &mut std::process::Command) {
+    let owner = std::process::id();
+    before_exec(command, move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The owner may have died before the call above could take effect.
+        if getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()) == Some(owner) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotConnected.into())
+        }
+    });
 }
 
 impl Drop for Guardian {

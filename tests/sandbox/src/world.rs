@@ -108,29 +108,34 @@ impl World {
         let guardian = Arc::new(guardian);
         let key = scaleway_key();
         let users = [(REGISTRY_USER, key.secret_key.as_str())];
-        let (openbao, staging, production, kubernetes) = tokio::try_join!(
-            OpenBao::start(&guardian, &tools),
-            Registry::start(&guardian, &tools, "staging", &users),
-            Registry::start(&guardian, &tools, "production", &users),
-            Kubernetes::start(&guardian, &tools, cluster),
-        )?;
-        let login = Some((REGISTRY_USER, key.secret_key.as_str()));
-        base_image::push(&tools, &staging, login, "base/busybox", "1").await?;
-        let runner_token = runner_identity(&guardian, &kubernetes).await?;
-        teach_vault(&openbao, &kubernetes, &key).await?;
-
-        let gitlab = start_gitlab(&guardian, &tools, tofu, &bin, &runner_token).await?;
-        let (person, env) = settle_projects(&guardian, &gitlab).await?;
-        let argocd_token = gitlab.project_access_token(env, Role::Reporter, &[Scope::ReadRepository])?;
+        let runner_token = runner_token(&guardian);
         let infra_command = infra_command(tofu);
-        let hosts = Hosts {
-            vault: openbao.address(),
-            staging: staging.host(),
-            production: production.host(),
-            infra_command,
-            real: cluster.is_some(),
+        // A cluster takes longer to start than all the rest, which need not wait for it.
+        let besides = async {
+            let (openbao, staging, production) = tokio::try_join!(
+                OpenBao::start(&guardian, &tools),
+                Registry::start(&guardian, &tools, "staging", &users),
+                Registry::start(&guardian, &tools, "production", &users),
+            )?;
+            let login = Some((REGISTRY_USER, key.secret_key.as_str()));
+            base_image::push(&tools, &staging, login, "base/busybox", "1").await?;
+            let gitlab = start_gitlab(&guardian, &tools, tofu, &bin, &runner_token).await?;
+            let (person, env) = settle_projects(&guardian, &gitlab).await?;
+            let hosts = Hosts {
+                vault: openbao.address(),
+                staging: staging.host(),
+                production: production.host(),
+                infra_command,
+                real: cluster.is_some(),
+            };
+            fill_projects(&person, &gitlab, &hosts).await?;
+            anyhow::Ok((openbao, staging, production, gitlab, person, env))
         };
-        fill_projects(&person, &gitlab, &hosts).await?;
+        let (kubernetes, (openbao, staging, production, gitlab, person, env)) =
+            tokio::try_join!(Kubernetes::start(&guardian, &tools, cluster), besides)?;
+        identify_runner(&kubernetes, &runner_token).await?;
+        teach_vault(&openbao, &kubernetes, &key).await?;
+        let argocd_token = gitlab.project_access_token(env, Role::Reporter, &[Scope::ReadRepository])?;
         let deployments = deployments(&gitlab, &production, &argocd_token, &key.secret_key);
         let platform = kubernetes.deploy(&guardian, &tools, deployments).await?;
         gitlab.add_push_hook(&format!("{}/api/webhook", platform.argocd_url()));
@@ -348,18 +353,21 @@ fn scaleway_key() -> ScalewayKey {
     }
 }
 
-/// The token that the runner's pods find in their volume, in a file of this world.
-async fn runner_identity(guardian: &Guardian, kubernetes: &Kubernetes) -> Result<PathBuf> {
+/// Where the token lies that the runner's pods find in their volume.
+fn runner_token(guardian: &Guardian) -> PathBuf {
+    guardian.dir().join("serviceaccount/token")
+}
+
+/// Makes that token.
+async fn identify_runner(kubernetes: &Kubernetes, file: &Path) -> Result<()> {
     let (namespace, name) = SERVICE_ACCOUNT;
     let hour = Duration::from_secs(3600);
     // OpenBao reviews a login's token with that very token.
     let token = kubernetes.make_reviewer(namespace, name, hour).await?;
-    let folder = guardian.dir().join("serviceaccount");
-    fs::create_dir(&folder)?;
-    let file = folder.join("token");
-    fs::write(&file, token)?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-    Ok(file)
+    fs::create_dir(file.parent().context("the token is in a folder")?)?;
+    fs::write(file, token)?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+    Ok(())
 }
 
 async fn teach_vault(openbao: &OpenBao, kubernetes: &Kubernetes, key: &ScalewayKey) -> Result<()> {

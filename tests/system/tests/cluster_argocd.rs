@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 use towpath_sandbox::argocd::{Access, Credentials, Declaration};
-use towpath_sandbox::argocd_cases::{self, CASES, Case, Ran};
+use towpath_sandbox::argocd_cases::{self, CASES};
 use towpath_sandbox::cluster::Cluster;
 use towpath_sandbox::gitlab::{GitLab, ProjectSettings, Role, Scope, Settings};
 use towpath_sandbox::guardian::Guardian;
+use towpath_sandbox::kubernetes::API_AUDIENCES;
 use towpath_sandbox::tools::{ClusterTools, Progress, Tools};
 use towpath_sandbox::towpath_binaries;
 
@@ -119,22 +121,14 @@ fn declaration(gitlab: &GitLab, name: &str, path: &str, automated: bool) -> Decl
     }
 }
 
-/// Tells what the tool said of a case where somebody wants to read it: `TOWPATH_CLUSTER_SAID` is a file.
-fn tell(case: &Case, ran: &Ran) {
+/// Tells what the tool said where somebody wants to read it: `TOWPATH_CLUSTER_SAID` is a file.
+fn record(what: &str, code: Option<i32>, log: &str, report: &[u8]) {
     let Some(file) = std::env::var_os("TOWPATH_CLUSTER_SAID") else {
         return;
     };
-    let mut file = fs::File::options()
-        .append(true)
-        .create(true)
-        .open(Path::new(&file))
-        .unwrap();
-    writeln!(
-        file,
-        "## {}: exit {:?}\n{}\n{:#}\n",
-        case.name, ran.code, ran.log, ran.report
-    )
-    .unwrap();
+    let mut file = fs::File::options().append(true).create(true).open(file).unwrap();
+    let report = String::from_utf8_lossy(report);
+    writeln!(file, "## {what}: exit {code:?}\n{log}\n{report}\n").unwrap();
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -181,6 +175,10 @@ async fn every_case_ends_as_on_the_stand_in() {
     let under_test = argocd_cases::Cluster {
         url: cluster.argocd_url().to_owned(),
         token: cluster.mint_argocd_token("ci", Access::Sync, HOUR).await.unwrap(),
+        powerless_token: cluster
+            .mint_argocd_token("nobody", Access::Nothing, HOUR)
+            .await
+            .unwrap(),
         application: "web-prod".to_owned(),
         manual: "manual".to_owned(),
         image: Box::new(image),
@@ -189,18 +187,136 @@ async fn every_case_ends_as_on_the_stand_in() {
         argocd_wait: argocd_cases::binary_in(&bin),
         patience: Duration::from_secs(120),
     };
+    // First: the last of the cases on this application leaves a sync behind that is tried for minutes.
+    a_window_that_forbids_it(&cluster, &repository, &under_test).await;
     let mut cases = 0;
     let outcome = argocd_cases::run(&under_test, |case, ran| {
         cases += 1;
-        tell(case, ran);
+        record(case.name, ran.code, &ran.log, ran.report.to_string().as_bytes());
     })
     .await;
     outcome.unwrap();
     assert_eq!(cases, CASES.len());
-    a_window_that_forbids_it(&cluster, &repository, &under_test).await;
+    by_the_clusters_own_api(&cluster, &repository, &under_test).await;
+    several_sources(&cluster, &gitlab, &repository, &under_test).await;
     drop(under_test);
     drop((repository, cluster));
     gitlab.shutdown().await;
+}
+
+/// What the tool's page says that the service account needs is enough, and nothing of it too much.
+async fn by_the_clusters_own_api(
+    cluster: &Cluster,
+    repository: &Repository,
+    under_test: &argocd_cases::Cluster<'_>,
+) {
+    const ACCOUNT: &str = "deploys";
+    let of_account = |namespace: &str, rule: Value| {
+        let metadata = json!({"namespace": namespace, "name": ACCOUNT});
+        let subject = json!({"kind": "ServiceAccount", "namespace": "argocd", "name": ACCOUNT});
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT});
+        let version = "rbac.authorization.k8s.io/v1";
+        [
+            json!({"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": [rule]}),
+            json!({"apiVersion": version, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": [subject]}),
+        ]
+    };
+    cluster.create_service_account("argocd", ACCOUNT).await.unwrap();
+    let folder = repository.guardian.dir();
+    let (token, authority) = (folder.join("account-token"), folder.join("authority.pem"));
+    let minted = cluster
+        .mint_service_account_token("argocd", ACCOUNT, &API_AUDIENCES, HOUR)
+        .await;
+    fs::write(&token, minted.unwrap()).unwrap();
+    fs::write(&authority, cluster.authority()).unwrap();
+    let commit = repository.git(&["rev-parse", "HEAD"]).await.unwrap();
+    let wait = async |authority: Option<&Path>| {
+        let mut command = repository.guardian.bare_command(&under_test.argocd_wait);
+        command
+            .args(["--via", "kubernetes", "--kubernetes-url", cluster.url()])
+            .args(["--application", &under_test.manual, "--revision", &commit])
+            .args(["--image", &image('c'), "--timeout", "20s", "--output", "json"])
+            .arg("--kubernetes-token-file")
+            .arg(&token);
+        if let Some(authority) = authority {
+            command.arg("--kubernetes-ca-file").arg(authority);
+        }
+        let output = command.output().await.unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        record(
+            "by the cluster's own API",
+            output.status.code(),
+            &log,
+            &output.stdout,
+        );
+        (output.status.code(), log)
+    };
+    let (code, log) = wait(None).await;
+    assert_eq!(
+        code,
+        Some(4),
+        "its certificate is of an authority of its own: {log}"
+    );
+    let (code, log) = wait(Some(&authority)).await;
+    assert_eq!(code, Some(4), "the account may do nothing yet: {log}");
+    let applications = json!({"apiGroups": ["argoproj.io"], "resources": ["applications"], "verbs": ["get", "watch", "patch"]});
+    let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
+    for (namespace, rule) in [("argocd", applications), (under_test.manual.as_str(), pods)] {
+        cluster.apply(&of_account(namespace, rule)).await.unwrap();
+    }
+    let (code, log) = wait(Some(&authority)).await;
+    assert_eq!(code, Some(0), "{log}");
+}
+
+/// An application of two sources, which are two folders of the repository.
+async fn several_sources(
+    cluster: &Cluster,
+    gitlab: &GitLab,
+    repository: &Repository,
+    under_test: &argocd_cases::Cluster<'_>,
+) {
+    let mut files = deployment(&image('d'), "one");
+    files.extend(deployment(&image('d'), "two"));
+    for (number, (file, _)) in files.iter_mut().enumerate() {
+        let folder = if number < 2 { "app/one" } else { "app/two" };
+        *file = file.replace("app/prod", folder);
+    }
+    files[2].1 = files[2].1.replace("name: other", "name: second");
+    let commit = repository.commit(&files).await.unwrap();
+    let source =
+        |path: &str| json!({"repoURL": gitlab.clone_url(PROJECT), "path": path, "targetRevision": "main"});
+    let application = json!({
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": "several", "namespace": "argocd"},
+        "spec": {
+            "project": "default",
+            "sources": [source("app/one"), source("app/two")],
+            "destination": {"server": cluster.url(), "namespace": "several"},
+            "syncPolicy": {"automated": {"prune": true}, "syncOptions": ["CreateNamespace=true"]},
+        },
+    });
+    cluster.apply(&[application]).await.unwrap();
+    let output = repository
+        .guardian
+        .bare_command(&under_test.argocd_wait)
+        .args([
+            "--application",
+            "several",
+            "--revision",
+            &commit,
+            "--image",
+            &image('d'),
+        ])
+        .args(["--timeout", "60s", "--output", "json"])
+        .env("ARGOCD_SERVER", &under_test.url)
+        .env("ARGOCD_AUTH_TOKEN", &under_test.token)
+        .output()
+        .await
+        .unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    record("several sources", output.status.code(), &log, &output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{log}");
 }
 
 /// A Deployment of an image, whose pods are selected by this label.
@@ -225,7 +341,7 @@ async fn wait_for(
     what: &str,
     files: &[(String, String)],
     image: &str,
-) -> (Option<i32>, serde_json::Value, String) {
+) -> (Option<i32>, Value, String) {
     let commit = repository.commit(files).await.unwrap();
     let output = repository
         .guardian
@@ -238,16 +354,8 @@ async fn wait_for(
         .await
         .unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    if let Some(file) = std::env::var_os("TOWPATH_CLUSTER_SAID") {
-        let mut file = fs::File::options().append(true).create(true).open(file).unwrap();
-        writeln!(
-            file,
-            "## {what}: exit {:?}\n{log}\n{report:#}\n",
-            output.status.code()
-        )
-        .unwrap();
-    }
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    record(what, output.status.code(), &log, &output.stdout);
     (output.status.code(), report["verdict"].clone(), log)
 }
 
@@ -257,10 +365,10 @@ async fn a_window_that_forbids_it(
     under_test: &argocd_cases::Cluster<'_>,
 ) {
     let project = "/apis/argoproj.io/v1alpha1/namespaces/argocd/appprojects/default";
-    let window = serde_json::json!({
+    let window = json!({
         "kind": "deny", "schedule": "* * * * *", "duration": "1h", "applications": ["*"], "manualSync": false,
     });
-    let windows = |windows: &[serde_json::Value]| serde_json::json!({"spec": {"syncWindows": windows}});
+    let windows = |windows: &[Value]| json!({"spec": {"syncWindows": windows}});
     cluster.change(project, &windows(&[window])).await.unwrap();
     let files = deployment(&image('c'), "other");
     let (code, verdict, log) = wait_for(repository, under_test, "a sync window", &files, &image('c')).await;

@@ -294,6 +294,47 @@ fn what_does_not_sync_by_itself_needs_somebody() {
 }
 
 #[test]
+fn a_window_that_begins_stops_what_has_begun() {
+    const BLOCKED: &str = "c055fff43d8b31a71d5da8915cf59c69e402f9d8";
+    let automated = recorded("blocked-1");
+    let mut by_hand = automated.clone();
+    by_hand["status"]["operationState"]["operation"]["initiatedBy"] = json!({"username": "ada"});
+    let mut applied = automated.clone();
+    applied["status"]["operationState"]["syncResult"]["resources"] =
+        json!([{"kind": "Deployment", "name": "other"}]);
+    let deny = SyncWindow {
+        kind: "deny".to_owned(),
+        ..SyncWindow::default()
+    };
+    let windows = |can_sync| SyncWindows {
+        active_windows: vec![deny.clone()],
+        can_sync,
+        ..SyncWindows::default()
+    };
+    let stopped = Step::Fail(Trouble::Window(deny.clone()));
+    let syncing = Step::Wait(Waiting::Syncing);
+    for (state, windows, expected) in [
+        (&automated, None, &Step::Ask(Question::Windows)),
+        (&automated, Some(None), &syncing),
+        (&automated, Some(Some(SyncWindows::default())), &syncing),
+        (&automated, Some(Some(windows(true))), &stopped),
+        // Where a sync by hand is let through, one that was begun by hand goes on.
+        (&by_hand, Some(Some(windows(true))), &syncing),
+        (&by_hand, Some(Some(windows(false))), &stopped),
+        // What has applied something is at work.
+        (&applied, None, &syncing),
+    ] {
+        let known = Known {
+            idle: BEFORE_WINDOWS,
+            windows,
+            ..fresh()
+        };
+        let found = decide(&application(state.clone()), &wanted(BLOCKED, 'c'), &known);
+        assert_eq!(found, *expected);
+    }
+}
+
+#[test]
 fn windows_are_looked_at_when_nothing_happens() {
     let application = idle(&[]);
     let out_of_sync = Step::Wait(Waiting::OutOfSync(vec!["Deployment web".to_owned()]));

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::support::{
-    LATER, LOOK, OLD, OURS, REFRESH, STREAM, SYNC, Scripted, TREE, WINDOWS, image, ok, recorded, status,
-    stream,
+    Ends as _, LATER, LOOK, OLD, OURS, REFRESH, STREAM, SYNC, Scripted, TREE, WINDOWS, authorization, image,
+    ok, recorded, status, stream,
 };
 
 #[tokio::test]
@@ -13,12 +13,12 @@ async fn a_deployment_is_followed_to_its_end() {
     let server = Scripted::showing(&states[0], &states).await;
     let ran = server.tool(&[]).run().await;
     ran.ends(0, "ready", &["Progressing"]);
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(report["applications"][0]["proof"], "pods");
     assert_eq!(report["applications"][0]["running"], json!([image('d')]));
     assert_eq!(report["changed"], false);
     assert_eq!(server.asked_for(REFRESH).len(), 1, "a refresh is asked for once");
-    assert!(server.asked_for(REFRESH)[0].authorization.starts_with("Bearer "));
+    assert!(authorization(&server.asked_for(REFRESH)[0]).starts_with("Bearer "));
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn a_revision_that_moves_under_the_wait_is_told() {
     let server = Scripted::showing(&recorded("deploy-3"), &[recorded("deploy-3"), moved]).await;
     let manifests = format!("GET /api/v1/applications/web-prod/manifests?revision={LATER}");
     let manifest = json!({"kind": "Pod", "spec": {"containers": [{"image": image('e')}]}});
-    server.on(&manifests, [ok(&json!({"manifests": [manifest.to_string()]}))]);
+    server.on(&manifests, [ok(json!({"manifests": [manifest.to_string()]}))]);
     let ran = server.tool(&[]).run().await;
     ran.ends(6, "superseded", &["superseded by f016fa7b4f92", &image('e')]);
 }
@@ -56,7 +56,7 @@ async fn an_application_that_is_deleted_under_the_wait_is_told() {
     let before = recorded("deploy-3");
     let server = Scripted::showing(&before, &[]).await;
     let gone = json!({"result": {"type": "DELETED", "application": before}});
-    server.on(STREAM, [crate::support::lines_of([gone].into_iter())]);
+    server.on(STREAM, [crate::support::lines([gone])]);
     let ran = server.tool(&[]).run().await;
     ran.ends(5, "deleted", &["was deleted"]);
 }
@@ -77,7 +77,7 @@ async fn what_is_degraded_tells_its_pods() {
         "degraded",
         &["exceeded its progress deadline", "ImagePullBackOff"],
     );
-    let resources = &ran.report()["applications"][0]["resources"];
+    let resources = &ran.report().unwrap()["applications"][0]["resources"];
     assert_eq!(resources[1]["reason"], "ImagePullBackOff");
 }
 
@@ -85,7 +85,7 @@ async fn what_is_degraded_tells_its_pods() {
 async fn what_never_becomes_healthy_fails_after_its_time() {
     let progressing = recorded("deploy-4");
     let server = Scripted::showing(&progressing, std::slice::from_ref(&progressing)).await;
-    server.on(TREE, [status(500, &json!({"message": "no tree"}))]);
+    server.on(TREE, [status(500, json!({"message": "no tree"}))]);
     let ran = server.tool(&["--healthy-within", "1s"]).run().await;
     ran.ends(
         8,
@@ -111,7 +111,7 @@ async fn a_window_and_auto_sync_that_is_off_need_somebody() {
     server.on(
         WINDOWS,
         [ok(
-            &json!({"activeWindows": [window], "assignedWindows": [window]}),
+            json!({"activeWindows": [window], "assignedWindows": [window]}),
         )],
     );
     let ran = server.tool(&[]).run().await;
@@ -132,7 +132,7 @@ async fn a_sync_is_started_once_where_it_may_be() {
     let mut done = recorded("deploy-5");
     done["spec"].as_object_mut().unwrap().remove("syncPolicy");
     server
-        .on(SYNC, [ok(&json!({}))])
+        .on(SYNC, [ok(json!({}))])
         .on(
             STREAM,
             [
@@ -142,9 +142,9 @@ async fn a_sync_is_started_once_where_it_may_be() {
         )
         .on(LOOK, [ok(&off), ok(&off), ok(&done)]);
     let running = server.tool(&["--sync"]).spawn();
-    let ran = crate::support::ended(running).await;
+    let ran = running.ended().await.unwrap();
     ran.ends(0, "ready", &["started"]);
-    assert_eq!(ran.report()["changed"], true);
+    assert_eq!(ran.report().unwrap()["changed"], true);
     let asked = server.asked_for(SYNC);
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].body["revision"], OURS);
@@ -152,14 +152,14 @@ async fn a_sync_is_started_once_where_it_may_be() {
     // A token that may not, and a window that forbids it, look alike at first.
     let denied = status(
         403,
-        &json!({"code": 7, "message": "permission denied: applications, sync"}),
+        json!({"code": 7, "message": "permission denied: applications, sync"}),
     );
     let server = Scripted::showing(&off, &[]).await;
     server.on(SYNC, [denied.clone()]);
     let ran = server.tool(&["--sync"]).run().await;
     ran.ends(4, "denied", &["a sync of application web-prod"]);
     let window = json!({"kind": "deny", "schedule": "* * * * *", "duration": "1h"});
-    server.on(WINDOWS, [ok(&json!({"activeWindows": [window]}))]);
+    server.on(WINDOWS, [ok(json!({"activeWindows": [window]}))]);
     let ran = server.tool(&["--sync"]).run().await;
     ran.ends(9, "sync_window", &["deny"]);
 }
@@ -169,7 +169,7 @@ async fn a_dry_run_asks_for_nothing() {
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
     let ran = server.tool(&["--dry-run"]).run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["applications"][0]["health"], "Progressing");
+    assert_eq!(ran.report().unwrap()["applications"][0]["health"], "Progressing");
     assert!(server.asked_for(REFRESH).is_empty() && server.asked_for(STREAM).is_empty());
 }
 
@@ -178,14 +178,14 @@ async fn of_several_the_first_that_fails_ends_the_wait() {
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
     let other = "GET /api/v1/applications/other?appNamespace=team&project=shop";
     server
-        .on(other, [ok(&recorded("broken-1"))])
+        .on(other, [ok(recorded("broken-1"))])
         .on(
             "GET /api/v1/applications/other?appNamespace=team&project=shop&refresh=normal",
-            [ok(&recorded("broken-1"))],
+            [ok(recorded("broken-1"))],
         )
         .on(
             "GET /api/v1/applications/web-prod?project=shop",
-            [ok(&recorded("deploy-3"))],
+            [ok(recorded("deploy-3"))],
         );
     let ran = server
         .tool(&["--project", "shop"])
@@ -193,7 +193,7 @@ async fn of_several_the_first_that_fails_ends_the_wait() {
         .run()
         .await;
     ran.ends(8, "comparison_error", &["application team/other"]);
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(report["applications"][0]["verdict"], "waiting");
     assert_eq!(report["applications"][1]["verdict"], "comparison_error");
 }
@@ -231,7 +231,7 @@ async fn a_sync_that_is_tried_again_is_told_and_ends_with_its_last_attempt() {
     let server = Scripted::showing(&recorded("deploy-1"), &attempts).await;
     let ran = server.tool(&["--timeout", "3s"]).run().await;
     ran.ends(9, "deadline", &words);
-    let message = ran.report()["applications"][0]["message"].to_string();
+    let message = ran.report().unwrap()["applications"][0]["message"].to_string();
     for word in ["attempt 2 of 6", "field is immutable", "failed in 2 attempts"] {
         assert!(message.contains(word), "{word:?} is not in {message}");
     }

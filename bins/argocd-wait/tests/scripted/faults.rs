@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use towpath_sandbox::tool_run::Signal;
 
-use crate::support::{LOOK, REFRESH, STREAM, Scripted, ended, ok, recorded, status, stream};
+use crate::support::{Ends as _, LOOK, REFRESH, STREAM, Scripted, ok, recorded, status, stream, text};
 
 fn said(text: &str) -> Value {
     json!({"error": text, "message": text, "code": 7})
@@ -31,7 +32,7 @@ async fn refusals_keep_their_kinds() {
         (302, 3, &["another address"]),
     ] {
         let server = Scripted::start().await;
-        server.on(LOOK, [status(code, &said("said so"))]);
+        server.on(LOOK, [status(code, said("said so"))]);
         let ran = server.tool(&["--via", "argocd"]).run().await;
         assert_eq!(ran.code, exit, "{code}: {ran}");
         for word in words {
@@ -44,23 +45,23 @@ async fn refusals_keep_their_kinds() {
 async fn what_passes_is_borne() {
     let ready = recorded("deploy-5");
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
-    let later = status(429, &said("slow down")).header("retry-after", "0");
+    let later = status(429, said("slow down")).header("retry-after", "0");
     // The stream is not to be had at first, and looks fail for a while.
     server
         .on(
             STREAM,
             [
-                status(503, &said("no")).header("retry-after", "0"),
-                status(500, &said("no")),
+                status(503, said("no")).header("retry-after", "0"),
+                status(500, said("no")),
             ],
         )
         .on(
             LOOK,
             [
-                ok(&recorded("deploy-3")),
+                ok(recorded("deploy-3")),
                 later,
-                status(500, &said("no")),
-                ok(&recorded("deploy-4")),
+                status(500, said("no")),
+                ok(recorded("deploy-4")),
                 ok(&ready),
             ],
         );
@@ -72,10 +73,10 @@ async fn what_passes_is_borne() {
 async fn a_stream_that_is_cut_is_taken_up_again() {
     let ready = recorded("deploy-5");
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
-    let cut = stream(&[recorded("deploy-4")]).broken();
+    let cut = stream(&[recorded("deploy-4")]).cut_off();
     server
         .on(STREAM, [cut, stream(std::slice::from_ref(&ready))])
-        .on(LOOK, [ok(&recorded("deploy-4"))]);
+        .on(LOOK, [ok(recorded("deploy-4"))]);
     let ran = server.tool(&[]).run().await;
     ran.ends(0, "ready", &[]);
     assert!(server.asked_for(STREAM).len() >= 2);
@@ -98,14 +99,14 @@ async fn hostile_streams_are_given_up() {
     ] {
         let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
         server
-            .on(STREAM, [ok(&Value::Null).with_body(body)])
-            .on(LOOK, [ok(&recorded("deploy-3")), ok(&ready)]);
+            .on(STREAM, [text(200, &body)])
+            .on(LOOK, [ok(recorded("deploy-3")), ok(&ready)]);
         let ran = server.tool(&[]).run().await;
         ran.ends(0, "ready", &["by asking"]);
     }
     // The same as the answer to a look is no Argo CD.
     let server = Scripted::start().await;
-    server.on(LOOK, [ok(&Value::Null).with_body("x".repeat(5 * 1024 * 1024))]);
+    server.on(LOOK, [text(200, &"x".repeat(5 * 1024 * 1024))]);
     assert_eq!(server.tool(&[]).run().await.code, 3);
 }
 
@@ -113,8 +114,8 @@ async fn hostile_streams_are_given_up() {
 async fn without_an_answer_the_deadline_says_so() {
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
     server
-        .on(STREAM, [status(500, &said("no"))])
-        .on(LOOK, [ok(&recorded("deploy-3")), status(500, &said("down"))]);
+        .on(STREAM, [status(500, said("no"))])
+        .on(LOOK, [ok(recorded("deploy-3")), status(500, said("down"))]);
     let ran = server.tool(&["--timeout", "3s"]).run().await;
     ran.ends(7, "unavailable", &["could not be looked at"]);
     // One that answers and is slow is told by what it is waited on for.
@@ -126,9 +127,10 @@ async fn without_an_answer_the_deadline_says_so() {
 #[tokio::test]
 async fn a_refresh_that_is_refused_leaves_the_waiting() {
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
-    server
-        .on(REFRESH, [status(403, &said("no"))])
-        .on(STREAM, [stream(&[recorded("deploy-5")]).later()]);
+    server.on(REFRESH, [status(403, said("no"))]).on(
+        STREAM,
+        [stream(&[recorded("deploy-5")]).after(Duration::from_secs(1))],
+    );
     server.tool(&[]).run().await.ends(0, "ready", &["not asked for"]);
 }
 
@@ -142,13 +144,8 @@ async fn a_signal_ends_the_wait() {
     while server.asked_for(STREAM).is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let id = child.id().expect("it runs").to_string();
-    let sent = tokio::process::Command::new("kill")
-        .args(["-s", "TERM", &id])
-        .status()
-        .await;
-    assert!(sent.unwrap().success());
-    let ran = ended(child).await;
+    child.signal(Signal::TERM).unwrap();
+    let ran = child.ended().await.unwrap();
     ran.ends(
         143,
         "interrupted",
@@ -164,13 +161,13 @@ async fn a_signal_ends_the_wait() {
 
 #[tokio::test]
 async fn plain_http_stays_on_this_machine() {
-    let ran = crate::support::Tool::bare(&[])
+    let ran = crate::support::Wait::bare(&[])
         .env("ARGOCD_SERVER", "http://argocd.example.com")
         .env("ARGOCD_AUTH_TOKEN", crate::support::ARGOCD)
         .run()
         .await;
     assert_eq!(ran.code, 4, "{ran}");
-    let ran = crate::support::Tool::bare(&[]).run().await;
+    let ran = crate::support::Wait::bare(&[]).run().await;
     assert_eq!(ran.code, 2, "{ran}");
 }
 
@@ -184,7 +181,7 @@ async fn a_stream_that_is_open_and_silent_is_asked_beside() {
                 STREAM,
                 [stream(&[recorded("deploy-3")]), stream(&[recorded("deploy-5")])],
             )
-            .on(LOOK, [ok(&recorded("deploy-3")), ok(&recorded("deploy-4"))]);
+            .on(LOOK, [ok(recorded("deploy-3")), ok(recorded("deploy-4"))]);
         let ran = server.tool(&[]).run().await;
         ran.ends(
             0,

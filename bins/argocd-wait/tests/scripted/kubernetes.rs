@@ -1,8 +1,14 @@
 //! The same by the cluster's own API.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{ACCOUNT, OURS, Ran, Scripted, Tool, image, lines_of, ok, recorded, status};
+use serde_json::{Value, json};
+use towpath_sandbox::scripted::Reply;
+use towpath_sandbox::tool_run::Ran;
+
+use crate::support::{
+    ACCOUNT, Ends as _, OURS, Scripted, Wait, authorization, image, lines, ok, recorded, status,
+};
 
 const ONE: &str = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/web-prod";
 const WATCH: &str = "GET /apis/argoproj.io/v1alpha1/namespaces/argocd/applications?watch=1&fieldSelector=\
@@ -25,14 +31,14 @@ async fn run(server: &Scripted, arguments: &[&str]) -> Ran {
     tool(server, &token, arguments).run().await
 }
 
-fn tool(server: &Scripted, token: &std::path::Path, arguments: &[&str]) -> Tool {
-    Tool::bare(arguments)
+fn tool(server: &Scripted, token: &std::path::Path, arguments: &[&str]) -> Wait {
+    Wait::bare(arguments)
         .env("TOWPATH_KUBERNETES_URL", &server.url)
         .env("TOWPATH_KUBERNETES_TOKEN_FILE", token.to_str().unwrap())
 }
 
-fn watched(states: &[(&str, Value)]) -> crate::support::Reply {
-    lines_of(
+fn watched(states: &[(&str, Value)]) -> Reply {
+    lines(
         states
             .iter()
             .map(|(kind, object)| json!({"type": kind, "object": object})),
@@ -44,8 +50,8 @@ async fn a_watch_is_followed_over_what_it_has_forgotten() {
     let server = Scripted::start().await;
     let forgotten = json!({"kind": "Status", "code": 410, "message": "too old resource version"});
     server
-        .on(&get(), [ok(&versioned("deploy-3"))])
-        .on(&format!("PATCH {ONE}"), [ok(&json!({}))])
+        .on(&get(), [ok(versioned("deploy-3"))])
+        .on(&format!("PATCH {ONE}"), [ok(json!({}))])
         .on(
             WATCH,
             [
@@ -55,25 +61,28 @@ async fn a_watch_is_followed_over_what_it_has_forgotten() {
         );
     let ran = run(&server, &["--via", "kubernetes"]).await;
     ran.ends(0, "ready", &[]);
-    assert_eq!(ran.report()["via"], "kubernetes");
+    assert_eq!(ran.report().unwrap()["via"], "kubernetes");
     let patch = server.asked_for(&format!("PATCH {ONE}"));
     assert_eq!(
         patch[0].body["metadata"]["annotations"]["argocd.argoproj.io/refresh"],
         "normal"
     );
-    assert_eq!(patch[0].authorization, format!("Bearer {ACCOUNT}"));
+    assert_eq!(authorization(&patch[0]), format!("Bearer {ACCOUNT}"));
 }
 
 #[tokio::test]
 async fn whoever_may_not_ask_for_a_refresh_waits_for_it() {
     let server = Scripted::start().await;
     server
-        .on(&get(), [ok(&versioned("deploy-3"))])
+        .on(&get(), [ok(versioned("deploy-3"))])
         .on(
             &format!("PATCH {ONE}"),
-            [status(403, &json!({"code": 403, "message": "forbidden"}))],
+            [status(403, json!({"code": 403, "message": "forbidden"}))],
         )
-        .on(WATCH, [watched(&[("MODIFIED", versioned("deploy-5"))]).later()]);
+        .on(
+            WATCH,
+            [watched(&[("MODIFIED", versioned("deploy-5"))]).after(Duration::from_secs(1))],
+        );
     let ran = run(&server, &[]).await;
     ran.ends(
         0,
@@ -90,13 +99,13 @@ async fn pods_tell_why_where_they_may_be_listed() {
     let pods = "GET /api/v1/namespaces/default/pods?limit=500";
     server
         .on(&get(), [ok(&degraded)])
-        .on(&format!("PATCH {ONE}"), [ok(&json!({}))])
+        .on(&format!("PATCH {ONE}"), [ok(json!({}))])
         .on(WATCH, [watched(&[])]);
     let denied = run(&server, &[]).await;
     denied.ends(8, "degraded", &["resources cannot be looked at"]);
     let pod = json!({"metadata": {"name": "web-1"}, "spec": {"containers": [{"image": image('d')}]},
         "status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]}});
-    server.on(pods, [ok(&json!({"items": [pod]}))]);
+    server.on(pods, [ok(json!({"items": [pod]}))]);
     let told = run(&server, &[]).await;
     told.ends(8, "degraded", &["Pod web-1: ImagePullBackOff"]);
 }
@@ -105,13 +114,13 @@ async fn pods_tell_why_where_they_may_be_listed() {
 async fn refusals_and_deletion_are_told() {
     let server = Scripted::start().await;
     for (code, exit) in [(401, 4), (403, 4), (404, 5)] {
-        server.on(&get(), [status(code, &json!({"message": "said"}))]);
+        server.on(&get(), [status(code, json!({"message": "said"}))]);
         let ran = run(&server, &["--via", "kubernetes"]).await;
         assert_eq!(ran.code, exit, "{code}: {ran}");
     }
     server
-        .on(&get(), [ok(&versioned("deploy-3"))])
-        .on(&format!("PATCH {ONE}"), [ok(&json!({}))])
+        .on(&get(), [ok(versioned("deploy-3"))])
+        .on(&format!("PATCH {ONE}"), [ok(json!({}))])
         .on(WATCH, [watched(&[("DELETED", versioned("deploy-3"))])]);
     run(&server, &[]).await.ends(5, "deleted", &["was deleted"]);
 }
@@ -120,8 +129,8 @@ async fn refusals_and_deletion_are_told() {
 async fn auto_falls_back_where_argocd_cannot_be_reached() {
     let server = Scripted::start().await;
     server
-        .on(&get(), [ok(&versioned("deploy-5"))])
-        .on(&format!("PATCH {ONE}"), [ok(&json!({}))])
+        .on(&get(), [ok(versioned("deploy-5"))])
+        .on(&format!("PATCH {ONE}"), [ok(json!({}))])
         .on(WATCH, [watched(&[])]);
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
@@ -137,5 +146,5 @@ async fn auto_falls_back_where_argocd_cannot_be_reached() {
         .run()
         .await;
     ran.ends(0, "ready", &["since Argo CD cannot be reached"]);
-    assert_eq!(ran.report()["revision"], OURS);
+    assert_eq!(ran.report().unwrap()["revision"], OURS);
 }

@@ -7,6 +7,7 @@
 
 mod argocd;
 mod faults;
+mod history;
 mod kubernetes;
 mod record;
 mod support;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{GITLAB, OURS, Scripted, ok, recorded, status};
+use crate::support::{Ends as _, GITLAB, OURS, Scripted, ok, recorded, status};
 
 const MADE: &str = "POST /api/v4/projects/shop%2Fenv/deployments";
 const ENDED: &str = "PUT /api/v4/projects/shop%2Fenv/deployments/42";
@@ -12,12 +12,12 @@ async fn recording(state: &str) -> (Scripted, Scripted) {
     let argocd = Scripted::showing(&state, &[]).await;
     let gitlab = Scripted::start().await;
     gitlab
-        .on(MADE, [status(201, &json!({"id": 42, "iid": 7}))])
-        .on(ENDED, [ok(&json!({"id": 42, "iid": 7}))]);
+        .on(MADE, [status(201, json!({"id": 42, "iid": 7}))])
+        .on(ENDED, [ok(json!({"id": 42, "iid": 7}))]);
     (argocd, gitlab)
 }
 
-async fn run(argocd: &Scripted, gitlab: &Scripted, arguments: &[&str]) -> crate::support::Ran {
+async fn run(argocd: &Scripted, gitlab: &Scripted, arguments: &[&str]) -> towpath_sandbox::tool_run::Ran {
     argocd
         .tool(arguments)
         .env("TOWPATH_RECORD", "production")
@@ -45,7 +45,7 @@ async fn what_came_of_it_is_recorded() {
         .await;
         ran.ends(code, verdict, &[]);
         assert_eq!(
-            ran.report()["deployment"],
+            ran.report().unwrap()["deployment"],
             json!({"id": 42, "iid": 7, "environment": "production", "status": outcome})
         );
         let made = gitlab.asked_for(MADE);
@@ -63,15 +63,15 @@ async fn what_came_of_it_is_recorded() {
 #[tokio::test]
 async fn what_cannot_be_recorded_is_told() {
     let (argocd, gitlab) = recording("deploy-5").await;
-    gitlab.on(MADE, [status(403, &json!({"message": "403 Forbidden"}))]);
+    gitlab.on(MADE, [status(403, json!({"message": "403 Forbidden"}))]);
     let refused = run(&argocd, &gitlab, &[]).await;
     assert_eq!(refused.code, 4, "{refused}");
     assert!(gitlab.asked_for(ENDED).is_empty());
     let (argocd, gitlab) = recording("deploy-5").await;
-    gitlab.on(ENDED, [status(400, &json!({"message": "no"}))]);
+    gitlab.on(ENDED, [status(400, json!({"message": "no"}))]);
     let left = run(&argocd, &gitlab, &[]).await;
     assert_ne!(left.code, 0, "{left}");
-    assert_eq!(left.report()["deployment"]["status"], "running");
+    assert_eq!(left.report().unwrap()["deployment"]["status"], "running");
     let without = argocd.tool(&["--record", "production"]).run().await;
     assert_eq!(
         (without.code, without.stdout.parse::<Value>().is_ok()),

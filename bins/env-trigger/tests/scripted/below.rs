@@ -1,7 +1,8 @@
 //! The pipelines below: followed into other projects, blamed down to their jobs, cancelled one by one.
 
-use crate::support::{Scripted, ended, job, ok, pipeline, signal, status, text};
+use crate::support::{Scripted, job, ok, pipeline, status, text};
 use serde_json::{Value, json};
+use towpath_sandbox::tool_run::Signal;
 
 const JOBS: &str = "GET /projects/group%2Fenv/pipelines/12/jobs";
 const TRIGGER_JOBS: &str = "GET /projects/group%2Fenv/pipelines/12/trigger_jobs";
@@ -54,7 +55,7 @@ async fn a_failure_two_projects_below_is_named_and_its_log_is_shown() {
     assert!(ran.stderr.contains("infra > network > apply"), "{ran}");
     assert!(ran.stderr.contains("no such subnet"), "{ran}");
     assert!(ran.stderr.contains("mend it in project 10"), "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     let infra = &report["jobs"][1]["downstream"];
     assert_eq!(infra["project"], "9");
     let apply = &infra["jobs"][1]["downstream"]["jobs"][0];
@@ -89,7 +90,7 @@ async fn a_project_that_the_token_may_not_see_is_said_and_not_asked_for_again() 
         );
     let ran = gitlab.tool(&WAIT).with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     let downstream = &report["jobs"][1]["downstream"];
     assert_eq!(downstream["status"], "success");
     assert!(
@@ -210,11 +211,11 @@ async fn everything_below_is_cancelled_once_even_what_came_in_the_meantime() {
         .with_access_token()
         .spawn();
     crate::follow::until_asked(&gitlab, "GET /projects/9/pipelines/30/trigger_jobs").await;
-    signal(&child, "TERM").await;
-    let ran = ended(child).await;
+    child.signal(Signal::TERM).unwrap();
+    let ran = child.ended().await.unwrap();
     assert_eq!(ran.code, 143, "{ran}");
     assert_eq!(cancelled(&gitlab), ALL);
-    assert_eq!(ran.report().get("left_running"), None, "{ran}");
+    assert_eq!(ran.report().unwrap().get("left_running"), None, "{ran}");
     let gitlab = running().await;
     let ran = gitlab
         .tool(&["--project", "group/env", "cancel", "12"])
@@ -251,7 +252,7 @@ async fn a_pipeline_that_was_found_goes_on_unless_it_is_to_be_cancelled_too() {
         arguments.extend(flag);
         let ran = gitlab.tool(&arguments).with_access_token().run().await;
         assert_eq!(ran.code, 9, "{ran}");
-        assert_eq!(ran.report()["once"], "found");
+        assert_eq!(ran.report().unwrap()["once"], "found");
         assert_eq!(cancelled(&gitlab).len(), cancels, "{ran}");
         assert_eq!(ran.stderr.contains("it goes on"), cancels == 0, "{ran}");
     }
@@ -286,7 +287,11 @@ async fn a_manual_job_below_a_trigger_job_that_mirrors_it_is_started_and_the_tri
     arguments.extend(["--on-manual", "play"]);
     let ran = gitlab.tool(&arguments).with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["played"], json!(["infra > approve"]), "{ran}");
+    assert_eq!(
+        ran.report().unwrap()["played"],
+        json!(["infra > approve"]),
+        "{ran}"
+    );
     let mut posts = gitlab.asked();
     posts.retain(|asked| asked.what.starts_with("POST"));
     assert_eq!(posts.len(), 1, "{posts:?}");
@@ -312,7 +317,7 @@ async fn how_the_pipeline_ended_is_known_without_those_below_unless_they_count()
         );
     let ran = gitlab.tool(&WAIT).with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["verdict"], "success");
+    assert_eq!(ran.report().unwrap()["verdict"], "success");
     let mut arguments = WAIT.to_vec();
     arguments.extend(["--downstream", "all", "--timeout", "4s"]);
     let ran = gitlab.tool(&arguments).with_access_token().run().await;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{ACCESS, Scripted, ended, job, ok, pipeline, signal, status, text};
+use crate::support::{ACCESS, Scripted, job, ok, pipeline, status, text};
 use serde_json::{Value, json};
+use towpath_sandbox::tool_run::Signal;
 
 const JOBS: &str = "GET /projects/group%2Fenv/pipelines/12/jobs";
 const PIPELINE: &str = "GET /projects/group%2Fenv/pipelines/12";
@@ -33,7 +34,7 @@ async fn every_final_status_has_its_exit_code_with_either_token() {
         ] {
             let ran = tool.run().await;
             assert_eq!(ran.code, code, "{state}: {ran}");
-            let report = ran.report();
+            let report = ran.report().unwrap();
             assert_eq!(
                 (&report["verdict"], &report["changed"]),
                 (&json!(verdict), &json!(false))
@@ -64,7 +65,7 @@ async fn jobs_that_say_nothing_of_the_pipeline_are_composed() {
     );
     let ran = gitlab.tool(&WAIT).with_job_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(report["pipeline"]["status"], "success");
     let ids: Vec<&str> = report["jobs"]
         .as_array()
@@ -87,7 +88,7 @@ async fn faults_on_the_way_are_sat_out() {
             text(500, "oops"),
             text(503, ""),
             ok(json!([job(1, "apply", "running", "running")])).broken(),
-            ok(json!([job(1, "apply", "running", "running")])).slow(Duration::from_millis(700)),
+            ok(json!([job(1, "apply", "running", "running")])).after(Duration::from_millis(700)),
             ok(json!([job(1, "apply", "success", "success")])),
         ],
     );
@@ -102,7 +103,7 @@ async fn faults_on_the_way_are_sat_out() {
     let tool = gitlab.tool(&["--project", "group/env", "--timeout", "3s"]);
     let ran = tool.with_job_token().run().await;
     assert_eq!(ran.code, 7, "{ran}");
-    assert_eq!(ran.report()["left_running"].as_array().unwrap().len(), 1);
+    assert_eq!(ran.report().unwrap()["left_running"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -131,7 +132,7 @@ async fn of_a_long_pipeline_only_what_goes_on_or_failed_is_read() {
     );
     let ran = gitlab.tool(&WAIT).with_job_token().run().await;
     assert_eq!(ran.code, 8, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(report["jobs"].as_array().unwrap().len(), 2);
     assert_eq!(report["more_jobs"], true);
     assert!(ran.stderr.contains("failed: job-2, job-3"), "{ran}");
@@ -184,7 +185,7 @@ async fn a_failed_job_shows_the_end_of_its_log() {
     let ran = gitlab.tool(&WAIT).with_access_token().run().await;
     assert_eq!(ran.code, 8, "{ran}");
     assert!(ran.stderr.contains("apply (script_failure)"), "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         report["jobs"][0]["tail"],
         json!(["first", "denied by policy", "token ****"])
@@ -216,7 +217,7 @@ async fn a_failure_that_gitlab_retries_by_itself_is_none() {
     );
     let ran = gitlab.tool(&WAIT).with_job_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(ran.report().unwrap()["jobs"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -240,7 +241,7 @@ async fn manual_jobs_block_are_waited_for_or_are_ignored() {
     assert!(ran.stderr.contains("waits for a person: approve"), "{ran}");
     let ran = tool("ignore").run().await;
     assert_eq!(
-        (ran.code, &ran.report()["verdict"]),
+        (ran.code, &ran.report().unwrap()["verdict"]),
         (0, &json!("success")),
         "{ran}"
     );
@@ -318,15 +319,15 @@ pub(crate) async fn until_asked(gitlab: &Scripted, what: &str) {
 
 #[tokio::test]
 async fn a_signal_cancels_the_pipeline_and_what_it_started() {
-    for (name, code) in [("TERM", 143), ("INT", 130)] {
+    for (name, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let gitlab = endless().await;
         let child = gitlab
             .tool(&["--project", "group/env"])
             .with_access_token()
             .spawn();
         until_asked(&gitlab, TRIGGER_JOBS).await;
-        signal(&child, name).await;
-        let ran = ended(child).await;
+        child.signal(name).unwrap();
+        let ran = child.ended().await.unwrap();
         assert_eq!(ran.code, code, "{ran}");
         assert_eq!(gitlab.asked_for(CANCEL).len(), 1);
         assert_eq!(gitlab.asked_for("POST /projects/9/pipelines/30/cancel").len(), 1);
@@ -336,7 +337,7 @@ async fn a_signal_cancels_the_pipeline_and_what_it_started() {
             "read again until it was cancelled: {ran}"
         );
         assert!(ran.stderr.contains("it was cancelled"), "{ran}");
-        assert_eq!(ran.report().get("left_running"), None);
+        assert_eq!(ran.report().unwrap().get("left_running"), None);
     }
 }
 
@@ -345,11 +346,11 @@ async fn a_job_token_says_what_it_leaves_running() {
     let gitlab = endless().await;
     let child = gitlab.tool(&["--project", "group/env"]).with_job_token().spawn();
     until_asked(&gitlab, JOBS).await;
-    signal(&child, "TERM").await;
-    let ran = ended(child).await;
+    child.signal(Signal::TERM).unwrap();
+    let ran = child.ended().await.unwrap();
     assert_eq!(ran.code, 143, "{ran}");
     assert!(ran.stderr.contains("still running: pipeline 12"), "{ran}");
-    assert_eq!(ran.report()["left_running"].as_array().unwrap().len(), 1);
+    assert_eq!(ran.report().unwrap()["left_running"].as_array().unwrap().len(), 1);
     assert!(gitlab.asked_for(CANCEL).is_empty());
 }
 
@@ -387,12 +388,12 @@ async fn cancel_waits_until_it_has_stopped_and_is_repeatable() {
     let cancel = || gitlab.tool(&["--project", "group/env", "cancel", "12"]);
     let ran = cancel().with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["pipeline"]["status"], &report["changed"]),
         (&json!("canceled"), &json!(true))
     );
-    let report = cancel().with_access_token().run().await.report();
+    let report = cancel().with_access_token().run().await.report().unwrap();
     assert_eq!(
         (&report["pipeline"]["status"], &report["changed"]),
         (&json!("canceled"), &json!(false))

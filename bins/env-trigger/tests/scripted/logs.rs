@@ -39,7 +39,7 @@ async fn only_the_end_is_asked_for() {
             (asked.query.as_str(), asked.headers["range"].as_str()),
             ("", "bytes=-65536")
         );
-        assert_eq!(ran.report()["jobs"][0]["tail"], json!(["the end"]));
+        assert_eq!(ran.report().unwrap()["jobs"][0]["tail"], json!(["the end"]));
     }
 }
 
@@ -50,7 +50,7 @@ async fn a_log_that_comes_whole_is_cut_to_its_end() {
     log.push_str("the cause\n");
     gitlab.on(LOG, [text(200, &log)]);
     let ran = gitlab.tool(&WAIT).with_access_token().run().await;
-    let report = ran.report();
+    let report = ran.report().unwrap();
     let tail = report["jobs"][0]["tail"].as_array().unwrap();
     assert_eq!(tail.len(), 25);
     assert_eq!(tail[24], "the cause");
@@ -67,7 +67,7 @@ async fn a_log_neither_commands_the_reader_nor_breaks_our_sections() {
     let ran = in_gitlab().run().await;
     assert_eq!(ran.code, 8, "{ran}");
     assert_eq!(
-        ran.report()["jobs"][0]["tail"],
+        ran.report().unwrap()["jobs"][0]["tail"],
         json!(["::add-mask::****", "login with ****", "safe red desrever"])
     );
     assert!(

@@ -41,7 +41,7 @@ async fn a_job_that_is_to_be_started_is_and_counts_from_then_on() {
     let run = |rules: &str| gitlab.tool(&WAIT).env("TOWPATH_ON_MANUAL", rules);
     let ran = run("deploy=play").with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["played"], &report["changed"]),
         (&json!(["deploy"]), &json!(true))
@@ -156,7 +156,7 @@ async fn what_blocks_a_pipeline_below_is_named_with_the_way_to_it() {
         ran.stderr.contains("waits for a person: infra > approve"),
         "{ran}"
     );
-    let report = ran.report();
+    let report = ran.report().unwrap();
     let downstream = &report["jobs"][1]["downstream"];
     assert_eq!(
         (&downstream["project"], &downstream["jobs"][0]["name"]),
@@ -184,7 +184,7 @@ async fn what_blocks_a_pipeline_below_is_named_with_the_way_to_it() {
     let tool = gitlab.tool(&WAIT).env("TOWPATH_ON_MANUAL", "approve=play");
     let ran = tool.with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["played"], json!(["infra > approve"]));
+    assert_eq!(ran.report().unwrap()["played"], json!(["infra > approve"]));
     assert_eq!(gitlab.asked_for(play).len(), 1);
 }
 

@@ -52,7 +52,7 @@ async fn the_result_is_reported_and_has_to_be_what_was_asked_for() {
             };
             let ran = tool.run().await;
             assert_eq!(ran.code, code, "{expect:?} {ran}");
-            let report = ran.report();
+            let report = ran.report().unwrap();
             assert_eq!(
                 report["result"],
                 json!({"IMAGE_DIGEST": "sha256:abc", "IMAGE_TAG": "v1"})

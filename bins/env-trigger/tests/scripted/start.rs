@@ -43,7 +43,7 @@ async fn a_job_token_starts_and_follows_by_the_jobs_alone() {
         .run()
         .await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(report["schema"], "towpath.env-trigger/1");
     assert_eq!(report["pipeline"]["id"], 12);
     assert_eq!(report["pipeline"]["status"], "success");
@@ -85,7 +85,7 @@ async fn an_access_token_looks_first_and_carries_the_key() {
     };
     let ran = run().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["once"], &report["created"]),
         (&json!("checked"), &json!(true))
@@ -114,7 +114,7 @@ async fn an_access_token_looks_first_and_carries_the_key() {
     );
     let ran = run().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["once"], &report["created"]),
         (&json!("found"), &json!(false))
@@ -124,8 +124,8 @@ async fn an_access_token_looks_first_and_carries_the_key() {
 
     // One that was cancelled does not count, and --again does not look.
     gitlab.on(LIST, [ok(json!([pipeline(12, "canceled")]))]);
-    assert_eq!(run().run().await.report()["once"], "checked");
-    let again = run().env("TOWPATH_AGAIN", "true").run().await.report();
+    assert_eq!(run().run().await.report().unwrap()["once"], "checked");
+    let again = run().env("TOWPATH_AGAIN", "true").run().await.report().unwrap();
     assert_eq!(
         (&again["once"], &again["created"]),
         (&json!("not checked"), &json!(true))
@@ -158,7 +158,7 @@ async fn the_key_can_travel_in_an_input_and_the_name() {
     let mut named = pipeline(12, "running");
     named["name"] = json!("Deploy delivery-0001");
     gitlab.on(LIST, [ok(json!([pipeline(13, "running"), named]))]);
-    let report = run().run().await.report();
+    let report = run().run().await.report().unwrap();
     assert_eq!(
         (&report["once"], &report["pipeline"]["id"]),
         (&json!("found"), &json!(12))
@@ -187,7 +187,7 @@ async fn a_trigger_token_starts_and_leaves_and_the_handoff_fills_inputs() {
     };
     let ran = run(&["--detach"]).run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["pipeline"]["status"], "created");
+    assert_eq!(ran.report().unwrap()["pipeline"]["status"], "created");
     let body = &gitlab.asked_for(TRIGGERED)[0].body;
     assert_eq!(body["token"], TRIGGER);
     assert_eq!(
@@ -218,7 +218,7 @@ async fn a_dry_run_looks_and_starts_nothing() {
         .run()
         .await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["plan"], &report["changed"]),
         (&json!("start"), &json!(false))
@@ -250,7 +250,7 @@ async fn a_lost_answer_is_looked_for_and_never_asked_for_again() {
         let arguments = ["--project", "group/env", "--key", "delivery-0001"];
         let ran = gitlab.tool(&arguments).with_access_token().run().await;
         assert_eq!(ran.code, 0, "{ran}");
-        let report = ran.report();
+        let report = ran.report().unwrap();
         assert_eq!(
             (&report["once"], &report["created"]),
             (&json!("found"), &json!(true))

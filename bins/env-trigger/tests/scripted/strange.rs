@@ -96,7 +96,7 @@ async fn the_chosen_token_starts_and_the_access_token_does_the_rest() {
         .run()
         .await;
     assert_eq!(ran.code, 0, "{ran}");
-    assert_eq!(ran.report()["once"], "checked");
+    assert_eq!(ran.report().unwrap()["once"], "checked");
     let body = &gitlab.asked_for(TRIGGERED)[0].body;
     assert_eq!(
         (&body["token"], &body["variables"]),
@@ -143,7 +143,7 @@ async fn a_pipeline_whose_start_outlasted_the_deadline_is_found_and_cancelled() 
         .on(LIST, [ok(json!([])), ok(json!([pipeline(12, "running")]))])
         .on(
             START,
-            [status(201, pipeline(12, "created")).slow(Duration::from_secs(5))],
+            [status(201, pipeline(12, "created")).after(Duration::from_secs(5))],
         )
         .on(
             "GET /projects/group%2Fenv/pipelines/12/variables",
@@ -193,7 +193,7 @@ async fn a_cancel_that_outlasts_the_deadline_is_reported_all_the_same() {
     let arguments = ["--project", "group/env", "cancel", "12", "--timeout", "2s"];
     let ran = gitlab.tool(&arguments).with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["pipeline"]["status"], &report["changed"]),
         (&json!("canceled"), &json!(true))

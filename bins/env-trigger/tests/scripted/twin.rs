@@ -7,7 +7,7 @@ const START: &str = "POST /projects/group%2Fenv/pipeline";
 const LIST: &str = "GET /projects/group%2Fenv/pipelines";
 const KEY: &str = "delivery-0001";
 
-fn carries() -> crate::support::Reply {
+fn carries() -> towpath_sandbox::scripted::Reply {
     ok(json!([{"key": "TOWPATH_TRIGGER_KEY", "value": KEY}]))
 }
 
@@ -58,7 +58,7 @@ async fn the_later_one_gives_way() {
         }
         let ran = gitlab.tool(&arguments).with_access_token().run().await;
         assert_eq!(ran.code, 0, "{ran}");
-        let report = ran.report();
+        let report = ran.report().unwrap();
         assert_eq!(
             (
                 &report["once"],
@@ -87,7 +87,7 @@ async fn the_first_one_stays() {
     let gitlab = gitlab(13).await;
     let ran = gitlab.tool(&ARGUMENTS).with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["once"], &report["created"], &report["pipeline"]["id"]),
         (&json!("checked"), &json!(true), &json!(12))
@@ -117,7 +117,7 @@ async fn a_run_that_found_the_one_that_gave_way_follows_the_other() {
         );
     let ran = gitlab.tool(&ARGUMENTS).with_access_token().run().await;
     assert_eq!(ran.code, 0, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["once"], &report["pipeline"]["id"], &report["verdict"]),
         (&json!("found"), &json!(11), &json!("success"))
@@ -139,7 +139,7 @@ async fn a_twin_that_cannot_be_cancelled_is_no_success() {
     );
     let ran = tool.run().await;
     assert_eq!(ran.code, 6, "{ran}");
-    let report = ran.report();
+    let report = ran.report().unwrap();
     assert_eq!(
         (&report["pipeline"]["id"], &report["verdict"]),
         (&json!(11), &json!("success"))
@@ -174,7 +174,7 @@ async fn of_two_that_may_be_ours_after_a_lost_answer_one_is_left() {
         }
         let ran = gitlab.tool(&arguments).with_access_token().run().await;
         assert_eq!(ran.code, 0, "{ran}");
-        assert_eq!(ran.report()["pipeline"]["id"], 12, "{ran}");
+        assert_eq!(ran.report().unwrap()["pipeline"]["id"], 12, "{ran}");
         assert_eq!(gitlab.asked_for(START).len(), 1);
         let mut cancelled = gitlab.asked();
         cancelled.retain(|asked| asked.what.ends_with("/cancel"));

@@ -15,6 +15,8 @@ use crate::kubernetes::new_uid;
 /// What an account may do with applications, in every project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
+    /// Nothing: its tokens are known, and see no application.
+    Nothing,
     /// `applications, get`: look, and ask for a refresh (which is a look, too).
     Read,
     /// `applications, get` and `applications, sync`.
@@ -101,11 +103,16 @@ impl Accounts {
 }
 
 impl Caller {
+    /// Whether it sees applications at all.
+    pub(super) fn may_look(&self) -> bool {
+        self.access != Access::Nothing
+    }
+
     /// Refuses a sync to who may not, in the words of the real one.
     pub(super) fn may_sync(&self, project: &str, application: &str) -> Result<(), Refusal> {
         match self.access {
             Access::Sync => Ok(()),
-            Access::Read => Err(Refusal::denied(format!(
+            Access::Read | Access::Nothing => Err(Refusal::denied(format!(
                 "permission denied: applications, sync, {project}/{application}, sub: {}, iat: {}",
                 self.account, self.issued_at
             ))),

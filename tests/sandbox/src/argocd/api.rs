@@ -88,9 +88,12 @@ impl Wanted {
 }
 
 impl Server {
-    /// Finds an application for a caller. As the real one, it denies permission where there is none of that name, so
-    /// that names cannot be guessed, unless the caller names the project and so shows that it may know.
-    fn find(&self, name: &str, namespace: &str, project: &str) -> Result<&Entry, Refusal> {
+    /// Finds an application for a caller. As the real one, it denies permission alike to who may not look and where there is
+    /// none of that name, so that names cannot be guessed, unless the caller names a project that it may look into.
+    fn find(&self, caller: &Caller, name: &str, namespace: &str, project: &str) -> Result<&Entry, Refusal> {
+        if !caller.may_look() {
+            return Err(Refusal::denied("permission denied"));
+        }
         let in_namespace = namespace.is_empty() || namespace == NAMESPACE;
         let entry = self.store.get(name).filter(|_| in_namespace);
         match entry {
@@ -105,8 +108,8 @@ impl Server {
     }
 
     fn find_for(&self, headers: &HeaderMap, name: &str, wanted: &Wanted) -> Result<&Entry, Refusal> {
-        self.accounts.caller(headers)?;
-        self.find(name, &wanted.app_namespace, wanted.project())
+        let caller = self.accounts.caller(headers)?;
+        self.find(&caller, name, &wanted.app_namespace, wanted.project())
     }
 }
 
@@ -119,10 +122,11 @@ async fn list(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
-    server.accounts.caller(&headers)?;
+    let caller = server.accounts.caller(&headers)?;
     let snapshots = server.store.all().map(Entry::snapshot);
+    // Who may not look sees an empty list.
     let items: Vec<Application> = snapshots
-        .filter(|snapshot| wanted.fits(&snapshot.application))
+        .filter(|snapshot| caller.may_look() && wanted.fits(&snapshot.application))
         .map(|snapshot| {
             let mut application = snapshot.application.clone();
             // `resourceHealthSource` says so: the resources' health is in the tree, and a list does not look it up.
@@ -198,7 +202,7 @@ async fn sync(
     } else {
         serde_json::from_slice(&body).map_err(|error| Refusal::invalid_argument(error.to_string()))?
     };
-    let entry = server.find(&name, &body.app_namespace, &body.project)?;
+    let entry = server.find(&caller, &name, &body.app_namespace, &body.project)?;
     caller.may_sync(&entry.snapshot().application.spec.project, &name)?;
     if !body.resources.is_empty() || !body.manifests.is_empty() {
         return Err(Refusal::unimplemented(
@@ -231,6 +235,7 @@ struct Events {
     existing: std::vec::IntoIter<Arc<Snapshot>>,
     changes: Option<broadcast::Receiver<Arc<Snapshot>>>,
     wanted: Wanted,
+    caller: Caller,
 }
 
 async fn watch(
@@ -238,18 +243,19 @@ async fn watch(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    server.accounts.caller(&headers)?;
+    let caller = server.accounts.caller(&headers)?;
     // Listening begins before looking, so that nothing is missed in between.
     let changes = server.store.changes();
     let from_the_start = wanted.resource_version.is_empty() || !wanted.name.is_empty();
     let snapshots = server.store.all().map(Entry::snapshot);
     let existing: Vec<_> = snapshots
-        .filter(|snapshot| from_the_start && wanted.fits(&snapshot.application))
+        .filter(|snapshot| from_the_start && caller.may_look() && wanted.fits(&snapshot.application))
         .collect();
     let events = Events {
         existing: existing.into_iter(),
         changes,
         wanted,
+        caller,
     };
     let lines = stream::unfold(events, |mut events| async {
         let line = events.next().await?;
@@ -266,7 +272,7 @@ impl Events {
         let changes = self.changes.as_mut()?;
         loop {
             match changes.recv().await {
-                Ok(snapshot) if self.wanted.fits(&snapshot.application) => {
+                Ok(snapshot) if self.caller.may_look() && self.wanted.fits(&snapshot.application) => {
                     return Some(line("MODIFIED", &snapshot));
                 }
                 // Who reads too slowly misses changes, and sees the later ones.

@@ -229,6 +229,7 @@ pub(super) struct Retry {
 pub(super) enum Phase {
     Running,
     Succeeded,
+    Failed,
     Error,
 }
 
@@ -243,8 +244,12 @@ pub(super) struct OperationState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sync_result: Option<SyncResult>,
     pub(super) started_at: String,
+    /// Of one that is tried again, when its latest attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) finished_at: Option<String>,
+    /// How often it was tried again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) retry_count: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -290,4 +295,12 @@ pub(super) fn now() -> String {
 )]
 fn is_false(flag: &bool) -> bool {
     !*flag
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference to the field"
+)]
+fn is_zero(count: &u8) -> bool {
+    *count == 0
 }

@@ -85,7 +85,8 @@ impl Cluster {
         self.live.values().map(unknown).collect()
     }
 
-    /// Applies `target` and says what became of each object. What is no longer wanted is deleted if `prune`.
+    /// Applies `target` and says what became of each object. What is no longer wanted is deleted if `prune`, and if nothing
+    /// was refused.
     pub(super) fn apply(
         &mut self,
         target: &[Manifest],
@@ -94,6 +95,14 @@ impl Cluster {
     ) -> Vec<ResourceResult> {
         let mut results = Vec::new();
         for manifest in target {
+            if let Some(message) = self
+                .live
+                .get(&manifest.key)
+                .and_then(|live| manifest.refused_over(&live.manifest))
+            {
+                results.push(result(manifest, "SyncFailed", message, manifest.images()));
+                continue;
+            }
             let outcome = match self.live.get_mut(&manifest.key) {
                 None => {
                     self.live
@@ -108,6 +117,9 @@ impl Cluster {
             };
             let message = format!("{} {outcome}", short_name(&manifest.key));
             results.push(result(manifest, "Synced", message, manifest.images()));
+        }
+        if results.iter().any(|result| result.status == "SyncFailed") {
+            return results;
         }
         let wanted: BTreeSet<&Key> = target.iter().map(|manifest| &manifest.key).collect();
         let superfluous: Vec<Key> = self
@@ -358,10 +370,10 @@ fn result(manifest: &Manifest, status: &'static str, message: String, images: Ve
         status,
         message,
         // The real one leaves what it applied at this phase: it is the health that tells of its end.
-        hook_phase: if status == "Synced" {
-            Phase::Running
-        } else {
-            Phase::Succeeded
+        hook_phase: match status {
+            "Synced" => Phase::Running,
+            "SyncFailed" => Phase::Failed,
+            _ => Phase::Succeeded,
         },
         sync_phase: "Sync",
         images,

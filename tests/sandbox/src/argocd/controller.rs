@@ -78,6 +78,8 @@ pub(super) struct Controller {
 pub(super) struct Due {
     /// The running operation applies its manifests.
     operation: Option<Instant>,
+    /// The running operation failed and is tried again.
+    retry: Option<Instant>,
     /// An operation has ended and the comparison that it asks for is made.
     comparison: Option<Instant>,
     /// The coming pods try to pull their images.
@@ -127,6 +129,8 @@ impl Controller {
         let now = Instant::now();
         if take_if_due(&mut self.due.operation, now) {
             self.finish_operation().await;
+        } else if take_if_due(&mut self.due.retry, now) {
+            self.try_again();
         } else if take_if_due(&mut self.due.comparison, now) {
             self.refresh(false).await;
         } else if take_if_due(&mut self.due.pull, now) {
@@ -334,6 +338,7 @@ impl Controller {
             sync_result: None,
             started_at: now(),
             finished_at: None,
+            retry_count: 0,
         });
         self.due.operation = Some(Instant::now() + self.pace.step);
     }
@@ -348,9 +353,9 @@ impl Controller {
             prune,
             dry_run,
             source,
-        } = operation.sync;
+        } = operation.sync.clone();
         let outcome = self.load(&revision, false).await;
-        let (phase, message, resources) = match outcome {
+        let (mut phase, mut message, resources) = match outcome {
             Ok((_, manifests)) if dry_run => {
                 (Phase::Succeeded, "successfully synced (dry run)".to_owned(), {
                     let mut imagined = Cluster::default();
@@ -368,9 +373,31 @@ impl Controller {
                 Vec::new(),
             ),
         };
+        if let Some(refused) = resources.iter().find(|resource| resource.status == "SyncFailed") {
+            phase = Phase::Failed;
+            message = format!("one or more objects failed to apply, reason: {}", refused.message);
+        }
         let status = &mut self.application.status;
         let finished = now();
         if let Some(state) = &mut status.operation_state {
+            if matches!(phase, Phase::Failed | Phase::Error) {
+                let tried = state.retry_count;
+                if tried < operation.retry.limit.unwrap_or_default() {
+                    state.retry_count += 1;
+                    let pause = self.pace.sync_retry * 2_u32.pow(tried.into());
+                    let at = jiff::Timestamp::now() + pause;
+                    phase = Phase::Running;
+                    message = format!(
+                        "{message}. Retrying attempt #{} at {}.",
+                        state.retry_count,
+                        at.strftime("%-I:%M%p")
+                    );
+                    self.application.operation = Some(operation.clone());
+                    self.due.retry = Some(Instant::now() + pause);
+                } else if tried > 0 {
+                    message = format!("{message} (retried {tried} times).");
+                }
+            }
             state.phase = phase;
             state.message = message;
             state.sync_result = Some(SyncResult {
@@ -393,6 +420,16 @@ impl Controller {
             }
         }
         self.due.comparison = Some(Instant::now() + self.pace.step);
+        self.publish();
+    }
+
+    /// Begins the next attempt of the operation that failed. What came of that stays until this one has ended.
+    fn try_again(&mut self) {
+        if let Some(state) = &mut self.application.status.operation_state {
+            state.message = format!("Retrying operation. Attempt #{}", state.retry_count);
+            state.finished_at = None;
+        }
+        self.due.operation = Some(Instant::now() + self.pace.step);
         self.publish();
     }
 
@@ -436,10 +473,16 @@ impl Controller {
 
 impl Due {
     fn next(&self) -> Option<Instant> {
-        [self.operation, self.comparison, self.pull, self.health]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.operation,
+            self.retry,
+            self.comparison,
+            self.pull,
+            self.health,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 }
 

@@ -139,6 +139,21 @@ impl Manifest {
         (self.key.kind == "Deployment").then(|| set.map_or(default, Duration::from_secs))
     }
 
+    /// Why the API server does not let this take the place of `live`, in its words: what selects pods cannot be changed.
+    pub(super) fn refused_over(&self, live: &Manifest) -> Option<String> {
+        let selector = self.object.pointer("/spec/selector");
+        let is_fixed = self.key.group == "apps" && selector != live.object.pointer("/spec/selector");
+        is_fixed.then(|| {
+            format!(
+                "error when patching \"/dev/shm/4115732575\": {}.apps {:?} is invalid: spec.selector: Invalid value: {}: \
+                 field is immutable",
+                self.key.kind,
+                self.key.name,
+                selector.unwrap_or(&Value::Null)
+            )
+        })
+    }
+
     /// What makes pods differ: two manifests with the same template run the same pods.
     pub(super) fn pod_template(&self) -> Option<&Value> {
         if self.key.kind == "Pod" {

@@ -53,6 +53,8 @@ pub struct Pace {
     pub step: Duration,
     /// Between two looks at the repository that nobody asked for (3 s; the real one's default is 2 to 3 minutes).
     pub poll: Duration,
+    /// Until a sync that failed is tried again, twice as long each time (1 s; the real one's default is 5 s).
+    pub sync_retry: Duration,
     /// Between two attempts to pull an image (1 s; a kubelet backs off from 10 s to 5 minutes).
     pub pull_retry: Duration,
     /// How long a Deployment may take whose `progressDeadlineSeconds` is not set (10 minutes, as in Kubernetes).
@@ -73,6 +75,7 @@ impl Default for Pace {
         Pace {
             step: Duration::from_millis(150),
             poll: Duration::from_secs(3),
+            sync_retry: Duration::from_secs(1),
             pull_retry: Duration::from_secs(1),
             progress_deadline: Duration::from_secs(600),
         }

@@ -259,10 +259,15 @@ impl Cluster {
         let of = |name: &str| format!("/api/v1/namespaces/{}/configmaps/{name}", argocd::NAMESPACE);
         let capability = json!({"data": {format!("accounts.{account}"): "apiKey"}});
         self.api.merge(&of("argocd-cm"), &capability).await?;
-        let mut policy = format!("p, {account}, applications, get, */*, allow\n");
-        if access == Access::Sync {
-            policy.push_str(&format!("p, {account}, applications, sync, */*, allow\n"));
-        }
+        let verbs: &[&str] = match access {
+            Access::Nothing => &[],
+            Access::Read => &["get"],
+            Access::Sync => &["get", "sync"],
+        };
+        let policy: String = verbs
+            .iter()
+            .map(|verb| format!("p, {account}, applications, {verb}, */*, allow\n"))
+            .collect();
         // Each key of this form is a policy of its own (Argo CD's documentation, "RBAC Configuration").
         let policy = json!({"data": {format!("policy.{account}.csv"): policy}});
         self.api.merge(&of("argocd-rbac-cm"), &policy).await?;

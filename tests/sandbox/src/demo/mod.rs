@@ -5,9 +5,11 @@
 //! end every log and file of the run is searched for the secrets it was given.
 
 mod arguments;
+mod deliveries;
 mod delivery;
 mod incident;
 mod infra;
+mod jobs;
 mod keep;
 mod leaks;
 mod pull_secret;
@@ -23,6 +25,7 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::Arguments;
+use self::deliveries::Deliveries;
 use self::timeline::Timeline;
 use crate::cluster::Cluster;
 use crate::guardian::Guardian;
@@ -92,7 +95,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         && arguments.keep
     {
         timeline.note(&keep::how_to_poke(world).await?);
-        delivery::watch(world, &mut timeline).await?;
+        jobs::watch(world, &mut timeline).await?;
     }
     let stopped = match world {
         Some(world) => world.stop().await.context("removing the world"),
@@ -112,20 +115,23 @@ async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut 
         return story_on(cluster, world, timeline).await;
     }
 
+    let mut deliveries = Deliveries::new(world);
     timeline.chapter("the first delivery: v1.0.0");
-    let first = delivery::deliver(world, timeline, "v1.0.0").await?;
+    let (v1_0, first) = delivery::deliver(world, &mut deliveries, timeline, "v1.0.0").await?;
     timeline.first(&first);
 
     timeline.chapter("the second delivery: v1.1.0");
     delivery::change_the_page(world, timeline, "The new shop says").await?;
-    let second = delivery::deliver(world, timeline, "v1.1.0").await?;
+    let (v1_1, second) = delivery::deliver(world, &mut deliveries, timeline, "v1.1.0").await?;
     timeline.second(&second);
     timeline.begin("v1.1.0 is another image", IMAGE);
     ensure!(first != second, "two different sources gave one digest: {first}");
     timeline.done(Some(&second));
+    deliveries.ended(timeline, &v1_0).await?;
 
     rollback::come_late(world, timeline, &first, &second).await?;
     infra::drift(world, timeline).await?;
+    deliveries.ended(timeline, &v1_1).await?;
 
     timeline.chapter("the incident: v1.1.0 misbehaves, v1.0.0 has to come back");
     rollback::roll_back(world, timeline, &first, &second).await?;
@@ -141,19 +147,23 @@ async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut 
 async fn story_on(cluster: &Cluster, world: &World, timeline: &mut Timeline) -> Result<()> {
     pull_secret::hand_over(world, cluster, timeline).await?;
 
+    let mut deliveries = Deliveries::new(world);
     timeline.chapter("the first delivery: v1.0.0");
-    let first = delivery::deliver(world, timeline, "v1.0.0").await?;
+    let (v1_0, first) = delivery::deliver(world, &mut deliveries, timeline, "v1.0.0").await?;
     timeline.first(&first);
 
     timeline.chapter("the incident: the pods of v1.1.0 never become ready");
     delivery::change_the_page(world, timeline, "The new shop says").await?;
-    incident::never_ready(world, cluster, timeline, &first).await?;
+    let v1_1 = incident::never_ready(world, cluster, &mut deliveries, timeline, &first).await?;
+    deliveries.ended(timeline, &v1_0).await?;
 
     timeline.chapter("the next one: v1.2.0, once the hold is released");
     delivery::change_the_page(world, timeline, "The mended shop says").await?;
-    incident::held_until_released(world, timeline, &first).await?;
+    let v1_2 = incident::held_until_released(world, &mut deliveries, timeline, &first).await?;
+    deliveries.ended(timeline, &v1_1).await?;
 
     timeline.chapter("afterwards");
+    deliveries.ended(timeline, &v1_2).await?;
     leaks::search(world, timeline).await
 }
 

@@ -243,3 +243,55 @@ async fn a_broken_commit_and_its_mending_look_as_recorded() {
         "no operation ran"
     );
 }
+
+#[tokio::test]
+async fn a_sync_that_fails_is_tried_again_as_recorded() {
+    let (world, _argocd, client) = deployed().await;
+    let mut stream = client.watch().await;
+    stream.next().await;
+    let web = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  selector: {{matchLabels: {{app: other}}}}\n  \
+         template:\n    spec: {{containers: [{{name: web, image: \"{}\"}}]}}\n",
+        world.image(&digest('d'))
+    );
+    let commit = world
+        .commit(&[
+            ("app/prod/web.yaml", &web),
+            ("app/prod/kustomization.yaml", "resources: [web.yaml]\n"),
+        ])
+        .await;
+    client.refresh().await;
+    let failed_again = |state: &Value| state["status"]["operationState"]["retryCount"] == 2;
+    let states = stream.until(failed_again).await;
+    let find = |attempt: u64, between: bool| {
+        let fits = |state: &&Value| {
+            let operation = &state["status"]["operationState"];
+            operation["retryCount"] == attempt && operation["finishedAt"].is_string() == between
+        };
+        states.iter().find(fits).unwrap()
+    };
+    let newest = recorded("failed-1")["status"]["sync"]["revision"].clone();
+    // After the first attempt, while the second one runs, and after that.
+    for (name, attempt, between) in [
+        ("failed-1", 1, true),
+        ("failed-2", 1, false),
+        ("failed-3", 2, true),
+    ] {
+        let (state, expected) = (find(attempt, between), recorded(name));
+        assert_same_structure(name, state);
+        assert_eq!(
+            facts(state, &commit),
+            facts(&expected, newest.as_str().unwrap()),
+            "{name}"
+        );
+        // All but a file's name and the time of day.
+        let message = |state: &Value| {
+            let text = state["status"]["operationState"]["message"].as_str().unwrap();
+            let file = text.find("/dev/shm/").map(|at| &text[at..at + 19]);
+            let text = file.map_or_else(|| text.to_owned(), |file| text.replace(file, "FILE"));
+            let time = text.rfind(" at ").filter(|_| between);
+            text[..time.unwrap_or(text.len())].to_owned()
+        };
+        assert_eq!(message(state), message(&expected), "{name}");
+    }
+}

@@ -36,6 +36,7 @@ async fn every_case_ends_as_on_the_real_one() {
     let cluster = Cluster {
         url: argocd.url(),
         token: argocd.mint_token("ci", Access::Sync, PATIENCE * 4),
+        powerless_token: argocd.mint_token("nobody", Access::Nothing, PATIENCE * 4),
         application: "web-prod".to_owned(),
         manual: "manual".to_owned(),
         image: Box::new(|digit| world.image(&digest(digit))),

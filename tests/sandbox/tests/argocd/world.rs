@@ -132,7 +132,7 @@ impl World {
     /// Commits the application with the image `web` of this registry and returns the commit.
     pub(crate) async fn commit_image(&self, host: &str, digest: &str) -> String {
         let deployment = format!(
-            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 1\n  template:\n    \
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 1\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    \
              spec:\n      containers:\n      - name: web\n        image: {host}/web\n"
         );
         let kustomization =

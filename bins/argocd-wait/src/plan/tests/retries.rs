@@ -28,6 +28,35 @@ fn retrying(commit: &str, attempt: u64, resource: Option<&str>) -> Application {
 }
 
 #[test]
+fn what_was_recorded_of_a_sync_that_is_tried_again_counts_each_attempt_once() {
+    let ours = "9177c694cf67d09f1ff3b9dd54679f007a83cc8b";
+    let mut known = Known {
+        failing: wanted(ours, 'd').healthy_within,
+        ..fresh()
+    };
+    // In the second state the next attempt runs, and the result is still that of the first one.
+    for (name, attempt, ends) in [
+        ("failed-1", 1, false),
+        ("failed-2", 1, false),
+        ("failed-3", 2, true),
+    ] {
+        let state = application(recorded(name));
+        known.attempts.note(&state);
+        let retrying = known.attempts.retrying(ours).unwrap();
+        assert_eq!((retrying.attempt, retrying.most), (attempt, Some(6)), "{name}");
+        let step = decide(&state, &wanted(ours, 'd'), &known);
+        match step {
+            Step::Fail(Trouble::SyncFailed { text, resources }) => {
+                assert!(ends, "{name}");
+                assert!(text.contains("field is immutable"), "{text}");
+                assert_eq!(resources.len(), 1);
+            }
+            other => assert!(!ends, "{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_sync_that_is_tried_again_says_what_failed() {
     let web = Some("web");
     let cases: [Case; 8] = [
