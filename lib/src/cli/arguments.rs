@@ -13,6 +13,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, ValueEnum};
 
+use super::command_line::CommandLine;
 use super::logs;
 use super::subcommands::{names_subcommand, stray_value, without_own_variables};
 use super::switches::{lenient_switches, without_switched_off};
@@ -211,28 +212,28 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses the command line; on anything but success gives the exit code, with everything said already.
-pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
-    let mut command = command::<A>();
-    let words: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = generate(&command, &words) {
+pub(super) fn parse<A: Arguments>(line: &CommandLine) -> Result<A, ExitCode> {
+    let mut command = command::<A>(line);
+    let words = line.words();
+    if let Some(code) = generate(&command, words) {
         return Err(code);
     }
-    if names_subcommand(&command, &words) {
+    if names_subcommand(&command, words) {
         command = without_own_variables(command);
     }
     let variable = |name: &OsStr| std::env::var(name).ok();
     let matches = without_switched_off(command.clone(), &variable)
-        .try_get_matches_from(words.clone())
+        .try_get_matches_from(words)
         .map_err(|error| match error.kind() {
             // Help names every variable, whatever it is set to.
             ErrorKind::DisplayHelp => command.clone().try_get_matches_from(words).err().unwrap_or(error),
             _ => error,
         })
-        .map_err(|error| refuse(&command, error))?;
+        .map_err(|error| refuse(&command, words, error))?;
     if let Some(complaint) = stray_value(&command, &matches).or_else(|| empty_value(&command, &matches)) {
         return Err(usage_error(&complaint));
     }
-    let mut parsed = A::from_arg_matches(&matches).map_err(|error| refuse(&command, error))?;
+    let mut parsed = A::from_arg_matches(&matches).map_err(|error| refuse(&command, words, error))?;
     match parsed.settle(&Given(&matches)) {
         Ok(()) => Ok(parsed),
         Err(failure) => {
@@ -243,13 +244,13 @@ pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
 }
 
 /// The binary's command with the table of exit codes below its help.
-pub(super) fn command<A: Arguments>() -> Command {
+pub(super) fn command<A: Arguments>(line: &CommandLine) -> Command {
     let mut table = String::from("Exit codes:\n");
     for (code, meaning) in EXIT_CODES {
         table.push_str(&format!("  {code}  {meaning}\n"));
     }
     table.push_str("\nShell completions: --completions bash|zsh|fish. Manual page: --man-page.");
-    let command = A::command().name(A::NAME).bin_name(A::NAME).max_term_width(110);
+    let command = line.name(A::command(), A::NAME).max_term_width(110);
     let examples = command
         .get_after_long_help()
         .map(|help| format!("{help}\n\n"))
@@ -286,7 +287,7 @@ fn generate(command: &Command, words: &[OsString]) -> Option<ExitCode> {
     })
 }
 
-fn refuse(command: &Command, error: clap::Error) -> ExitCode {
+fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let shown = error.render();
         return match logs::to_stdout(&shown.to_string()) {
@@ -303,7 +304,7 @@ fn refuse(command: &Command, error: clap::Error) -> ExitCode {
                 return usage_error(&missing_complaint(command, missing));
             }
         }
-        ErrorKind::InvalidUtf8 => return usage_error(&not_text_complaint(command)),
+        ErrorKind::InvalidUtf8 => return usage_error(&not_text_complaint(command, words)),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             if let Some(complaint) = value_complaint(command, &error) {
                 return usage_error(&complaint);
@@ -368,9 +369,9 @@ fn value_complaint(command: &Command, error: &clap::Error) -> Option<String> {
 }
 
 /// Finds what it is that is not UTF-8: clap does not tell.
-fn not_text_complaint(command: &Command) -> String {
+fn not_text_complaint(command: &Command, words: &[OsString]) -> String {
     let hint = "hint: give it as UTF-8 text";
-    if let Some(at) = std::env::args_os().position(|word| word.to_str().is_none()) {
+    if let Some(at) = words.iter().position(|word| word.to_str().is_none()) {
         return format!("argument {at} of the command line is not text\n{hint}");
     }
     let mut commands = vec![command];
@@ -473,7 +474,7 @@ fn empty_complaint(flag: &str, variable: Option<&str>, source: Option<ValueSourc
     }
 }
 
-fn usage_error(complaint: &str) -> ExitCode {
+pub(super) fn usage_error(complaint: &str) -> ExitCode {
     logs::to_stderr(&format!("error: {complaint}\n"));
     ExitCode::from(Kind::Usage.exit_code())
 }
