@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use towpath::cli::{Arguments, RunArgs, parse_duration};
+use towpath::cli::{Arguments, RunArgs, parse_duration, parse_line};
 use towpath::failure::{Failure, Result};
 use towpath::kaniko::{self, BasePattern, Isolation};
 use towpath::oci::{Digest, LayoutReference, Platform, Reference, RegistryArgs, Tag};
@@ -199,6 +199,7 @@ pub(crate) struct BuildArgs {
         long,
         value_name = "FOLDER",
         env = "TOWPATH_OCI_LAYOUT",
+        value_parser = parse_folder,
         hide_env_values = true
     )]
     pub(crate) oci_layout: Option<PathBuf>,
@@ -455,6 +456,10 @@ fn parse_pair(text: &str) -> std::result::Result<Option<(String, String)>, Strin
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
     })
+}
+
+fn parse_folder(text: &str) -> std::result::Result<PathBuf, String> {
+    parse_line(text).map(PathBuf::from)
 }
 
 fn parse_tag(text: &str) -> Result<Option<Tag>> {

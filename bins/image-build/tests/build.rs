@@ -192,15 +192,17 @@ async fn a_tag_becomes_a_digest_that_the_registry_confirms() {
         .await;
     let config: Value = serde_json::from_slice(&config.body).unwrap();
     let labels = &config["config"]["Labels"];
-    assert_eq!(labels["org.opencontainers.image.version"], "1.4.0");
-    assert_eq!(
-        labels["org.opencontainers.image.revision"],
-        "0123456789012345678901234567890123456789"
-    );
-    assert_eq!(
-        labels["org.opencontainers.image.source"],
-        "https://gitlab.example.com/shop/web"
-    );
+    let created = "2026-01-02T03:04:05Z";
+    for (name, value) in [
+        ("version", "1.4.0"),
+        ("revision", "0123456789012345678901234567890123456789"),
+        ("source", "https://gitlab.example.com/shop/web"),
+        ("created", created),
+    ] {
+        let name = format!("org.opencontainers.image.{name}");
+        assert_eq!(labels[&name], value, "{name}");
+        assert_eq!(manifest["annotations"][&name], value, "{name}");
+    }
 
     let handed_over = fs::read_to_string(&handoff).unwrap();
     for line in [

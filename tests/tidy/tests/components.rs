@@ -158,7 +158,10 @@ fn a_component_stands_alone() {
                     "stages",
                     "workflow",
                     "image",
-                    "cache"
+                    "services",
+                    "cache",
+                    "before_script",
+                    "after_script"
                 ]
                 .contains(&key),
                 "{name} has the global keyword {key}"

@@ -154,6 +154,7 @@ fn table(name: &str) -> String {
     let inputs = header["spec"]["inputs"].as_mapping().expect("inputs");
     let plain = |value: &serde_norway::Value| match value.as_str() {
         Some(text) => text.to_owned(),
+        None if value.is_sequence() => serde_json::to_string(value).expect("JSON").replace('"', ""),
         None => serde_norway::to_string(value).expect("YAML").trim().to_owned(),
     };
     let row = |name: &str, spec: &serde_norway::Value| {

@@ -8,8 +8,8 @@ use serde_norway::Value;
 use towpath_tidy::read;
 
 /// The job's script, as a runner runs it: one shell, which ends at the first line that fails.
-fn script() -> String {
-    let text = read("ci-templates/argocd-wait.yml");
+fn script(on_failure: &str) -> String {
+    let text = read("ci-templates/argocd-wait.yml").replace("$[[ inputs.on_failure ]]", on_failure);
     let (_, body) = text.split_once("\n---\n").expect("a header");
     let body: Value = serde_norway::from_str(body).expect("YAML");
     let (_, job) = body.as_mapping().expect("jobs").iter().next().expect("a job");
@@ -33,11 +33,10 @@ fn run(on_failure: &str, wait: i32, back: i32) -> (Option<i32>, String) {
     program(folder.path(), "kustomize-bump", back);
     let notes = folder.path().join("notes");
     let status = Command::new("/bin/sh")
-        .args(["-c", &script()])
+        .args(["-c", &script(on_failure)])
         .env_clear()
         .env("PATH", folder.path())
         .env("NOTES", &notes)
-        .env("ON_FAILURE", on_failure)
         .env("IMAGE_DIGEST", "sha256:dddd")
         .env("ROLLBACK_ENVIRONMENT", "production")
         .status()

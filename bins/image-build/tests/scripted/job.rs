@@ -48,6 +48,13 @@ RUN test \"$(cat /page.html)\" = HELLO && test ! -e /left-in-the-first-stage && 
 /// A job's script. What runs in it, and stands where it stood, is there after the build.
 const BUILD: &str = r#"
 set -eu
+if grep -qE 'docker|kubepods|containerd|libpod|lxc|garden' /proc/1/cgroup; then
+    echo 'this looks like a container: kaniko would delete nothing of anybody' > /kaniko/refused
+elif env -u KUBERNETES_SERVICE_HOST image-build --oci-layout out --no-push 2> /kaniko/refused; then
+    exit 71
+else
+    [ $? = 4 ]
+fi
 image-build --oci-layout out --no-push --handoff handoff.env --output json > /kaniko/first.json
 for tool in TOOLS; do
     "$tool" --version
@@ -137,6 +144,11 @@ fn came_to_its_end(ran: &Output) {
 fn pushed(workshop: &Workshop, root: &Path) -> String {
     let built = report(root, "first.json");
     assert_eq!(built["builder"], "kaniko");
+    let refused = read(root, "refused");
+    assert!(
+        refused.contains("container") && refused.contains("kaniko would delete"),
+        "{refused}"
+    );
     let digest = built["digest"].as_str().unwrap().to_owned();
     assert_eq!(report(root, "pushed.json")["digest"], digest.as_str());
     assert_eq!(workshop.tagged("1.4.0"), Some(digest.clone()));

@@ -85,6 +85,35 @@ async fn the_disk_is_full_when_the_layout_is_written() {
     workshop.close().await;
 }
 
+/// The second build finds the first one's step, though nothing of that build is left but what it pushed.
+#[tokio::test]
+async fn a_finished_step_is_kept_for_the_next_build() {
+    let workshop = Workshop::open().await;
+    workshop.dockerfile("FROM REGISTRY/base/busybox:1\nRUN echo a-long-step > /made\n");
+    let cache = format!("{}/shop/cache", workshop.registry.host());
+    let arguments = [
+        "--tag",
+        "test",
+        "--rebuild",
+        "--cache-repo",
+        &cache,
+        "--cache-ttl",
+        "24h",
+    ];
+    let mut logs = Vec::new();
+    for _ in 0..2 {
+        let Some(mut command) = command(&workshop, &arguments) else {
+            return;
+        };
+        let ran = Ran::of(command.output().await.unwrap());
+        ran.done();
+        logs.push(ran.log);
+    }
+    let found = "Using caching version of cmd: RUN echo a-long-step";
+    assert!(logs[1].contains(found) && !logs[0].contains(found), "{}", logs[1]);
+    workshop.close().await;
+}
+
 #[tokio::test]
 async fn a_job_that_is_cancelled_takes_the_executor_along() {
     let workshop = Workshop::open().await;

@@ -53,3 +53,27 @@ async fn a_login_that_a_step_prints_is_masked() {
     assert!(ran.log.contains("password: ****"), "{}", ran.log);
     workshop.close().await;
 }
+
+#[tokio::test]
+async fn the_cache_is_asked_for_with_its_login_and_retries() {
+    let workshop = Workshop::open().await;
+    let cache = "other.example.com/shop/cache";
+    let arguments = ["--tag", "test", "--cache-repo", cache, "--cache-ttl", "24h"];
+    workshop.run(&arguments).await.done();
+    let arguments = workshop.seen("arguments");
+    for argument in [
+        "--cache=true",
+        "--cache-repo=other.example.com/shop/cache",
+        "--cache-ttl=86400s",
+        "--push-retry=3",
+        "--image-download-retry=3",
+        "--image-fs-extract-retry=3",
+    ] {
+        assert!(
+            arguments.lines().any(|seen| seen == argument),
+            "{argument}: {arguments}"
+        );
+    }
+    assert!(workshop.seen("seen-logins").contains("other.example.com"));
+    workshop.close().await;
+}

@@ -8,7 +8,7 @@ use towpath::oci::{Digest, RegistryArgs};
 #[derive(clap::Args, Debug)]
 pub(crate) struct OneImageArgs {
     /// The image: the `name` or `newName` of its entry
-    #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", env = "TOWPATH_IMAGE", value_parser = towpath::cli::parse_line, hide_env_values = true)]
     pub(crate) image: String,
 }
 
@@ -21,6 +21,7 @@ pub(crate) struct ImagesArgs {
         value_name = "NAME",
         env = "TOWPATH_IMAGE",
         value_delimiter = ',',
+        value_parser = towpath::cli::parse_line,
         required = true,
         hide_env_values = true
     )]
@@ -82,6 +83,7 @@ pub(crate) struct RollbackArgs {
         long,
         value_name = "NAME",
         env = "CI_ENVIRONMENT_NAME",
+        value_parser = towpath::cli::parse_line,
         hide_env_values = true
     )]
     pub(crate) environment: Option<String>,

@@ -184,21 +184,28 @@ fn job_spec(expanded: &Mapping, listed: Listed) -> anyhow::Result<JobSpec> {
     };
     let job = expanded.get(base).and_then(Yaml::as_mapping);
     let job = job.with_context(|| format!("job {} is not in the expanded configuration", listed.name))?;
-    let allow_failure = match listed.allow_failure {
-        // A manual job may fail unless it says otherwise; with `rules` it must not.
-        AllowFailure::Unset | AllowFailure::Always(false)
+    // gitlab-ci-local has a manual job fail freely, whatever the job says of itself.
+    let stated = job.get("allow_failure").and_then(Yaml::as_bool);
+    let allow_failure = match (stated.filter(|_| !rules_allow_failure(job)), listed.allow_failure) {
+        (Some(stated), _) => AllowFailure::Always(stated),
+        // A manual job may fail unless it says otherwise; one that a rule makes manual must not.
+        (None, AllowFailure::Unset | AllowFailure::Always(false))
             if listed.when == "manual"
                 && !job.contains_key("rules")
                 && !job.contains_key("allow_failure") =>
         {
             AllowFailure::Always(true)
         }
-        AllowFailure::Always(true)
-            if listed.when == "manual" && job.contains_key("rules") && !allows_failure(job) =>
+        (None, AllowFailure::Always(true))
+            if listed.when == "manual"
+                && job.get("when").and_then(Yaml::as_str) != Some("manual")
+                && job.contains_key("rules")
+                && !job.contains_key("allow_failure")
+                && !rules_allow_failure(job) =>
         {
             AllowFailure::Always(false)
         }
-        other => other,
+        (None, other) => other,
     };
     let duration_of = |key: &str| job.get(key).and_then(Yaml::as_str).and_then(duration);
     let environment = match job.get("environment") {
@@ -286,9 +293,9 @@ fn job_spec(expanded: &Mapping, listed: Listed) -> anyhow::Result<JobSpec> {
     })
 }
 
-fn allows_failure(job: &Mapping) -> bool {
-    let rules = job.get("rules").and_then(Yaml::as_sequence).into_iter().flatten();
-    job.contains_key("allow_failure") || rules.into_iter().any(|rule| rule.get("allow_failure").is_some())
+fn rules_allow_failure(job: &Mapping) -> bool {
+    let mut rules = job.get("rules").and_then(Yaml::as_sequence).into_iter().flatten();
+    rules.any(|rule| rule.get("allow_failure").is_some())
 }
 
 /// A configuration with one job, which starts whatever happened before it: that is decided here.
@@ -369,5 +376,30 @@ mod tests {
             BTreeSet::from(["G".to_owned(), "Y".to_owned()])
         );
         assert!(spec.allow_failure.covers(Some(3)) && !spec.allow_failure.covers(Some(1)));
+    }
+
+    #[test]
+    fn a_manual_job_says_itself_whether_it_holds_the_pipeline_up() {
+        let spec = |keys: &str| {
+            let text = format!("stages: [a]\nj: {{stage: a, script: [x], {keys}}}\n");
+            let expanded: Mapping = serde_norway::from_str(&text).unwrap();
+            // What gitlab-ci-local tells of manual jobs.
+            let listed = Listed {
+                name: "j".into(),
+                stage: "a".into(),
+                when: "manual".into(),
+                allow_failure: AllowFailure::Always(true),
+                needs: None,
+            };
+            job_spec(&expanded, listed).unwrap().allow_failure.covers(Some(1))
+        };
+        assert!(spec("when: manual"));
+        assert!(spec("when: manual, rules: [{if: $X}]"));
+        assert!(!spec("rules: [{if: $X, when: manual}]"));
+        assert!(!spec("when: manual, allow_failure: false"));
+        assert!(!spec("when: manual, allow_failure: false, rules: [{if: $X}]"));
+        assert!(spec("when: manual, allow_failure: true, rules: [{if: $X}]"));
+        let both = "when: manual, allow_failure: false, rules: [{if: $X, allow_failure: true}]";
+        assert!(spec(both));
     }
 }

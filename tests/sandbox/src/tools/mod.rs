@@ -80,13 +80,23 @@ impl Tools {
 
     /// The same, and the absolute path of OpenTofu or Terraform: its file name is `tofu` or `terraform`.
     ///
-    /// Where neither is there, Go builds OpenTofu, which takes some minutes the first time.
+    /// Where neither is there, Go builds OpenTofu, which takes some minutes the first time. With `TOWPATH_OPENTOFU` set in
+    /// the environment it does so though Terraform is there.
     ///
     /// # Errors
     /// Those of [`Tools::find_or_install`], in one list with what keeps OpenTofu from being built.
     pub async fn find_or_install_with_tofu(progress: &Progress) -> anyhow::Result<(Self, PathBuf)> {
         let (tools, tofu) = Self::get(progress, Scope::Infrastructure).await?;
         Ok((tools, tofu.context("neither OpenTofu nor Terraform was found")?))
+    }
+
+    /// Terraform, where it is on `PATH` in a version that runs the infrastructure example.
+    ///
+    /// # Errors
+    /// When there is no folder to keep tools in.
+    pub async fn terraform() -> anyhow::Result<Option<PathBuf>> {
+        let mut answers = Answers::open(Cache::open()?.dir());
+        Ok(tofu::terraform(&mut answers).await)
     }
 
     /// The folder that makes `python-gitlab` importable: put it on `PYTHONPATH`. Installed the first time.

@@ -1,6 +1,7 @@
 //! OpenTofu or Terraform, which the infrastructure repository's pipeline plans and applies with.
 //!
-//! What is on `PATH` comes first, as on a runner whose image brings one. Elsewhere Go builds OpenTofu, for who asks: most
+//! OpenTofu comes first: that on `PATH`, as on a runner whose image brings one, else the one that was built before. Terraform
+//! stands in for it where it is on `PATH`, unless `TOWPATH_OPENTOFU` is set. Elsewhere Go builds OpenTofu, for who asks: most
 //! tests start no infrastructure pipeline.
 
 use std::path::PathBuf;
@@ -45,17 +46,15 @@ impl Tofu {
 
     /// Looks without installing anything.
     pub(super) async fn look(cache: &Cache, answers: &mut Answers) -> Self {
-        for name in ["tofu", "terraform"] {
-            if let Some(program) = search_path::find(name)
-                && answers
-                    .ask(&program, &["version"])
-                    .await
-                    .is_some_and(|said| suits(&said))
-            {
-                return Self::Ready(program);
-            }
+        if let Some(program) = on_path("tofu", answers).await {
+            return Self::Ready(program);
         }
         if let Some(program) = OPENTOFU.in_cache(cache) {
+            return Self::Ready(program);
+        }
+        if std::env::var_os("TOWPATH_OPENTOFU").is_none()
+            && let Some(program) = terraform(answers).await
+        {
             return Self::Ready(program);
         }
         match OPENTOFU.obstacle(cache).await {
@@ -81,6 +80,17 @@ impl Tofu {
     pub(super) async fn install(installer: &Installer<'_>) -> anyhow::Result<Self> {
         OPENTOFU.install(installer).await.map(Self::Ready)
     }
+}
+
+/// Terraform, where it is on `PATH` in a version that runs the example.
+pub(super) async fn terraform(answers: &mut Answers) -> Option<PathBuf> {
+    on_path("terraform", answers).await
+}
+
+async fn on_path(name: &str, answers: &mut Answers) -> Option<PathBuf> {
+    let program = search_path::find(name)?;
+    let said = answers.ask(&program, &["version"]).await?;
+    suits(&said).then_some(program)
 }
 
 /// Whether a program that says this of its version runs the example.

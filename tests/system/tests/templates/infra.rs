@@ -1,14 +1,16 @@
 //! `infra.yml` with OpenTofu or Terraform on the example's configuration: checks, plan, approval, apply, smoke test, drift.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use towpath_sandbox::gitlab::{
     JobSnapshot, PipelineRequest, PipelineSnapshot, ProjectSettings, Role, Scope, Status,
 };
 
+use towpath_sandbox::tools::Tools;
+
 use crate::gitlab_world::{LIMIT, World, logs};
-use crate::platform::{TAG, TEMPLATES, checkout, ended, platform, press, tofu};
+use crate::platform::{TAG, TEMPLATES, checkout, ended, platform, press, program, tofu};
 
 const PROJECT: &str = "shop/infra";
 const DIGEST: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -23,12 +25,11 @@ struct Infra {
 impl Infra {
     /// The example with further inputs, in a project whose environment is protected.
     async fn start(inputs: &str) -> Infra {
-        Infra::start_with(inputs, &[]).await
+        Infra::start_with(inputs, &tofu().await, &[]).await
     }
 
-    async fn start_with(inputs: &str, programs: &[&Path]) -> Infra {
-        let tofu = tofu().await;
-        let world = platform(&[programs, &[tofu.as_path()]].concat(), |_| {}).await;
+    async fn start_with(inputs: &str, tofu: &Path, programs: &[&Path]) -> Infra {
+        let world = platform(&[programs, &[tofu]].concat(), |_| {}).await;
         let folder = checkout().join("ci-templates/examples/infra");
         let command = tofu.file_name().unwrap().to_str().unwrap();
         let pipeline = std::fs::read_to_string(folder.join(".gitlab-ci.yml")).unwrap();
@@ -132,8 +133,35 @@ impl Infra {
 
 #[tokio::test]
 async fn a_plan_is_shown_approved_applied_tried_and_watched() {
-    let infra = Infra::start("      smoke_script: smoke.sh\n").await;
+    watched(&tofu().await).await;
+}
+
+/// OpenTofu comes first where both are there, and Terraform is an option of the template.
+#[tokio::test]
+#[allow(
+    clippy::print_stdout,
+    reason = "whoever runs the tests is told what was not looked at"
+)]
+async fn terraform_does_the_same() {
+    match Tools::terraform().await.unwrap() {
+        Some(terraform) if terraform != tofu().await => watched(&terraform).await,
+        _ => println!("skipped: no Terraform is there besides what the other tests run"),
+    }
+}
+
+async fn watched(program: &Path) {
+    let infra = Infra::start_with("      smoke_script: smoke.sh\n", program, &[]).await;
     let waiting = infra.deliver(DIGEST).await;
+    let name = if program.ends_with("tofu") {
+        "OpenTofu"
+    } else {
+        "Terraform"
+    };
+    let initialized = format!("{name} has been successfully initialized!");
+    for job in ["infra-check", "infra-plan"] {
+        let trace = &waiting.job(job).unwrap().trace;
+        assert!(trace.contains(&initialized), "{trace}");
+    }
     assert_eq!(waiting.status, Status::Manual, "{}", logs(&waiting));
     let plan = waiting.job("infra-plan").unwrap();
     assert!(
@@ -274,7 +302,7 @@ async fn without_approval_it_applies_at_once_and_credentials_live_for_single_com
     let folder = tempfile::tempdir().unwrap();
     let recorder = program(folder.path(), "vault-scw-creds", recorder);
     let inputs = "      apply: on_success\n      vault_addr: https://vault.example.com\n      vault_secret: scaleway/infra\n      smoke_script: smoke.sh\n";
-    let infra = Infra::start_with(inputs, &[recorder.as_path()]).await;
+    let infra = Infra::start_with(inputs, &tofu().await, &[recorder.as_path()]).await;
     let done = infra.deliver(DIGEST).await;
     assert_eq!(done.status, Status::Success, "{}", logs(&done));
     let with_credentials = |job: &str| {
@@ -298,12 +326,4 @@ async fn without_approval_it_applies_at_once_and_credentials_live_for_single_com
         logs(&done)
     );
     assert!(with_credentials("infra-smoke").is_empty(), "{}", logs(&done));
-}
-
-fn program(folder: &Path, name: &str, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
-    let file = folder.join(name);
-    std::fs::write(&file, text).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-    file
 }

@@ -11,5 +11,8 @@ mod gitlab_world;
 mod infra;
 mod inputs;
 mod platform;
+mod platforms;
 mod rollback;
+mod rules;
+mod scripts;
 mod ways_in;

@@ -116,3 +116,12 @@ pub(crate) async fn ended(world: &World, id: u64) -> PipelineSnapshot {
 pub(crate) fn variable(key: &str, value: &str) -> CiVariable {
     CiVariable::new(key, value)
 }
+
+/// A program of a script's text; answers its path.
+pub(crate) fn program(folder: &Path, name: &str, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = folder.join(name);
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    file
+}

@@ -14,7 +14,7 @@ use crate::platform::{TAG, TEMPLATES, files_below, platform};
 const ALL: [(&str, &str); 11] = [
     (
         "image",
-        "vault_addr: https://vault.example.com, vault_role: image, vault_secret: a/b, registry_login: r.example, staging_repository: r.example/s, production_repository: r.example/p, env_project: shop/env, build_platform: linux/arm64, build_args: 'A=1,B=x/y', on_manual_jobs: 'approve=wait', run_on: branch, credentials: of-chain",
+        "vault_addr: https://vault.example.com, vault_role: image, vault_secret: a/b, registry_login: r.example, staging_repository: r.example/s, production_repository: r.example/p, env_project: shop/env, build_platform: linux/arm64, build_args: 'A=1,B=x/y', on_manual_jobs: 'approve=wait', run_on: branch, credentials: of-chain, build_job: build-image, rules: [{if: '$CI_COMMIT_MESSAGE =~ /skip/', when: never}]",
     ),
     (
         "env",
@@ -31,11 +31,11 @@ const ALL: [(&str, &str); 11] = [
     ),
     (
         "image-build",
-        "job: build, repository: r.example/s, platform: linux/arm64, run_on: branch, push: after-gates",
+        "job: build, repository: r.example/s, platform: linux/arm64, run_on: branch, push: after-gates, layout: one",
     ),
     (
         "image-push",
-        "job: push, repository: r.example/s, run_on: branch, build_job: build, gate_job: build",
+        "job: push, repository: r.example/s, run_on: branch, needs: [build, build-image], layouts: 'one,two'",
     ),
     (
         "image-promote-by-digest",
