@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::task::JoinSet;
 use towpath::argocd::Located;
-use towpath::cli::{self, Outcome, Run};
+use towpath::cli::{self, CommandLine, Outcome, Run};
 use towpath::deadline::Deadline;
 use towpath::failure::{Failure, Kind};
 use towpath::gitlab::DeploymentStatus;
@@ -47,8 +47,8 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// The program: from the command line to the exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    cli::run(work)
+pub fn main(line: CommandLine) -> ExitCode {
+    cli::run(&line, work)
 }
 
 async fn work(args: Args, run: Run) -> Result<Outcome> {

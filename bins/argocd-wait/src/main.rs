@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use towpath::cli::CommandLine;
+
 fn main() -> ExitCode {
-    argocd_wait::main()
+    argocd_wait::main(CommandLine::of_process())
 }

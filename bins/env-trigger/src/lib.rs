@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use towpath::cli::{self, Outcome, Run};
+use towpath::cli::{self, CommandLine, Outcome, Run};
 use towpath::failure::Failure;
 
 use crate::access::Access;
@@ -38,8 +38,8 @@ use crate::stop::Stopped;
 
 /// The program: from the command line to the exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    cli::run(work)
+pub fn main(line: CommandLine) -> ExitCode {
+    cli::run(&line, work)
 }
 
 async fn work(args: Args, run: Run) -> Result<Outcome> {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use towpath::cli::CommandLine;
+
 fn main() -> ExitCode {
-    env_trigger::main()
+    env_trigger::main(CommandLine::of_process())
 }

@@ -15,12 +15,12 @@ mod verify;
 use std::process::ExitCode;
 
 use args::{Args, Command};
-use towpath::cli::{Outcome, Run};
+use towpath::cli::{CommandLine, Outcome, Run};
 
 /// The program: from the command line to the exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    towpath::cli::run(work)
+pub fn main(line: CommandLine) -> ExitCode {
+    towpath::cli::run(&line, work)
 }
 
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use towpath::cli::CommandLine;
+
 fn main() -> ExitCode {
-    image_promote_by_digest::main()
+    image_promote_by_digest::main(CommandLine::of_process())
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use towpath::cli::CommandLine;
+
 fn main() -> ExitCode {
-    kustomize_bump::main()
+    kustomize_bump::main(CommandLine::of_process())
 }

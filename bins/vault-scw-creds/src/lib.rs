@@ -16,14 +16,14 @@ mod rotation;
 
 use std::process::ExitCode;
 
-use towpath::cli::{Outcome, Run};
+use towpath::cli::{CommandLine, Outcome, Run};
 
 use crate::args::{Args, EnvArgs, Task};
 
 /// The program: from the command line to the exit code.
 #[must_use]
-pub fn main() -> ExitCode {
-    towpath::cli::run(work)
+pub fn main(line: CommandLine) -> ExitCode {
+    towpath::cli::run(&line, work)
 }
 
 async fn work(args: Args, run: Run) -> anyhow::Result<Outcome> {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use towpath::cli::CommandLine;
+
 fn main() -> ExitCode {
-    vault_scw_creds::main()
+    vault_scw_creds::main(CommandLine::of_process())
 }

@@ -13,6 +13,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum};
 
+use super::command_line::CommandLine;
 use super::logs;
 use super::subcommands::{names_subcommand, stray_value, without_own_variables};
 use crate::failure::{EXIT_CODES, Failure, Kind};
@@ -210,23 +211,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses the command line; on anything but success gives the exit code, with everything said already.
-pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
-    let mut command = command::<A>();
-    let words: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = generate(&command, &words) {
+pub(super) fn parse<A: Arguments>(line: &CommandLine) -> Result<A, ExitCode> {
+    let mut command = command::<A>(line);
+    let words = line.words();
+    if let Some(code) = generate(&command, words) {
         return Err(code);
     }
-    if names_subcommand(&command, &words) {
+    if names_subcommand(&command, words) {
         command = without_own_variables(command);
     }
     let matches = command
         .clone()
         .try_get_matches_from(words)
-        .map_err(|error| refuse(&command, error))?;
+        .map_err(|error| refuse(&command, words, error))?;
     if let Some(complaint) = stray_value(&command, &matches).or_else(|| empty_value(&command, &matches)) {
         return Err(usage_error(&complaint));
     }
-    let mut parsed = A::from_arg_matches(&matches).map_err(|error| refuse(&command, error))?;
+    let mut parsed = A::from_arg_matches(&matches).map_err(|error| refuse(&command, words, error))?;
     match parsed.settle(&Given(&matches)) {
         Ok(()) => Ok(parsed),
         Err(failure) => {
@@ -237,13 +238,13 @@ pub(super) fn parse<A: Arguments>() -> Result<A, ExitCode> {
 }
 
 /// The binary's command with the table of exit codes below its help.
-pub(super) fn command<A: Arguments>() -> Command {
+pub(super) fn command<A: Arguments>(line: &CommandLine) -> Command {
     let mut table = String::from("Exit codes:\n");
     for (code, meaning) in EXIT_CODES {
         table.push_str(&format!("  {code}  {meaning}\n"));
     }
     table.push_str("\nShell completions: --completions bash|zsh|fish. Manual page: --man-page.");
-    let command = A::command().name(A::NAME).bin_name(A::NAME).max_term_width(110);
+    let command = line.name(A::command(), A::NAME).max_term_width(110);
     let examples = command
         .get_after_long_help()
         .map(|help| format!("{help}\n\n"))
@@ -293,7 +294,7 @@ fn generate(command: &Command, words: &[OsString]) -> Option<ExitCode> {
     })
 }
 
-fn refuse(command: &Command, error: clap::Error) -> ExitCode {
+fn refuse(command: &Command, words: &[OsString], error: clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let shown = error.render();
         return match logs::to_stdout(&shown.to_string()) {
@@ -310,7 +311,7 @@ fn refuse(command: &Command, error: clap::Error) -> ExitCode {
                 return usage_error(&missing_complaint(command, missing));
             }
         }
-        ErrorKind::InvalidUtf8 => return usage_error(&not_text_complaint(command)),
+        ErrorKind::InvalidUtf8 => return usage_error(&not_text_complaint(command, words)),
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             if let Some(complaint) = value_complaint(command, &error) {
                 return usage_error(&complaint);
@@ -375,9 +376,9 @@ fn value_complaint(command: &Command, error: &clap::Error) -> Option<String> {
 }
 
 /// Finds what it is that is not UTF-8: clap does not tell.
-fn not_text_complaint(command: &Command) -> String {
+fn not_text_complaint(command: &Command, words: &[OsString]) -> String {
     let hint = "hint: give it as UTF-8 text";
-    if let Some(at) = std::env::args_os().position(|word| word.to_str().is_none()) {
+    if let Some(at) = words.iter().position(|word| word.to_str().is_none()) {
         return format!("argument {at} of the command line is not text\n{hint}");
     }
     let mut commands = vec![command];
@@ -480,7 +481,7 @@ fn empty_complaint(flag: &str, variable: Option<&str>, source: Option<ValueSourc
     }
 }
 
-fn usage_error(complaint: &str) -> ExitCode {
+pub(super) fn usage_error(complaint: &str) -> ExitCode {
     logs::to_stderr(&format!("error: {complaint}\n"));
     ExitCode::from(Kind::Usage.exit_code())
 }

@@ -1,11 +1,13 @@
 //! The frame around every binary: arguments, logs, deadline, signals, report, exit code.
 //!
-//! A binary's `main` is one call of [`run`] with its argument type and its work. This module is the only one that
+//! A tool's `main` is one call of [`run`] with its argument type and its work; [`run_one_of`] is that of a program that holds
+//! several. This module is the only one that
 //! reads the process environment and the only one that writes to the standard streams.
 //!
 //! Deliberately absent: anything about what a tool does.
 
 mod arguments;
+mod command_line;
 mod logs;
 mod progress;
 mod report;
@@ -13,6 +15,7 @@ mod sections;
 mod subcommands;
 
 pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration, parse_line};
+pub use command_line::{CommandLine, Tool, run_one_of};
 pub use logs::{Effect, effect, note};
 pub use progress::{Progress, size};
 pub use report::{Outcome, Report};
@@ -230,14 +233,14 @@ pub fn search_path() -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-/// Runs a binary from its arguments to its exit code. `main` returns what this returns.
-pub fn run<A, W, E>(work: W) -> ExitCode
+/// Runs a tool from its arguments to its exit code. `main` returns what this returns.
+pub fn run<A, W, E>(line: &CommandLine, work: W) -> ExitCode
 where
     A: Arguments,
     W: AsyncFnOnce(A, Run) -> std::result::Result<Outcome, E>,
     E: AsRef<dyn Error>,
 {
-    let parsed = match arguments::parse::<A>() {
+    let parsed = match arguments::parse::<A>(line) {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };

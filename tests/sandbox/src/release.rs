@@ -1,4 +1,4 @@
-//! `cargo release-binaries`: the binaries of a release, static and for both processors, with their checksums.
+//! `cargo release-binaries`: the program of a release, static and for both processors, with its checksums.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,22 +9,21 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use sha2::{Digest as _, Sha256};
 
-use crate::static_binaries::{self, PLATFORMS, Platform};
+use crate::static_binaries::{self, PLATFORMS, PROGRAM, Platform};
 use crate::tools::Progress;
-use crate::towpath_binaries::NAMES;
 
 /// Where checksums are, in the format of `sha256sum`.
 const CHECKSUMS: &str = "SHA256SUMS";
 
-/// Build Towpath's binaries as they are released: static, stripped, for amd64 and arm64, with checksums.
+/// Build Towpath as it is released: one program that is every tool, static, stripped, for amd64 and arm64, with checksums.
 ///
-/// Writes `DIR/ARCHITECTURE/BINARY` and `DIR/SHA256SUMS`, which `sha256sum --check` takes, and prints the sizes.
-/// `docker/Dockerfile` takes the folder's parent as its context. Compilers that lack are installed into the cache folder
+/// Writes `DIR/ARCHITECTURE/towpath`, a link to it for each tool, and `DIR/SHA256SUMS`, which `sha256sum --check` takes, and
+/// prints the sizes. `docker/Dockerfile` takes the folder's parent as its context. Compilers that lack are installed into the cache folder
 /// (TOWPATH_CACHE, else ~/.cache/towpath), pinned by version and checksum, and the targets' standard libraries by rustup.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo release-binaries --",
-    after_help = "Exit codes: 0 all are there, 1 they are not."
+    after_help = "Exit codes: 0 it is there, 1 it is not."
 )]
 struct Arguments {
     /// The folder to write to
@@ -66,12 +65,10 @@ async fn release(arguments: &Arguments) -> Result<()> {
         clear(folder)?;
     }
     static_binaries::build(&Progress::lines(), &platforms, "release", folder).await?;
-    let mut files = Vec::new();
-    for platform in &platforms {
-        for name in NAMES {
-            files.push(format!("{}/{name}", platform.architecture));
-        }
-    }
+    let mut files: Vec<String> = platforms
+        .iter()
+        .map(|platform| format!("{}/{PROGRAM}", platform.architecture))
+        .collect();
     files.sort();
     let (sums, table) = checksums(folder, &files)?;
     fs::write(folder.join(CHECKSUMS), sums)?;
@@ -116,24 +113,21 @@ mod tests {
     fn the_checksums_are_what_sha256sum_checks() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("amd64")).unwrap();
-        fs::write(folder.path().join("amd64/env-trigger"), "a program").unwrap();
-        let (sums, table) = checksums(folder.path(), &["amd64/env-trigger".to_owned()]).unwrap();
+        fs::write(folder.path().join("amd64/towpath"), "a program").unwrap();
+        let (sums, table) = checksums(folder.path(), &["amd64/towpath".to_owned()]).unwrap();
         fs::write(folder.path().join(CHECKSUMS), sums).unwrap();
         let mut check = std::process::Command::new("sha256sum");
         let checked = check
             .args(["--check", "--strict", CHECKSUMS])
             .current_dir(folder.path());
         assert!(checked.status().unwrap().success());
-        assert_eq!(
-            table,
-            "         9  amd64/env-trigger\n         9  bytes together\n"
-        );
+        assert_eq!(table, "         9  amd64/towpath\n         9  bytes together\n");
     }
 
     #[test]
     fn a_run_clears_what_it_writes_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["amd64/env-trigger", "SHA256SUMS", "notes.txt"] {
+        for file in ["amd64/towpath", "SHA256SUMS", "notes.txt"] {
             let file = folder.path().join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "old").unwrap();

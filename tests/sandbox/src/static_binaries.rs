@@ -1,13 +1,16 @@
-//! Towpath's binaries as they go into images and releases: static, for both processors, by one call of cargo.
+//! Towpath's tools as they go into images and releases: one static program for each processor, by one call of cargo, and
+//! a link for each tool.
 //!
 //! `cargo-zigbuild` has zig compile what is C and link against zig's own musl, for either processor on either. The Rust
-//! standard library of the targets comes through rustup. Paths of the machine are taken out of the binaries, so that
-//! two checkouts in two places make the same bytes.
+//! standard library of the targets comes through rustup. `cargo-auditable` writes into the program which crates it is made
+//! of, where scanners look for that. Paths of the machine are taken out, so that two checkouts in two places make the same
+//! bytes.
 
 mod elf;
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -59,12 +62,17 @@ impl std::fmt::Display for Platform {
     }
 }
 
-/// Builds all binaries for these platforms in a profile of the root `Cargo.toml`, and copies them to
-/// `folder/<architecture>/<name>`. Each was seen to be static.
+/// The program that holds every tool.
+pub const PROGRAM: &str = "towpath";
+/// The package that it is built from.
+const PACKAGE: &str = "towpath-toolbox";
+
+/// Builds the program for these platforms in a profile of the root `Cargo.toml`, copies it to `folder/<architecture>/towpath`,
+/// and makes a relative link to it for each tool. It was seen to be static.
 ///
 /// # Errors
-/// When zig or a target's standard library cannot be had, cargo fails (what it says goes to standard error), or a binary
-/// came out that asks for a loader.
+/// When zig, cargo-auditable or a target's standard library cannot be had, cargo fails (what it says goes to standard
+/// error), or a program came out that asks for a loader.
 pub async fn build(
     progress: &Progress,
     platforms: &[Platform],
@@ -72,29 +80,29 @@ pub async fn build(
     folder: &Path,
 ) -> anyhow::Result<()> {
     let (zig, zigbuild) = Tools::zig(progress).await?;
+    let auditable = Tools::auditable(progress).await?;
     for platform in platforms {
         add_standard_library(platform.target)?;
     }
     let target = target_folder()?;
-    let mut command = Command::new(zigbuild);
+    let mut command = Command::new(auditable);
     for name in told_by_cargo() {
         command.env_remove(name);
     }
     command
-        .args(["zigbuild", "--locked", "--bins", "--profile", profile])
+        .args(["auditable", "zigbuild", "--locked"])
+        // By name: the whole workspace would bring the features that only tests want.
+        .args(["--package", PACKAGE, "--bin", PROGRAM, "--profile", profile])
         .arg("--target-dir")
         .arg(&target)
         .arg("--manifest-path")
         .arg(repository().join("Cargo.toml"));
-    for name in NAMES {
-        // By name: the whole workspace would bring the features that only tests want.
-        command.args(["--package", name]);
-    }
     for platform in platforms {
         command.args(["--target", platform.target]);
     }
     let caches = target.join("zig");
     command
+        .env("PATH", first_on_path(&zigbuild)?)
         .env("CARGO_ZIGBUILD_ZIG_PATH", zig)
         .env("CARGO_ZIGBUILD_CACHE_DIR", caches.join("zigbuild"))
         .env("ZIG_GLOBAL_CACHE_DIR", caches.join("global"))
@@ -107,16 +115,40 @@ pub async fn build(
         let made = target.join(platform.target).join(profile);
         let into = folder.join(platform.architecture);
         fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
-        for name in NAMES {
-            let binary = made.join(name);
-            elf::ensure_static(&binary, platform.machine)?;
-            // Not over the old file, which may be running.
-            let partial = into.join(format!(".{name}.partial"));
-            fs::copy(&binary, &partial).with_context(|| format!("copying {}", binary.display()))?;
-            fs::rename(&partial, into.join(name))?;
-        }
+        let binary = made.join(PROGRAM);
+        elf::ensure_static(&binary, platform.machine)?;
+        // Not over the old file, which may be running.
+        let partial = into.join(format!(".{PROGRAM}.partial"));
+        fs::copy(&binary, &partial).with_context(|| format!("copying {}", binary.display()))?;
+        fs::rename(&partial, into.join(PROGRAM))?;
+        link(&into)?;
     }
     Ok(())
+}
+
+/// Makes the tools' links, unless they are there. They are relative, and so hold wherever the folder goes.
+///
+/// # Errors
+/// When the folder is not there or cannot be written to.
+pub fn link(folder: &Path) -> anyhow::Result<()> {
+    for name in NAMES {
+        let link = folder.join(name);
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new(PROGRAM)) {
+            continue;
+        }
+        symlink(PROGRAM, &link).with_context(|| format!("making the link {}", link.display()))?;
+    }
+    Ok(())
+}
+
+/// `PATH`, with the folder of a program of cargo's before the others: that is how cargo finds its own commands.
+fn first_on_path(program: &Path) -> anyhow::Result<OsString> {
+    let folder = program.parent().context("a program is in a folder")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [folder.to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(folders)?)
 }
 
 /// Has rustup add a target's standard library, unless it is there.

@@ -192,6 +192,9 @@ async fn gitlabs_schema_accepts_it_and_what_it_becomes() {
             );
             let variables = &job["variables"];
             assert_eq!(variables["IMAGE_BUILD_LAYOUT"].as_str(), Some(layout.as_str()));
+            // kaniko puts nothing below /kaniko into a layer, which is where its image has the tools.
+            let builder = variables["TOWPATH_BUILDER"].as_str();
+            assert_eq!(builder, (image == "kaniko").then_some("buildah"), "{layout}");
             assert_eq!(variables["TOWPATH_TARGET_STAGE"].as_str(), Some(image));
             assert_eq!(
                 job["artifacts"]["paths"][0].as_str(),

@@ -60,8 +60,8 @@ fn filled(bin: &Path, page: &str) -> (String, usize) {
 fn help_texts_are_the_tools_own() {
     let bin = towpath_binaries::build().expect("the binaries build");
     let update = std::env::var_os("TOWPATH_UPDATE").is_some();
-    for tool in towpath_binaries::NAMES {
-        let file = format!("bins/{tool}/README.md");
+    for package in towpath_binaries::NAMES.into_iter().chain(["towpath-toolbox"]) {
+        let file = format!("bins/{package}/README.md");
         let page = read(&file);
         let (expected, blocks) = filled(&bin, &page);
         assert!(blocks > 0, "{file} shows no help text");

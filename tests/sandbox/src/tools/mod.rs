@@ -4,6 +4,7 @@
 //! they are configured. A warm start takes what is in the cache and starts no client. Nothing of the machine is
 //! changed: no package is installed, no list updated, no environment written to.
 
+mod auditable;
 mod builder;
 mod cache;
 mod cluster;
@@ -114,6 +115,14 @@ impl Tools {
     pub async fn zig(progress: &Progress) -> anyhow::Result<(PathBuf, PathBuf)> {
         let zig = wheel::ZIG.find_or_install(progress).await?;
         Ok((zig, wheel::ZIGBUILD.find_or_install(progress).await?))
+    }
+
+    /// cargo-auditable, which has cargo write the list of its crates into a program. Built the first time.
+    ///
+    /// # Errors
+    /// When cargo cannot build it, or its crate is another than the pinned one.
+    pub async fn auditable(progress: &Progress) -> anyhow::Result<PathBuf> {
+        auditable::find_or_build(progress).await
     }
 
     /// The program of qemu that runs static programs of a processor, as Rust names that (`aarch64`). Installed the first time.

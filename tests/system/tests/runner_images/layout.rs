@@ -22,6 +22,18 @@ pub(crate) struct Image<'a> {
     pub(crate) config: Value,
 }
 
+/// What a layer says of a path that is no folder.
+pub(crate) struct Entry {
+    pub(crate) is_file: bool,
+    /// Where a link leads.
+    pub(crate) link: Option<String>,
+    pub(crate) mode: u32,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// In seconds since 1970.
+    pub(crate) time: u64,
+}
+
 impl Layout {
     pub(crate) fn open(folder: &Path) -> Self {
         let read = |file: &Path| -> Value { serde_json::from_slice(&fs::read(file).unwrap()).unwrap() };
@@ -94,25 +106,29 @@ impl Image<'_> {
         self.descriptor["digest"].as_str().unwrap()
     }
 
-    /// A file's mode, size and time in the last layer, by its path.
-    pub(crate) fn last_layer(&self) -> BTreeMap<String, (u32, u64, u64)> {
-        let mut files = BTreeMap::new();
+    /// What is in the last layer, folders aside, by its path.
+    pub(crate) fn last_layer(&self) -> BTreeMap<String, Entry> {
+        let mut entries = BTreeMap::new();
         let layer = self.manifest["layers"].as_array().unwrap().last().unwrap();
         let mut archive = self.open(layer);
         for entry in archive.entries().unwrap() {
             let entry = entry.unwrap();
             let header = entry.header();
-            if header.entry_type().is_file() {
-                let path = entry.path().unwrap().to_string_lossy().into_owned();
-                let facts = (
-                    header.mode().unwrap() & 0o7777,
-                    entry.size(),
-                    header.mtime().unwrap(),
-                );
-                files.insert(path, facts);
+            if header.entry_type().is_dir() {
+                continue;
             }
+            let link = entry.link_name().unwrap();
+            let facts = Entry {
+                is_file: header.entry_type().is_file(),
+                link: link.map(|target| target.to_string_lossy().into_owned()),
+                mode: header.mode().unwrap() & 0o7777,
+                size: entry.size(),
+                time: header.mtime().unwrap(),
+            };
+            let path = entry.path().unwrap().to_string_lossy().into_owned();
+            entries.insert(path, facts);
         }
-        files
+        entries
     }
 
     /// Unpacks all layers as a container's root folder. The images here take nothing away in a later layer.

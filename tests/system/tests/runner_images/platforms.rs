@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::servers::Registry;
-use towpath_sandbox::static_binaries::{self, PLATFORMS};
+use towpath_sandbox::static_binaries::{self, PLATFORMS, PROGRAM};
 use towpath_sandbox::tools::{BuilderKind, Progress, Tools};
 use towpath_sandbox::towpath_binaries::NAMES;
 
@@ -202,7 +202,7 @@ async fn each_image_is_an_index_of_static_binaries_that_run() {
         assert_eq!(layout.platforms(), ["linux/amd64", "linux/arm64"]);
         for platform in PLATFORMS {
             let image = layout.image(platform.architecture);
-            holds_every_binary(&image, folder);
+            holds_every_tool(&image, folder);
             says_what_it_is(&image);
         }
     }
@@ -230,22 +230,34 @@ async fn each_image_is_an_index_of_static_binaries_that_run() {
     world.guardian.stop().await.expect("the world ends");
 }
 
-fn holds_every_binary(image: &Image<'_>, folder: &str) {
-    let files = image.last_layer();
-    let expected: Vec<String> = {
-        let mut names = NAMES.map(|name| format!("{folder}/{name}")).to_vec();
-        names.sort();
-        names
-    };
+/// One file, and a link to it for each tool.
+fn holds_every_tool(image: &Image<'_>, folder: &str) {
+    let entries = image.last_layer();
+    let mut expected: Vec<String> = NAMES
+        .into_iter()
+        .chain([PROGRAM])
+        .map(|name| format!("{folder}/{name}"))
+        .collect();
+    expected.sort();
     assert_eq!(
-        files.keys().cloned().collect::<Vec<_>>(),
+        entries.keys().cloned().collect::<Vec<_>>(),
         expected,
-        "our layer holds the binaries and nothing else"
+        "our layer holds the tools and nothing else"
     );
-    for (file, (mode, size, time)) in files {
-        assert_eq!(mode, 0o755, "{file} can be run by everyone");
-        assert!(size > 0, "{file} is empty");
-        assert_eq!(time, COMMITTED, "{file} carries the commit's time");
+    for (path, entry) in entries {
+        assert_eq!(entry.time, COMMITTED, "{path} carries the commit's time");
+        if path.ends_with(&format!("/{PROGRAM}")) {
+            assert!(entry.is_file, "{path} is the program");
+            assert_eq!(entry.mode, 0o755, "{path} can be run by everyone");
+            assert!(entry.size > 0, "{path} is empty");
+        } else {
+            assert_eq!(
+                entry.link.as_deref(),
+                Some(PROGRAM),
+                "{path} leads to the program"
+            );
+            assert_eq!(entry.size, 0, "{path} is no second copy");
+        }
     }
 }
 
@@ -389,9 +401,42 @@ async fn is_listed(world: &World, image: &Image<'_>, architecture: &str) {
             "{wanted} is not listed"
         );
     }
+    // What our program is made of, in the versions that it was built with.
+    for name in CRATES {
+        let version = locked_version(name);
+        let address = format!("pkg:cargo/{name}@{version}");
+        assert!(
+            packages.iter().any(|package| package["name"] == name
+                && package["versionInfo"] == version
+                && package["externalRefs"]
+                    .as_array()
+                    .is_some_and(|references| references
+                        .iter()
+                        .any(|reference| reference["referenceLocator"] == address))),
+            "{address} is not listed"
+        );
+    }
+    assert!(
+        packages.iter().all(|package| package["name"] != "axum"),
+        "what only the sandbox is made of is listed"
+    );
     let about = packages
         .iter()
         .find(|package| package["primaryPackagePurpose"] == "CONTAINER")
         .expect("the list says what it is about");
     assert_eq!(about["versionInfo"], image.digest(), "the list is of this image");
+}
+
+/// Some of the crates that the program is made of: the TLS, its cryptography, the runtime, and one tool.
+const CRATES: [&str; 5] = ["rustls", "ring", "tokio", "towpath", "kustomize-bump"];
+
+/// The version of a crate that the lock file has.
+fn locked_version(name: &str) -> String {
+    let locked = fs::read_to_string(checkout().join("Cargo.lock")).unwrap();
+    let entry = locked
+        .split("[[package]]")
+        .find(|entry| entry.starts_with(&format!("\nname = \"{name}\"\n")))
+        .expect("it is in the lock file");
+    let version = entry.lines().find_map(|line| line.strip_prefix("version = "));
+    version.expect("it has a version").trim_matches('"').to_owned()
 }
