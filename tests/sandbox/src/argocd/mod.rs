@@ -13,14 +13,18 @@
 //!   commit that was applied last.
 //! - An image that cannot be pulled keeps its workload Progressing, both images listed; a Deployment becomes Degraded
 //!   after its progress deadline. Pulling is tried again, so an image that appears late still runs.
-//! - An unknown application is `permission denied` (403), so that names cannot be guessed; 404 only to who names the
-//!   project. A token that is missing, foreign or expired is 401. Syncing needs a permission of its own.
+//! - What selects a workload's pods cannot be changed: that sync fails, stays Running and is tried again, five times with pauses
+//!   that double where it began by itself. What came of an attempt stays until the next one has ended.
+//! - An unknown application is `permission denied` (403), so that names cannot be guessed, and so is one that the
+//!   account may not look at; 404 only to who names the project. A token that is missing, foreign or expired is 401. Syncing
+//!   needs a permission of its own.
 //! - `?refresh=` answers after the comparison, and not after the rollout. A GitLab push hook refreshes whom it concerns.
 //!
 //! Departures: steps take [`Pace::step`] each instead of what a cluster takes, and the repository is looked at every
 //! [`Pace::poll`]. One pod stands for all replicas of a template. A Deployment whose pods cannot pull says why in its own
 //! health (`ImagePullBackOff: ...`) as well, which in the real one only the pod's node of the resource tree does. Absent:
-//! Helm, several sources, hooks and waves, sync windows, validation by the API server, drift in the cluster, SSO.
+//! Helm, several sources, hooks and waves, sync windows, validation by the API server but of selectors, drift in the
+//! cluster, SSO.
 
 mod access;
 mod api;

@@ -16,8 +16,8 @@ pub(super) const ROLLOUT: Duration = Duration::from_secs(60);
 /// How the page greets, of the example and after a change.
 const GREETINGS: [&str; 2] = ["The shop says", "The new shop says"];
 
-/// Pushes a tag and follows it until its digest runs and infrastructure is applied for it. Answers the delivery, whose jobs that
-/// follow other pipelines may still have to notice, and the digest.
+/// Pushes a tag and follows it until it has arrived. Answers the delivery, whose jobs that follow other pipelines may still have
+/// to notice, and the digest.
 pub(super) async fn deliver<'w>(
     world: &World,
     deliveries: &mut Deliveries<'w>,
@@ -25,8 +25,20 @@ pub(super) async fn deliver<'w>(
     tag: &'static str,
 ) -> Result<(Delivery<'w>, String)> {
     let delivery = deliveries.push(timeline, tag, Fate::Arrives).await?;
+    let digest = arrive(world, deliveries, timeline, &delivery).await?;
+    Ok((delivery, digest))
+}
+
+/// Follows a tag that was pushed until its digest runs and infrastructure is applied for it. Answers the digest.
+pub(super) async fn arrive<'w>(
+    world: &World,
+    deliveries: &mut Deliveries<'w>,
+    timeline: &mut Timeline,
+    delivery: &Delivery<'w>,
+) -> Result<String> {
+    let tag = delivery.tag;
     let applied = |pipelines: &[PipelineSnapshot]| has_ended(pipelines, INFRA);
-    let pipelines = deliveries.follow(timeline, &delivery, applied).await?;
+    let pipelines = deliveries.follow(timeline, delivery, applied).await?;
     let digest = check_digests(world, timeline, &pipelines, tag).await?;
     timeline.begin("one pipeline started in each repository", ENV);
     let projects: Vec<&str> = pipelines.iter().map(|one| one.project.as_str()).collect();
@@ -44,7 +56,7 @@ pub(super) async fn deliver<'w>(
     timeline.done(Some(&digest));
     check_infra(timeline, &pipelines, &digest)?;
     timeline.note(&format!("{tag} is {digest}, all the way"));
-    Ok((delivery, digest))
+    Ok(digest)
 }
 
 /// Changes what the image holds, as a developer would.

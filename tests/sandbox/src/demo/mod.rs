@@ -25,7 +25,7 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::arguments::Arguments;
-use self::deliveries::Deliveries;
+use self::deliveries::{Deliveries, Fate};
 use self::timeline::Timeline;
 use crate::cluster::Cluster;
 use crate::guardian::Guardian;
@@ -145,11 +145,12 @@ async fn story(arguments: &Arguments, place: &mut Option<World>, timeline: &mut 
 
 /// The story on a real cluster. Its incident is one that only a cluster can have.
 async fn story_on(cluster: &Cluster, world: &World, timeline: &mut Timeline) -> Result<()> {
-    pull_secret::hand_over(world, cluster, timeline).await?;
-
     let mut deliveries = Deliveries::new(world);
     timeline.chapter("the first delivery: v1.0.0");
-    let (v1_0, first) = delivery::deliver(world, &mut deliveries, timeline, "v1.0.0").await?;
+    let v1_0 = deliveries.push(timeline, "v1.0.0", Fate::Arrives).await?;
+    // The nodes need it once there is something to pull, which is built meanwhile.
+    pull_secret::hand_over(world, cluster, timeline).await?;
+    let first = delivery::arrive(world, &mut deliveries, timeline, &v1_0).await?;
     timeline.first(&first);
 
     timeline.chapter("the incident: the pods of v1.1.0 never become ready");
