@@ -165,6 +165,17 @@ impl Kustomization {
         if let Some(images) = images {
             document.read_images(&images)?;
         }
+        // Where a value before them has an odd tag, one of the two readers takes the key for a part of it.
+        let strictly = match document.value.get("images") {
+            Some(Value::Sequence(images)) => images.len(),
+            _ => 0,
+        };
+        if strictly != document.entries.len() {
+            return Err(
+                Failure::input(format!("{file}:1: readers of YAML do not agree on images"))
+                    .hint("is there a tag, such as !x, before it? Take it out"),
+            );
+        }
         Ok(document)
     }
 

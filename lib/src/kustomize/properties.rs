@@ -344,6 +344,13 @@ mod tests {
         }
     }
 
+    /// Found by the fuzz target: to one reader the tag takes in what comes after it.
+    #[test]
+    fn what_readers_do_not_agree_on_is_refused() {
+        super::kustomize_edit("Tapp:v1\nm: !!!");
+        super::kustomize_edit("Tapp:v1\nm: !!!\nimages:\n- name: app\n");
+    }
+
     #[test]
     fn very_deep_and_very_long_files_are_bounded() {
         let spec: ImageSpec = format!("app@{A}").parse().unwrap();
