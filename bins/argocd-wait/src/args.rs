@@ -1,5 +1,8 @@
 //! The command line.
 
+// Help texts, which are read in a terminal: [:TAG] is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

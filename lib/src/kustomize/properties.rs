@@ -347,8 +347,8 @@ mod tests {
     /// Found by the fuzz target: to one reader the tag takes in what comes after it.
     #[test]
     fn what_readers_do_not_agree_on_is_refused() {
-        super::kustomize_edit("Tapp:v1\nm: !!!");
-        super::kustomize_edit("Tapp:v1\nm: !!!\nimages:\n- name: app\n");
+        kustomize_edit("Tapp:v1\nm: !!!");
+        kustomize_edit("Tapp:v1\nm: !!!\nimages:\n- name: app\n");
     }
 
     #[test]
