@@ -14,7 +14,7 @@ use super::progress::Progress;
 
 const PARTIAL: &str = "partial-";
 /// Longer than the longest install: whoever holds the lock is then stuck.
-const LOCK_DEADLINE: Duration = Duration::from_secs(40 * 60);
+const LOCK_DEADLINE: Duration = Duration::from_secs(70 * 60);
 
 /// The cache folder: see the module's documentation.
 #[derive(Clone, Debug)]
