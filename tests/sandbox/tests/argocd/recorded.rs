@@ -42,7 +42,8 @@ fn facts(state: &Value, newest: &str) -> Facts {
 }
 
 fn recorded(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/argocd_recorded/{name}.json"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../../bins/argocd-wait/tests/recorded/{name}.json"));
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
