@@ -19,7 +19,7 @@ use towpath::failure::Kind;
 use towpath::http::{Client, Settings, parse_base_url};
 use towpath::vault::{Login, Revocation, Vault};
 use towpath_sandbox::servers::{Fault, KubernetesRole, Point, Proxy, Rule, Way};
-use world::engine::{CREDS, Engine, LEASED_ACCESS_KEY, LEASED_SECRET_KEY};
+use world::engine::{CREDS, Engine, LEASED_ACCESS_KEY};
 use world::{Ran, World, run, wait_for_lines};
 
 const HOUR: u64 = 3600;
@@ -103,7 +103,7 @@ async fn a_lease_is_gone_after_success_failure_and_a_killed_command() {
         (&dry.json()["lease"], &dry.json()["token"]),
         (&"revoked".into(), &"revoked".into())
     );
-    dry.assert_discreet(&[LEASED_SECRET_KEY]);
+    dry.assert_discreet(&[&engine.secret_key]);
     nothing_is_left(&world, &engine, &tokens).await;
     assert_eq!(engine.users().0, 7);
     world.stop().await;
@@ -135,7 +135,7 @@ async fn a_lease_is_gone_after_term_int_and_hup() {
         let ran: Ran = child.wait_with_output().await.unwrap().into();
         assert_eq!(ran.code, code, "{ran:?}");
         assert!(!ran.stderr.contains("revoked with its token"), "{ran:?}");
-        ran.assert_discreet(&[LEASED_SECRET_KEY]);
+        ran.assert_discreet(&[&engine.secret_key]);
         nothing_is_left(&world, &engine, &tokens).await;
     }
     world.stop().await;
@@ -320,7 +320,7 @@ async fn a_server_that_is_gone_or_does_not_answer_in_the_end_keeps_nobody_and_is
             "{ran:?}"
         );
         assert!(ran.stderr.contains("the token lives on"), "{ran:?}");
-        ran.assert_discreet(&[LEASED_SECRET_KEY]);
+        ran.assert_discreet(&[&engine.secret_key]);
     }
     world.stop().await;
 }

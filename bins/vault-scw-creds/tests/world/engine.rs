@@ -13,14 +13,14 @@ use tokio::task::AbortHandle;
 use super::World;
 
 pub(crate) const LEASED_ACCESS_KEY: &str = "SCWLEASED00000000001";
-/// What must show up nowhere but in the command's environment.
-pub(crate) const LEASED_SECRET_KEY: &str = "0badcafe-0000-4000-8000-00000000ca02";
 /// What `--dynamic` is given.
 pub(crate) const CREDS: &str = "scaleway/creds/deploy";
 
 pub(crate) struct Engine {
     /// What `VAULT_ADDR` is to be.
     pub(crate) address: String,
+    /// What must show up nowhere but in the command's environment: no other engine on this machine gives the same.
+    pub(crate) secret_key: String,
     /// What the engine has asked of its RabbitMQ, as `METHOD PATH`.
     asked: Arc<Mutex<Vec<String>>>,
     servers: [AbortHandle; 2],
@@ -39,16 +39,22 @@ impl Engine {
         let rabbit = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rabbit_url = format!("http://{}", rabbit.local_addr().unwrap());
         let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", relay.local_addr().unwrap());
+        let relay_address = relay.local_addr().unwrap();
+        let address = format!("http://{relay_address}");
+        let secret_key = unique_secret_key(relay_address.port());
         let noted = asked.clone();
         let agreeing = serve(rabbit, move |request| {
             noted.lock().unwrap().push(request.line());
             async { "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n".to_owned() }
         });
         let upstream = world.server.address().trim_start_matches("http://").to_owned();
-        let relaying = serve(relay, move |request| relay_to(upstream.clone(), request));
+        let leased = secret_key.clone();
+        let relaying = serve(relay, move |request| {
+            relay_to(upstream.clone(), leased.clone(), request)
+        });
         let engine = Engine {
             address,
+            secret_key,
             asked,
             servers: [agreeing, relaying],
         };
@@ -82,6 +88,11 @@ impl Engine {
         let count = |start: &str| asked.iter().filter(|line| line.starts_with(start)).count();
         (count("PUT /api/users/"), count("DELETE /api/users/"))
     }
+}
+
+/// A secret key that only whoever holds this port has: tests that run beside each other look for theirs in all processes.
+pub(crate) fn unique_secret_key(port: u16) -> String {
+    format!("0badcafe-0000-4000-8000-{:08x}{port:04x}", std::process::id())
 }
 
 struct Request {
@@ -145,7 +156,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     Some(Request { head, body })
 }
 
-async fn relay_to(upstream: String, request: Request) -> String {
+async fn relay_to(upstream: String, secret_key: String, request: Request) -> String {
     let mut server = TcpStream::connect(&upstream).await.unwrap();
     let makes_credentials = request.head[0].starts_with("GET /v1/scaleway/creds/");
     let mut head: Vec<String> = request
@@ -165,7 +176,7 @@ async fn relay_to(upstream: String, request: Request) -> String {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let mut document: Value = serde_json::from_str(body).unwrap();
     document["data"] = json!({
-        "access_key": LEASED_ACCESS_KEY, "secret_key": LEASED_SECRET_KEY, "region": "fr-par",
+        "access_key": LEASED_ACCESS_KEY, "secret_key": secret_key, "region": "fr-par",
     });
     let body = document.to_string();
     format!(
