@@ -173,12 +173,13 @@ pub(crate) fn set(followed: &Followed, holds: &Files, wish: &Wish) -> Result<Set
                 let change = &mut plan.files[at];
                 if change.changed {
                     // What is added under a name that nothing was read of may be held all the same.
-                    refuse_held(holds, &hold_path(folder_of(&build.file), &spec.name))?;
+                    let own = hold_path(folder_of(&build.file), &spec.name);
+                    refuse_held(holds, own, &mut plan.unheld)?;
                     for hold in images
                         .iter()
                         .flat_map(|image| followed.holds_on(build, spec, image))
                     {
-                        refuse_held(holds, &hold)?;
+                        refuse_held(holds, hold, &mut plan.unheld)?;
                     }
                 } else if let Target::Entry(place) = &key.0 {
                     let own = hold_path(folder_of(&place.file), &change.image);

@@ -5,6 +5,7 @@ use towpath::git::{Change, Identity, NewCommit, Signing};
 use towpath::kustomize::ImageState;
 
 use crate::args::WriteArgs;
+use crate::plan::SetPlan;
 use crate::report::{FileChange, HeldImage, HoldAction, RolledBack};
 
 /// What was done: `set`, `rollback`, `hold` or `release`.
@@ -46,8 +47,8 @@ pub(crate) struct Author<'run> {
 
 impl Author<'_> {
     /// The commit of `set`.
-    pub(crate) fn set(&self, files: &[FileChange], changes: Vec<Change>) -> NewCommit {
-        let changed: Vec<&FileChange> = files.iter().filter(|file| file.changed).collect();
+    pub(crate) fn set(&self, plan: &SetPlan, changes: Vec<Change>) -> NewCommit {
+        let changed: Vec<&FileChange> = plan.files.iter().filter(|file| file.changed).collect();
         let subject = match changed[..] {
             [one] => format!("Set {} to {} in {}", one.image, short(&one.new), one.path),
             _ => format!("Set {} images in {} files", changed.len(), changes.len()),
@@ -72,7 +73,10 @@ impl Author<'_> {
             trailers.push((IMAGE, image.to_owned()));
             trailers.extend(digest.map(|digest| (DIGEST, digest.to_owned())));
         }
-        self.commit(subject, body.join("\n"), trailers, changes)
+        NewCommit {
+            absent: plan.unheld.iter().cloned().collect(),
+            ..self.commit(subject, body.join("\n"), trailers, changes)
+        }
     }
 
     /// The commit of `rollback`. It does not say what the image was built from: that is said by the commit that set it.
@@ -170,6 +174,7 @@ impl Author<'_> {
             body,
             trailers,
             changes,
+            absent: Vec::new(),
             signing: self.signing.clone(),
         }
     }

@@ -1,5 +1,7 @@
 //! The decisions: from the files that were read to the files that are to be written. Nothing here touches anything.
 
+use std::collections::BTreeSet;
+
 use towpath::failure::{Failure, Result};
 use towpath::git::{Change, Files};
 use towpath::kustomize::{
@@ -128,6 +130,8 @@ pub(crate) struct SetPlan {
     pub(crate) texts: Vec<(String, String, String)>,
     /// What a person should know about it.
     pub(crate) notes: Vec<String>,
+    /// The files in which a hold would have been against it.
+    pub(crate) unheld: BTreeSet<String>,
 }
 
 /// Decides on `set`.
@@ -166,7 +170,7 @@ pub(crate) fn set(found: &[Found], files: &Files, holds: &Files, wish: &Wish) ->
                 .hint("name it once"));
             }
             if edit.changed() {
-                refuse_held(holds, &hold_path(folder, &edit.new.name))?;
+                refuse_held(holds, hold_path(folder, &edit.new.name), &mut plan.unheld)?;
                 refuse_unexpected(file, edit.old.as_ref(), &edit.new, wish.expect_current.as_ref())?;
                 text.clone_from(&edit.text);
                 edited = None;
@@ -215,11 +219,12 @@ fn refuse_absent(found: &[Found], wish: &Wish) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn refuse_held(holds: &Files, file: &str) -> Result<()> {
-    match holds.get(file) {
-        Some(content) => Err(Hold::parse(content, file)?.refusal()),
-        None => Ok(()),
+pub(crate) fn refuse_held(holds: &Files, file: String, unheld: &mut BTreeSet<String>) -> Result<()> {
+    if let Some(content) = holds.get(&file) {
+        return Err(Hold::parse(content, &file)?.refusal());
     }
+    unheld.insert(file);
+    Ok(())
 }
 
 /// Refuses to call a wish done that is against a hold: the image is where it was asked for, and is held elsewhere. By hand

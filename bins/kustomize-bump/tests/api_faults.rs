@@ -100,31 +100,84 @@ async fn a_hold_that_comes_while_it_is_decided_needs_no_commit_to_be_found() {
     assert_eq!((commits_asked(&world), world.commits().await), (0, 2));
 }
 
-/// The hold is not written by the commit, so no lock covers it: it comes while the commit is on its way.
-#[tokio::test]
-async fn a_hold_that_comes_in_the_same_moment_stands() {
-    let world = world_with(&[(PROD, &prod(A))]).await;
-    world.bump(&["set", &format!("app@{B}")]).await.report();
-    let (repository, first) = (world.repository(), AtomicUsize::new(0));
-    world.gitlab.trouble(move |method, path| {
-        let commits = method == "POST" && path.ends_with("/repository/commits");
-        if commits && first.fetch_add(1, Ordering::SeqCst) == 0 {
-            world::hold_unseen(&repository, B);
+/// Lets this happen once, while GitLab is at work on a commit: it has compared the last commits of the files already.
+fn while_it_commits(world: &World, once: impl Fn() + Send + Sync + 'static) {
+    let first = AtomicUsize::new(0);
+    world.gitlab.before_commit(move || {
+        if first.fetch_add(1, Ordering::SeqCst) == 0 {
+            once();
         }
-        None
     });
-    let ended = world.bump(&["set", &format!("app@{C}")]).await;
+}
+
+async fn subjects(world: &World, count: usize) -> Vec<String> {
+    let log = ["log", "--format=%s", &format!("-{count}"), "main"];
+    let log = world.git(&log).await.unwrap();
+    log.lines().map(str::to_owned).collect()
+}
+
+/// The hold is not written by the commit, so no lock covers it: the commit itself says that it must not be there.
+#[tokio::test]
+async fn a_hold_that_comes_in_the_same_moment_keeps_the_commit_out() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    let repository = world.repository();
+    while_it_commits(&world, move || world::hold_unseen(&repository, A));
+    let ended = world.bump(&["set", &format!("app@{B}")]).await;
     ended.refused(4, "held");
-    assert_eq!(world.file(PROD).await, prod(B));
-    let subjects = world.git(&["log", "--format=%s", "-3", "main"]).await.unwrap();
-    assert!(subjects.starts_with("Take back "), "{subjects}");
+    assert_eq!((commits_asked(&world), world.commits().await), (1, 2));
+    assert_eq!(subjects(&world, 1).await, ["Hold"]);
+}
+
+/// As where a rule says who may touch the folder of holds: the commit comes without its guard, and what it overtook is
+/// found afterwards.
+#[tokio::test]
+async fn a_hold_stands_where_gitlab_refuses_the_guard_too() {
+    let world = world_with(&[(PROD, &prod(A))]).await;
+    trouble_commits(&world, 1, Trouble::Status(400));
+    let repository = world.repository();
+    while_it_commits(&world, move || world::hold_unseen(&repository, A));
+    let ended = world.bump(&["set", &format!("app@{B}")]).await;
+    ended.refused(4, "held");
+    assert_eq!(world.file(PROD).await, prod(A));
+    let subjects = subjects(&world, 3).await;
+    assert!(subjects[0].starts_with("Take back "), "{subjects:?}");
+    assert!(subjects[1].starts_with("Set app "), "{subjects:?}");
+    assert_eq!(subjects[2], "Hold");
+}
+
+/// GitLab compares the last commit of a file before it looks what to build on: what comes in between, no lock meets.
+#[tokio::test]
+async fn a_change_of_the_same_file_that_slips_past_its_lock_is_not_lost() {
+    let both = |app: &str, web: &str| {
+        format!("images:\n- name: app\n  digest: {app}\n- name: web\n  digest: {web}\n")
+    };
+    let world = world_with(&[(PROD, &both(A, A))]).await;
+    let (repository, theirs) = (world.repository(), both(A, C));
+    while_it_commits(&world, move || world::commit_unseen(&repository, PROD, &theirs));
+    let report = world.bump(&["set", &format!("app@{B}")]).await.report();
+    assert_eq!(report["attempts"], 2);
+    assert_eq!(world.file(PROD).await, both(B, C));
+    assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_come_back_as_they_were() {
+async fn line_ends_that_gitlab_would_change_are_left_to_git() {
+    let text = prod(A).replace('\n', "\r\n");
+    let world = world_with(&[(PROD, &text)]).await;
+    let image = format!("app@{B}");
+    let ended = world.bump(&["set", &image]).await;
+    ended.refused(3, "has the line ends of Windows");
+    assert!(ended.stderr.contains("--via git"), "{}", ended.stderr);
+    assert_eq!((commits_asked(&world), world.commits().await), (0, 1));
+    world.bump(&["set", &image, "--via", "git"]).await.report();
+    assert_eq!(world.file(PROD).await, text.replace(A, B));
+}
+
+#[tokio::test]
+async fn odd_names_and_characters_come_back_as_they_were() {
     let path = "apps/ünter ordner/a+b/c%20d/overlays/prod";
     let file = format!("{path}/kustomization.yaml");
-    let text = format!("# caf\u{e9} \u{1f6a2}\r\nimages:\r\n- name: app\r\n  digest: {A} # x\r\n");
+    let text = format!("# caf\u{e9} \u{1f6a2}\nimages:\n- name: app\n  digest: {A} # x");
     let world = world_with(&[(&file, &text)]).await;
     let arguments = ["set", &format!("app@{B}"), "--path", path];
     world.bump(&arguments).await.report();

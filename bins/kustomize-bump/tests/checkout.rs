@@ -1,4 +1,4 @@
-//! Files edited in a folder: golden folders judged by kustomize itself, and commits in a work tree.
+//! Files edited in a folder, and commits in a work tree.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,13 +8,11 @@
 
 mod world;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use towpath::kustomize::{ImageSpec, Kustomization, Pin};
-use world::{A, B, Ended, Numbers, scrubbed};
+use world::{A, B, Ended, files, scrubbed};
 
 /// Runs the binary in a folder, as the person `Ada`.
 async fn bump(folder: &Path, arguments: &[&str]) -> Ended {
@@ -22,208 +20,6 @@ async fn bump(folder: &Path, arguments: &[&str]) -> Ended {
     environment.insert("TOWPATH_GIT_AUTHOR".into(), "Ada".into());
     environment.insert("TOWPATH_GIT_AUTHOR_EMAIL".into(), "ada@example.com".into());
     world::run(arguments, &environment, folder).await
-}
-
-/// All files below a folder.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(&next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(folder).unwrap().to_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
-
-fn copy(from: &Path, to: &Path) {
-    for (name, content) in files(from) {
-        let path = to.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-}
-
-/// What kustomize makes of a folder.
-fn build(folder: &Path) -> String {
-    let output = Command::new(world::kubectl())
-        .arg("kustomize")
-        .arg(folder)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Each case is a folder with `original/`, `expected/`, `arguments` (one a line; `{A}` and `{B}` are digests) and
-/// `images` (what the build has to name, one a line); or with `refusal`, its words, in the place of the last two.
-#[tokio::test]
-async fn golden_folders_change_as_expected_and_still_build() {
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let (mut seen, mut refused) = (0, 0);
-    for entry in std::fs::read_dir(&cases).unwrap() {
-        let case = entry.unwrap().path();
-        let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        let filled = |file: &str| {
-            let text = std::fs::read_to_string(case.join(file)).unwrap();
-            text.replace("{A}", A).replace("{B}", B)
-        };
-        let folder = tempfile::tempdir().unwrap();
-        copy(&case.join("original"), folder.path());
-        let arguments = filled("arguments");
-        let arguments: Vec<&str> = arguments.lines().collect();
-        let ended = bump(folder.path(), &arguments).await;
-        if case.join("refusal").exists() {
-            ended.refused(3, filled("refusal").trim());
-            assert_eq!(files(folder.path()), files(&case.join("original")), "{name}");
-            refused += 1;
-            continue;
-        }
-        let report = ended.report();
-        assert_eq!(
-            (&report["changed"], &report["commit"]),
-            (&true.into(), &Value::Null),
-            "{name}"
-        );
-        let expected = files(&case.join("expected"));
-        let actual = files(folder.path());
-        assert_eq!(
-            actual.keys().collect::<Vec<_>>(),
-            expected.keys().collect::<Vec<_>>(),
-            "{name}"
-        );
-        for (file, content) in expected {
-            let actual = String::from_utf8_lossy(&actual[&file]).into_owned();
-            assert_eq!(
-                actual,
-                String::from_utf8_lossy(&content),
-                "{name}: {}",
-                file.display()
-            );
-        }
-        let built = build(&folder.path().join("prod"));
-        for image in filled("images").lines() {
-            assert!(
-                built.contains(&format!("image: {image}\n")),
-                "{name}: {image} is not in\n{built}"
-            );
-        }
-        assert_eq!(
-            bump(folder.path(), &arguments).await.report()["changed"],
-            false,
-            "{name}: a second run"
-        );
-        seen += 1;
-    }
-    assert!(
-        seen >= 30 && refused >= 7,
-        "only {seen} and {refused} cases were found"
-    );
-}
-
-/// Random files of many styles: what kustomize builds after an edit is what was asked for, and what it built before of
-/// all others. What is refused stays as it is.
-#[test]
-fn kustomize_builds_what_random_edits_ask_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let containers: String = ["app", "api", "web"]
-        .iter()
-        .map(|name| format!("  - name: {name}\n    image: {name}:v0\n"))
-        .collect();
-    let pod =
-        format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: all\nspec:\n  containers:\n{containers}");
-    std::fs::write(folder.path().join("pod.yaml"), pod).unwrap();
-    let file = folder.path().join("kustomization.yaml");
-    let named = |built: &str, image: &str| {
-        let container = built
-            .split("  - image: ")
-            .find(|part| part.contains(&format!("name: {image}\n")));
-        container.unwrap().lines().next().unwrap().to_owned()
-    };
-    for seed in 0..48 {
-        let mut numbers = Numbers(seed);
-        let text = styled(&mut numbers);
-        std::fs::write(&file, &text).unwrap();
-        let before = build(folder.path());
-        let tags = ["v2", "1.10", "0x1f", "1e3", "20240131", "on", "1_000", "08"];
-        let (tag, pin) = (numbers.pick(&tags), numbers.below(3));
-        let pin = [Pin::Digest, Pin::Tag, Pin::Both][pin];
-        let spec: ImageSpec = format!("app=host:5000/team/app:{tag}@{B}").parse().unwrap();
-        let parsed = Kustomization::parse("kustomization.yaml", text.as_bytes()).unwrap();
-        let edit = parsed.set(&spec, pin, true).unwrap();
-        std::fs::write(&file, &edit.text).unwrap();
-        let after = build(folder.path());
-        let wanted = match pin {
-            Pin::Tag => format!("host:5000/team/app:{tag}"),
-            // The tag that stands beside a digest is part of the name that is built.
-            Pin::Digest | Pin::Both => match &edit.new.tag {
-                Some(tag) => format!("host:5000/team/app:{tag}@{B}"),
-                None => format!("host:5000/team/app@{B}"),
-            },
-        };
-        assert_eq!(
-            named(&after, "app"),
-            wanted,
-            "seed {seed}:\n{text}\n{}",
-            edit.text
-        );
-        for other in ["api", "web"] {
-            assert_eq!(
-                named(&after, other),
-                named(&before, other),
-                "seed {seed}:\n{}",
-                edit.text
-            );
-        }
-    }
-}
-
-/// A kustomization with entries in the styles that people write.
-fn styled(numbers: &mut Numbers) -> String {
-    let mut text = String::from("# shop\nresources: [pod.yaml]\n\nimages:");
-    let flow = numbers.below(4) == 0;
-    let indent = ["", "  "][numbers.below(2)];
-    text.push_str(if flow { " [\n" } else { " # front\n" });
-    let names: &[&str] = [&["app", "api"][..], &["api", "app", "web"], &["web", "api"]][numbers.below(3)];
-    for name in names {
-        let quote = ["", "'", "\""][numbers.below(3)];
-        let mut fields = vec![format!("name: {quote}{name}{quote}")];
-        if numbers.below(3) == 0 {
-            fields.push(format!("newName: {quote}mirror/{name}{quote}"));
-        }
-        if numbers.below(2) == 0 {
-            fields.push(format!("newTag: {}", ["v1", "'1.9'", "\"on\""][numbers.below(3)]));
-        }
-        if numbers.below(2) == 0 {
-            fields.push(format!("digest: {quote}{A}{quote}"));
-        }
-        let middle = 1 + numbers.below(fields.len());
-        if flow {
-            text.push_str(&format!("  {{{}}}, # {name}\n", fields.join(", ")));
-            continue;
-        }
-        for (number, field) in fields.iter().enumerate() {
-            let lead = if number == 0 { "- " } else { "  " };
-            let comment = if number + 1 == middle { " # kept" } else { "" };
-            text.push_str(&format!("{indent}{lead}{field}{comment}\n"));
-        }
-    }
-    text.push_str(if flow { "]\n" } else { "" });
-    text.push_str(["", "namePrefix: eu-\n", "\n# the end"][numbers.below(3)]);
-    match numbers.below(3) {
-        0 => text.replace('\n', "\r\n"),
-        _ => text,
-    }
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {

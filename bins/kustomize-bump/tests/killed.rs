@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use tokio::process::Command;
+use towpath_sandbox::gitlab::Trouble;
 use world::{A, B, Way, World};
 
 const PROD: &str = "overlays/prod/kustomization.yaml";
@@ -166,26 +167,47 @@ async fn killed_at_any_request_the_remote_is_whole_and_a_rerun_lands_once() {
     assert!(landed > 1, "some were killed after the commit");
 }
 
-/// What a commit overtook is only found once the commit is there. A kill in between is the one thing that leaves a hold
-/// overridden, and the rerun says so.
+/// A hold comes while GitLab is at work on the commit, and the run is killed at a request after that. GitLab itself keeps
+/// the commit out.
 #[tokio::test]
-async fn killed_beside_a_hold_the_hold_stands_or_the_rerun_says_that_it_does_not() {
+async fn killed_beside_a_hold_the_hold_stands() {
+    let (stood, overridden) = killed_beside_a_hold(false).await;
+    assert!(stood > 1, "{stood}");
+    assert_eq!(overridden, 0);
+}
+
+/// Where GitLab refuses the guard, what a commit overtook is only found once the commit is there. A kill in between is the
+/// one thing that leaves a hold overridden, and the rerun says so.
+#[tokio::test]
+async fn killed_beside_a_hold_without_its_guard_the_rerun_says_that_it_does_not_stand() {
+    let (stood, overridden) = killed_beside_a_hold(true).await;
+    assert!(stood > 0 && overridden > 0, "{stood} {overridden}");
+}
+
+/// How many times the hold stood after a kill, and how many times it was overridden.
+async fn killed_beside_a_hold(guard_is_refused: bool) -> (usize, usize) {
     let image = format!("app@{B}");
-    let (mut stood, mut told) = (0, 0);
+    let (mut stood, mut overridden) = (0, 0);
     for after in 1.. {
         let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
-        let repository = world.repository();
         let process = Arc::new(AtomicU32::new(0));
-        let (victim, seen) = (process.clone(), AtomicUsize::new(0));
-        world.gitlab.trouble(move |method, path| {
-            let is_commit = method == "POST" && path.ends_with("/repository/commits");
-            if seen.load(Ordering::SeqCst) == 0 && !is_commit {
-                return None;
+        // Requests since the hold is there; none before.
+        let seen = Arc::new(AtomicUsize::new(0));
+        let (repository, held) = (world.repository(), seen.clone());
+        world.gitlab.before_commit(move || {
+            if held.load(Ordering::SeqCst) == 0 {
+                world::hold_unseen(&repository, A);
+                held.store(1, Ordering::SeqCst);
             }
-            match seen.fetch_add(1, Ordering::SeqCst) {
-                0 => world::hold_unseen(&repository, A),
-                count if count == after => kill(&victim),
-                _ => {}
+        });
+        let (victim, refuse) = (process.clone(), AtomicU32::new(u32::from(guard_is_refused)));
+        world.gitlab.trouble(move |method, path| {
+            let commits = method == "POST" && path.ends_with("/repository/commits");
+            if commits && refuse.swap(0, Ordering::SeqCst) == 1 {
+                return Some(Trouble::Status(400));
+            }
+            if seen.load(Ordering::SeqCst) > 0 && seen.fetch_add(1, Ordering::SeqCst) == after {
+                kill(&victim);
             }
             None
         });
@@ -199,7 +221,7 @@ async fn killed_beside_a_hold_the_hold_stands_or_the_rerun_says_that_it_does_not
         let ended = world.bump(&["set", &image]).await;
         ended.refused(4, "is held at");
         if is_overridden {
-            told += 1;
+            overridden += 1;
             ended.refused(4, "all the same");
             let back = ["rollback", "--image", "app", "--to", A, "--yes"];
             world.bump(&back).await.report();
@@ -208,7 +230,7 @@ async fn killed_beside_a_hold_the_hold_stands_or_the_rerun_says_that_it_does_not
         }
         assert_eq!(world.file(PROD).await, prod(A));
     }
-    assert!(stood > 0 && told > 0, "{stood} {told}");
+    (stood, overridden)
 }
 
 #[tokio::test]

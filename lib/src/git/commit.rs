@@ -104,6 +104,9 @@ pub struct NewCommit {
     pub trailers: Vec<(&'static str, String)>,
     /// What changes.
     pub changes: Vec<Change>,
+    /// Files that the decision found not to be there, and that must not be there when the commit lands. A push sees to it
+    /// by itself, since it lands on the tip that was decided on and no other; GitLab's API has to be told.
+    pub absent: Vec<String>,
     /// What it is signed with, if at all. Only git can; GitLab's API signs by itself or not.
     pub signing: Option<Signing>,
 }
@@ -195,6 +198,7 @@ mod tests {
             body: String::new(),
             trailers: vec![("Towpath-Reason", "because\nTowpath-From: x".into())],
             changes: Vec::new(),
+            absent: Vec::new(),
             signing: None,
         };
         assert_eq!(

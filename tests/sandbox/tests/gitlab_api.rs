@@ -427,6 +427,26 @@ async fn commits_hold_to_the_last_commit_of_each_file() {
         .get(&format!("/projects/{id}/repository/compare?from={last}&to=main"))
         .await;
     assert_eq!(compared["commits"].as_array().unwrap().len(), 3);
+
+    // One action after the other; what is created and deleted was never there, and must not be.
+    let guarded = |path: &str| {
+        json!([
+            { "action": "create", "file_path": path, "content": "x" },
+            { "action": "delete", "file_path": path },
+            { "action": "create", "file_path": format!("{path}.2"), "content": "1\r\n2\r\n" },
+        ])
+    };
+    let (status, made) = commit(guarded("e/f")).await;
+    assert_eq!(status, 201, "{made}");
+    let show = |path: &str| format!("/projects/{id}/repository/files/{path}?ref=main");
+    assert_eq!(world.get(&show("e%2Ff")).await.0, 404);
+    // Without carriage returns.
+    assert_eq!(world.get(&show("e%2Ff.2")).await.1["size"], 4);
+    let (status, refused) = commit(guarded("c.yaml")).await;
+    assert_eq!(
+        (status.as_u16(), &refused["message"]),
+        (400, &json!("A file with this name already exists"))
+    );
     let (status, body) = world
         .get(&format!("/projects/{id}/repository/branches/none"))
         .await;

@@ -51,7 +51,7 @@ pub(crate) async fn set(
     let decide = async |tree: Tree<'_>| {
         let mut plan = decide_guarded(tree, &paths, &wish, &mut guard).await?;
         let changes = std::mem::take(&mut plan.changes);
-        let commit = (!changes.is_empty()).then(|| author.set(&plan.files, changes));
+        let commit = (!changes.is_empty()).then(|| author.set(&plan, changes));
         Ok(Decision {
             commit,
             outcome: plan,

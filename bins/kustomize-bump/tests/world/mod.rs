@@ -289,8 +289,15 @@ pub(crate) fn hold_unseen(repository: &Path, digest: &str) {
         "schema": "towpath.hold/1", "path": "overlays/prod", "image": "app", "held_at": format!("app@{digest}"),
         "digest": digest, "by": "Ada <ada@example.com>", "since": "2025-03-01T03:00:00Z", "reason": "checkout fails",
     });
-    let text = hold.to_string();
-    let path = ".towpath/holds/overlays/prod/app.json";
+    commit_unseen(
+        repository,
+        ".towpath/holds/overlays/prod/app.json",
+        &hold.to_string(),
+    );
+}
+
+/// Commits a file straight into a bare repository, between two requests.
+pub(crate) fn commit_unseen(repository: &Path, path: &str, text: &str) {
     let stream = format!(
         "commit refs/heads/main\ncommitter Ada <ada@example.com> now\ndata 4\nHold\nfrom refs/heads/main^0\n\
          M 100644 inline {path}\ndata {}\n{text}\n\n",
@@ -345,6 +352,24 @@ pub(crate) fn kubectl() -> &'static Path {
                 std::thread::spawn(install).join().unwrap()
             })
     })
+}
+
+/// All files below a folder.
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_owned();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Command {

@@ -49,7 +49,7 @@ impl Branch {
             }
             let effect = crate::cli::effect("commit", format!("{} {branch}", self.project));
             let to = json!({ "branch": branch, "start_sha": self.tip, "force": true });
-            match self.post(commit, to).await? {
+            match self.post(commit, false, to).await? {
                 Sent::Made(made) => {
                     effect.done("done");
                     return Ok(made.id);

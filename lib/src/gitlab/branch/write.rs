@@ -49,18 +49,20 @@ struct Diffed {
 
 impl Branch {
     /// Sends a commit for this branch. Every file that is there carries the last commit that changed it, so that GitLab
-    /// refuses the whole when one of them was changed by somebody else.
+    /// refuses the whole when one of them was changed by somebody else; if it is `guarded`, also when one that must not be
+    /// there is.
     ///
     /// # Errors
-    /// Denied (exit 4) where the token may not push to the branch, and what a rate limit does not let through.
-    pub(super) async fn send(&self, commit: &NewCommit) -> Result<Sent> {
+    /// Denied (exit 4) where the token may not push to the branch, and what a rate limit does not let through; input (exit
+    /// 3) for a file that the API would not keep as it is.
+    pub(super) async fn send(&self, commit: &NewCommit, guarded: bool) -> Result<Sent> {
         let paths: Vec<String> = commit.changes.iter().map(|change| change.path.clone()).collect();
         // What a decision writes it has most often read; the rest is looked up, since GitLab tells new from old.
         self.read(&paths).await?;
-        self.post(commit, json!({ "branch": self.name })).await
+        self.post(commit, guarded, json!({ "branch": self.name })).await
     }
 
-    pub(super) async fn post(&self, commit: &NewCommit, mut body: Value) -> Result<Sent> {
+    pub(super) async fn post(&self, commit: &NewCommit, guarded: bool, mut body: Value) -> Result<Sent> {
         if commit.signing.is_some() {
             return Err(
                 Failure::usage("GitLab's API takes no signature of ours").hint(
@@ -69,13 +71,16 @@ impl Branch {
                 ),
             );
         }
+        refuse_windows_line_ends(commit)?;
         body["commit_message"] = commit.message().into();
         body["author_name"] = commit.identity.name().into();
         body["author_email"] = commit.identity.email().into();
         body["stats"] = false.into();
         // A commit that begins a branch anew has nothing to be locked against.
         let locked = body.get("start_sha").is_none();
-        body["actions"] = self.actions(commit, locked)?;
+        let mut actions = if guarded { guards(commit) } else { Vec::new() };
+        actions.extend(self.actions(commit, locked)?);
+        body["actions"] = actions.into();
         let url = self.client.url(&self.project, "repository/commits")?;
         let request = self
             .client
@@ -108,7 +113,7 @@ impl Branch {
         }
     }
 
-    fn actions(&self, commit: &NewCommit, locked: bool) -> Result<Value> {
+    fn actions(&self, commit: &NewCommit, locked: bool) -> Result<Vec<Value>> {
         let known = self.known();
         commit
             .changes
@@ -129,7 +134,7 @@ impl Branch {
                 }
                 .into();
                 if let Some(content) = &change.content {
-                    // As text, GitLab would be free to change line ends, and could not hold every byte.
+                    // Text could not hold every byte.
                     action["encoding"] = "base64".into();
                     action["content"] = base64::engine::general_purpose::STANDARD.encode(content).into();
                 }
@@ -138,8 +143,7 @@ impl Branch {
                 }
                 Ok(action)
             })
-            .collect::<Result<Vec<Value>>>()
-            .map(Value::from)
+            .collect()
     }
 
     /// The files that a commit changed, sorted.
@@ -155,6 +159,35 @@ impl Branch {
         paths.sort();
         paths.dedup();
         Ok(paths)
+    }
+}
+
+/// Creates each file that must not be there, and deletes it again: nothing changes, unless one is there, which fails the
+/// whole commit. GitLab looks at this on the very commit that it builds on, and moves the branch from there alone, so that
+/// nothing comes in between. (GitLab's own tests of Gitaly's `UserCommitFiles`: "create duplicate file", "delete created
+/// file".)
+fn guards(commit: &NewCommit) -> Vec<Value> {
+    let guard = |path: &String| {
+        [
+            json!({ "action": "create", "file_path": path, "content": "not to be here" }),
+            json!({ "action": "delete", "file_path": path }),
+        ]
+    };
+    commit.absent.iter().flat_map(guard).collect()
+}
+
+/// Refuses what would not arrive as it was sent: GitLab writes files with `core.autocrlf=input` (Gitaly's
+/// `GlobalConfiguration`), whatever they are encoded in.
+fn refuse_windows_line_ends(commit: &NewCommit) -> Result<()> {
+    let has_them = |content: &[u8]| content.windows(2).any(|pair| pair == b"\r\n");
+    let mut changes = commit.changes.iter();
+    match changes.find(|change| change.content.as_deref().is_some_and(has_them)) {
+        Some(change) => Err(Failure::input(format!(
+            "{} has the line ends of Windows (CRLF), and GitLab's Commits API would make LF of all of them",
+            change.path
+        ))
+        .hint("go by git, which keeps them: --via git (TOWPATH_VIA)")),
+        None => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::directed::PlannedJob;
 use super::job_spec::JobSpec;
 use super::settings::{CiVariable, ProjectSettings, Role, wildcard_match};
 use super::tokens::Token;
-use super::trouble::{Asked, TroubleHook};
+use super::trouble::{Asked, CommitHook, TroubleHook};
 
 /// The thirteen statuses of pipelines and jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,6 +324,7 @@ pub(super) struct State {
     /// Jobs of the pipelines of projects that a test directs.
     pub(super) plans: HashMap<u64, Arc<Vec<PlannedJob>>>,
     pub(super) trouble: Option<TroubleHook>,
+    pub(super) before_commit: Option<CommitHook>,
     /// The API requests so far.
     pub(super) requests: Vec<Asked>,
     /// Times of recent events by what they count towards, for the limits.

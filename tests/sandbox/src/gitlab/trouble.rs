@@ -31,6 +31,9 @@ pub enum Trouble {
 /// Decides by method and path, the part after `/api/v4`.
 pub(super) type TroubleHook = Arc<dyn Fn(&str, &str) -> Option<Trouble> + Send + Sync>;
 
+/// What happens between GitLab's look at `last_commit_id` and Gitaly's commit.
+pub(super) type CommitHook = Arc<dyn Fn() + Send + Sync>;
+
 /// An API request that came in.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -48,6 +51,12 @@ impl GitLab {
     /// Lets this decide from now on what goes wrong with each API request.
     pub fn trouble(&self, hook: impl Fn(&str, &str) -> Option<Trouble> + Send + Sync + 'static) {
         self.hub.state().trouble = Some(Arc::new(hook));
+    }
+
+    /// Lets this happen from now on in the middle of each commit over the API: GitLab has compared every `last_commit_id`,
+    /// and Gitaly has not yet looked what the branch is at.
+    pub fn before_commit(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.hub.state().before_commit = Some(Arc::new(hook));
     }
 
     /// The API requests that came so far, in order of their answers.

@@ -1,10 +1,16 @@
 //! `POST /projects/:id/repository/commits`: several file actions as one commit.
 //!
 //! Kept from GitLab: a `last_commit_id` that saw another last change of that file than the branch has refuses the whole
-//! commit; a branch that moved while the commit was made refuses it too, with another text; whoever may not push to the
-//! branch gets 403; a new branch needs `start_branch` or `start_sha`, and `force` starts an old one anew; job tokens are
-//! not looked at. Not modelled: `author_*` of other users' forks,
-//! submodules, LFS.
+//! commit (for `update`, `move` and `delete`, as documented). Only then does Gitaly look what the branch is at, and builds
+//! on that: its actions come one after the other, so that a file can be created and deleted in one commit, and each finds
+//! the files as they are there (its tests of `UserCommitFiles`: "delete created file", "create duplicate file"). What
+//! comes between the two looks is met by no `last_commit_id`. A branch that moves while Gitaly is at work refuses the
+//! commit too, with another text. A file is written as Gitaly writes one, with `core.autocrlf=input`: CRLF becomes LF, in
+//! base64 as well ("create file normalizes line endings"). Whoever may not push to the branch gets 403; a new branch needs `start_branch` or
+//! `start_sha`, and `force` starts an old one anew; job tokens are not looked at. Not modelled: `author_*` of other users'
+//! forks, submodules, LFS.
+
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::Path;
@@ -22,13 +28,17 @@ use super::call::{Call, JobTokens, Refusal};
 use super::{Answer, entities};
 
 /// What one action does to its file.
-enum Change {
-    Write {
+enum Action {
+    Create {
         path: String,
         content: Vec<u8>,
-        executable: Option<bool>,
+        executable: bool,
     },
-    Remove {
+    Update {
+        path: String,
+        content: Vec<u8>,
+    },
+    Delete {
         path: String,
     },
     Move {
@@ -41,6 +51,9 @@ enum Change {
         executable: bool,
     },
 }
+
+/// The files of a commit that is being made: mode and blob by path.
+type Entries = BTreeMap<String, (String, String)>;
 
 /// Makes a commit.
 pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
@@ -62,11 +75,21 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
     let repository = call.hub.repository(&project);
     let head = repository.branch(&branch).await;
     let start = start(&call, &repository, &project, head.as_deref()).await?;
-    let mut changes = Vec::new();
+    let mut read = Vec::new();
     for action in &actions {
-        changes.push(read_action(&repository, start.as_deref(), action).await?);
+        look_whether_changed(&repository, start.as_deref(), action).await?;
+        read.push(read_action(action)?);
     }
-    let tree = write_tree(&repository, start.as_deref(), &changes).await?;
+    let between = call.hub.state().before_commit.clone();
+    if let Some(between) = between {
+        between();
+    }
+    // Gitaly looks for itself what the branch is at.
+    let head = repository.branch(&branch).await;
+    let from_elsewhere =
+        call.params.text("start_branch").is_some() || call.params.text("start_sha").is_some();
+    let start = if from_elsewhere { start } else { head.clone() };
+    let tree = write_tree(&repository, start.as_deref(), read).await?;
     let committer = {
         let state = call.hub.state();
         state
@@ -154,11 +177,33 @@ async fn start(
     }
 }
 
-async fn read_action(
+/// Refuses an action on a file that was changed since the commit that its sender has seen.
+async fn look_whether_changed(
     repository: &Repository<'_>,
     start: Option<&str>,
     action: &Value,
-) -> Result<Change, Refusal> {
+) -> Result<(), Refusal> {
+    let text = |key: &str| action.get(key).and_then(Value::as_str);
+    let looks = matches!(text("action"), Some("update" | "move" | "delete"));
+    let path = text("previous_path").or_else(|| text("file_path"));
+    let (true, Some(path), Some(expected), Some(start)) = (looks, path, text("last_commit_id"), start) else {
+        return Ok(());
+    };
+    // Any commit will do that sees the same last change of the file; one that knows no such file is let through.
+    let last = repository.log(start, Some(path), 1, 0).await?;
+    let seen = match repository.commit_id(expected).await {
+        Some(expected) => repository.log(&expected, Some(path), 1, 0).await?,
+        None => Vec::new(),
+    };
+    match last.first().zip(seen.first()) {
+        Some((last, seen)) if last.id != seen.id => Err(Refusal::bad_request(format!(
+            "The file has changed since you started editing it: {path}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn read_action(action: &Value) -> Result<Action, Refusal> {
     let text = |key: &str| action.get(key).and_then(Value::as_str).map(str::to_owned);
     let missing = |key: &str| Refusal::parameter(&format!("actions[0][{key}] is missing"));
     let path = text("file_path").ok_or_else(|| missing("file_path"))?;
@@ -167,32 +212,6 @@ async fn read_action(
         .any(|part| part.is_empty() || part == ".." || part == ".git")
     {
         return Err(Refusal::bad_request(format!("invalid path: {path}")));
-    }
-    let kind = text("action").ok_or_else(|| missing("action"))?;
-    let previous = text("previous_path");
-    let old = previous.as_ref().unwrap_or(&path);
-    let exists = match start {
-        Some(start) => repository.file(start, old).await.is_some(),
-        None => false,
-    };
-    if kind != "create" {
-        if let (Some(expected), Some(start)) = (text("last_commit_id"), start) {
-            // Any commit will do that sees the same last change of the file; one that knows no such file is let through.
-            let last = repository.log(start, Some(old), 1, 0).await?;
-            let seen = match repository.commit_id(&expected).await {
-                Some(expected) => repository.log(&expected, Some(old), 1, 0).await?,
-                None => Vec::new(),
-            };
-            let ids = last.first().zip(seen.first());
-            if ids.is_some_and(|(last, seen)| last.id != seen.id) {
-                return Err(Refusal::bad_request(format!(
-                    "The file has changed since you started editing it: {old}"
-                )));
-            }
-        }
-        if !exists {
-            return Err(Refusal::bad_request("A file with this name doesn't exist"));
-        }
     }
     let content = || -> Result<Option<Vec<u8>>, Refusal> {
         let Some(content) = text("content") else {
@@ -206,42 +225,60 @@ async fn read_action(
             .map(Some)
             .map_err(|_| Refusal::bad_request("invalid base64"))
     };
-    let executable = action.get("execute_filemode").and_then(Value::as_bool);
-    match kind.as_str() {
-        "create" if exists => Err(Refusal::bad_request("A file with this name already exists")),
-        "create" | "update" => {
-            let content = content()?.ok_or_else(|| missing("content"))?;
-            Ok(Change::Write {
-                path,
-                content,
-                executable,
-            })
-        }
-        "delete" => Ok(Change::Remove { path }),
-        "move" => {
-            let from = previous.ok_or_else(|| missing("previous_path"))?;
-            Ok(Change::Move {
-                from,
-                to: path,
-                content: content()?,
-            })
-        }
-        "chmod" => Ok(Change::Mode {
+    let executable = action
+        .get("execute_filemode")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
+    let kind = text("action").ok_or_else(|| missing("action"))?;
+    Ok(match kind.as_str() {
+        "create" => Action::Create {
             path,
-            executable: executable.unwrap_or(false),
-        }),
-        _ => Err(Refusal::parameter(
-            "actions[0][action] does not have a valid value",
-        )),
-    }
+            content: content()?.ok_or_else(|| missing("content"))?,
+            executable,
+        },
+        "update" => Action::Update {
+            path,
+            content: content()?.ok_or_else(|| missing("content"))?,
+        },
+        "delete" => Action::Delete { path },
+        "move" => Action::Move {
+            from: text("previous_path").ok_or_else(|| missing("previous_path"))?,
+            to: path,
+            content: content()?,
+        },
+        "chmod" => Action::Mode { path, executable },
+        _ => {
+            return Err(Refusal::parameter(
+                "actions[0][action] does not have a valid value",
+            ));
+        }
+    })
 }
 
-/// Writes the tree after the changes, through an index of its own.
+/// Writes the tree after the actions, one after the other, through an index of its own.
 async fn write_tree(
     repository: &Repository<'_>,
     start: Option<&str>,
-    changes: &[Change],
+    actions: Vec<Action>,
 ) -> Result<String, Refusal> {
+    let before = match start {
+        Some(start) => entries(repository, start).await?,
+        None => Entries::new(),
+    };
+    let mut after = before.clone();
+    for action in actions {
+        apply(repository, action, &mut after).await?;
+    }
+    let removed = before.keys().filter(|path| !after.contains_key(*path));
+    // Mode 0 removes an entry; removals go first, so that a file can take the place of a folder.
+    let mut lines: String = removed
+        .map(|path| format!("0 {}\t{path}\0", "0".repeat(40)))
+        .collect();
+    for (path, (mode, blob)) in &after {
+        if before.get(path) != Some(&(mode.clone(), blob.clone())) {
+            lines.push_str(&format!("{mode} {blob}\t{path}\0"));
+        }
+    }
     let index = repository.path.join(format!("index-{}", random_token("")?));
     let index_text = index.to_string_lossy().into_owned();
     let environment = [("GIT_INDEX_FILE", index_text.as_str())];
@@ -249,9 +286,10 @@ async fn write_tree(
         if let Some(start) = start {
             repository.run(&["read-tree", start], None, &environment).await?;
         }
-        for change in changes {
-            apply(repository, change, &environment).await?;
-        }
+        let update = ["update-index", "-z", "--index-info"];
+        repository
+            .run(&update, Some(lines.as_bytes()), &environment)
+            .await?;
         let tree = repository.run(&["write-tree"], None, &environment).await?;
         anyhow::Ok(String::from_utf8_lossy(&tree).trim().to_owned())
     };
@@ -261,74 +299,61 @@ async fn write_tree(
     Ok(made?)
 }
 
-async fn apply(
-    repository: &Repository<'_>,
-    change: &Change,
-    environment: &[(&str, &str)],
-) -> anyhow::Result<()> {
-    let entry = async |path: &str| -> anyhow::Result<(String, String)> {
-        let listed = repository
-            .run(&["ls-files", "--stage", "--", path], None, environment)
-            .await?;
-        let listed = String::from_utf8_lossy(&listed).into_owned();
-        let mut fields = listed.split_whitespace().map(str::to_owned);
-        Ok((
-            fields.next().unwrap_or_else(|| "100644".into()),
-            fields.next().unwrap_or_default(),
-        ))
-    };
-    let write = async |mode: &str, blob: &str, path: &str| -> anyhow::Result<()> {
-        let info = format!("{mode},{blob},{path}");
-        repository
-            .run(
-                &["update-index", "--add", "--cacheinfo", &info],
-                None,
-                environment,
-            )
-            .await
-            .map(drop)
-    };
-    let store = async |content: &[u8]| -> anyhow::Result<String> {
-        let blob = repository
-            .run(&["hash-object", "-w", "--stdin"], Some(content), environment)
-            .await?;
+/// The files of a commit.
+async fn entries(repository: &Repository<'_>, commit: &str) -> anyhow::Result<Entries> {
+    let listed = repository.git(&["ls-tree", "-r", "-z", commit]).await?;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let entries = listed.split_terminator('\0').filter_map(|line| {
+        let (about, path) = line.split_once('\t')?;
+        let mut about = about.split(' ');
+        let (mode, blob) = (about.next()?, about.nth(1)?);
+        Some((path.to_owned(), (mode.to_owned(), blob.to_owned())))
+    });
+    Ok(entries.collect())
+}
+
+async fn apply(repository: &Repository<'_>, action: Action, entries: &mut Entries) -> Result<(), Refusal> {
+    let store = async |path: &str, content: &[u8]| -> anyhow::Result<String> {
+        let input = "core.autocrlf=input";
+        let write = ["-c", input, "hash-object", "-w", "--stdin", "--path", path];
+        let blob = repository.run(&write, Some(content), &[]).await?;
         Ok(String::from_utf8_lossy(&blob).trim().to_owned())
     };
-    let remove = async |path: &str| -> anyhow::Result<()> {
-        // Mode 0 removes an entry; the plainer options ask for a work tree.
-        let line = format!("0 {}\t{path}\n", "0".repeat(40));
-        repository
-            .run(
-                &["update-index", "--index-info"],
-                Some(line.as_bytes()),
-                environment,
-            )
-            .await
-            .map(drop)
-    };
-    let mode_of = |executable: bool| if executable { "100755" } else { "100644" };
-    match change {
-        Change::Write {
+    let missing = || Refusal::bad_request("A file with this name doesn't exist");
+    let there = || Refusal::bad_request("A file with this name already exists");
+    let mode_of = |executable: bool| if executable { "100755" } else { "100644" }.to_owned();
+    match action {
+        Action::Create {
             path,
             content,
             executable,
         } => {
-            let (old_mode, _) = entry(path).await?;
-            let mode = executable.map_or(old_mode.as_str(), mode_of);
-            write(mode, &store(content).await?, path).await
-        }
-        Change::Remove { path } => remove(path).await,
-        Change::Move { from, to, content } => {
-            let (mode, mut blob) = entry(from).await?;
-            if let Some(content) = content {
-                blob = store(content).await?;
+            if entries.contains_key(&path) {
+                return Err(there());
             }
-            remove(from).await?;
-            write(&mode, &blob, to).await
+            let blob = store(&path, &content).await?;
+            entries.insert(path, (mode_of(executable), blob));
         }
-        Change::Mode { path, executable } => {
-            let (_, blob) = entry(path).await?;
-            write(mode_of(*executable), &blob, path).await
+        Action::Update { path, content } => {
+            let entry = entries.get_mut(&path).ok_or_else(missing)?;
+            entry.1 = store(&path, &content).await?;
+        }
+        Action::Delete { path } => {
+            entries.remove(&path).ok_or_else(missing)?;
+        }
+        Action::Move { from, to, content } => {
+            let (mode, mut blob) = entries.remove(&from).ok_or_else(missing)?;
+            if entries.contains_key(&to) {
+                return Err(there());
+            }
+            if let Some(content) = content {
+                blob = store(&to, &content).await?;
+            }
+            entries.insert(to, (mode, blob));
+        }
+        Action::Mode { path, executable } => {
+            entries.get_mut(&path).ok_or_else(missing)?.0 = mode_of(executable);
         }
     }
+    Ok(())
 }
