@@ -236,11 +236,11 @@ impl PlaceArgs {
     ///
     /// # Errors
     /// Usage (exit 2) for a way that does not lead there; denied (exit 4) for the API with a job token.
-    pub(crate) fn way(&self, held: Held) -> Result<Way> {
+    pub(crate) fn way(&self, via: Via, held: Held) -> Result<Way> {
         if let Some(project) = &self.project {
-            return self.way_to(project, held);
+            return self.way_to(project, via, held);
         }
-        if self.via == Via::Api {
+        if via == Via::Api {
             return Err(
                 Failure::usage("--via api goes to a project of GitLab, and none is given")
                     .hint("give --project GROUP/PROJECT (TOWPATH_PROJECT) instead of --repo or --checkout"),
@@ -254,7 +254,21 @@ impl PlaceArgs {
         })
     }
 
-    fn way_to(&self, project: &Project, held: Held) -> Result<Way> {
+    /// The way that leads there without GitLab's API.
+    ///
+    /// # Errors
+    /// Usage (exit 2) where the API is asked for.
+    pub(crate) fn via_offline(&self) -> Result<Via> {
+        match self.via {
+            Via::Auto | Via::Git => Ok(Via::Git),
+            Via::Api => Err(Failure::usage(
+                "--offline does without GitLab's API, and --via api (TOWPATH_VIA) goes by it",
+            )
+            .hint("leave one of them away")),
+        }
+    }
+
+    fn way_to(&self, project: &Project, via: Via, held: Held) -> Result<Way> {
         let address = self.address_of(project)?;
         let by_git = || {
             address.clone().map(Way::Git).ok_or_else(|| {
@@ -262,7 +276,7 @@ impl PlaceArgs {
                     .hint("give --project as GROUP/PROJECT, not as a number")
             })
         };
-        match (self.via, held) {
+        match (via, held) {
             (Via::Git, _) | (Via::Auto, Held::Job | Held::Nothing) => by_git(),
             (Via::Auto, Held::Access) => Ok(Way::ApiElseGit(project.clone(), address)),
             (Via::Api, Held::Access) => Ok(Way::Api(project.clone())),
@@ -343,18 +357,19 @@ mod tests {
         let shop = || Project::Path("env/shop".into());
         let auto = place(&["--project=env/shop", api]);
         assert_eq!(
-            auto.way(Held::Access).unwrap(),
+            auto.way(Via::Auto, Held::Access).unwrap(),
             Way::ApiElseGit(shop(), Some(address.clone()))
         );
-        assert_eq!(auto.way(Held::Job).unwrap(), Way::Git(address.clone()));
-        assert_eq!(auto.way(Held::Nothing).unwrap(), Way::Git(address.clone()));
-        let by_api = place(&["--project=env/shop", api, "--via=api"]);
-        assert_eq!(by_api.way(Held::Access).unwrap(), Way::Api(shop()));
-        let denied = by_api.way(Held::Job).unwrap_err();
+        assert_eq!(auto.way(Via::Auto, Held::Job).unwrap(), Way::Git(address.clone()));
+        assert_eq!(
+            auto.way(Via::Auto, Held::Nothing).unwrap(),
+            Way::Git(address.clone())
+        );
+        assert_eq!(auto.way(Via::Api, Held::Access).unwrap(), Way::Api(shop()));
+        let denied = auto.way(Via::Api, Held::Job).unwrap_err();
         assert_eq!(denied.kind(), towpath::failure::Kind::Denied);
-        assert!(by_api.way(Held::Nothing).is_err());
-        let by_git = place(&["--project=env/shop", api, "--via=git"]);
-        assert_eq!(by_git.way(Held::Access).unwrap(), Way::Git(address));
+        assert!(auto.way(Via::Api, Held::Nothing).is_err());
+        assert_eq!(auto.way(Via::Git, Held::Access).unwrap(), Way::Git(address));
     }
 
     #[test]
@@ -362,22 +377,28 @@ mod tests {
         let own = ["--project-id=7", "--project-url=https://git.example.com/env/shop"];
         let seven = place(&[&own[..], &["--project=7"]].concat());
         assert_eq!(
-            seven.way(Held::Job).unwrap(),
+            seven.way(Via::Auto, Held::Job).unwrap(),
             Way::Git("https://git.example.com/env/shop.git".into())
         );
         let eight = place(&[&own[..], &["--project=8"]].concat());
-        assert!(eight.way(Held::Job).is_err());
+        assert!(eight.way(Via::Auto, Held::Job).is_err());
         assert_eq!(
-            eight.way(Held::Access).unwrap(),
+            eight.way(Via::Auto, Held::Access).unwrap(),
             Way::ApiElseGit(Project::Id(8), None)
         );
     }
 
     #[test]
+    fn without_the_api_git_leads_there() {
+        assert_eq!(place(&["--project=env/shop"]).via_offline().unwrap(), Via::Git);
+        assert!(place(&["--project=env/shop", "--via=api"]).via_offline().is_err());
+    }
+
+    #[test]
     fn the_api_needs_a_project() {
-        assert!(place(&["--via=api", "--repo=/x.git"]).way(Held::Access).is_err());
+        assert!(place(&["--repo=/x.git"]).way(Via::Api, Held::Access).is_err());
         assert_eq!(
-            place(&["--repo=/x.git"]).way(Held::Nothing).unwrap(),
+            place(&["--repo=/x.git"]).way(Via::Auto, Held::Nothing).unwrap(),
             Way::Git("/x.git".into())
         );
     }

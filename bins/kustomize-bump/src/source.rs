@@ -11,7 +11,7 @@ use towpath::http::{PlainHttp, Settings};
 use towpath::secret::Secret;
 
 use crate::args::{PlaceArgs, WriteArgs};
-use crate::place::{Held, Way};
+use crate::place::{Held, Via, Way};
 
 /// How long GitLab may go on turning requests away by its rate limit.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
@@ -58,6 +58,15 @@ pub(crate) enum Tree<'source> {
 impl Source {
     /// Opens what the arguments name.
     pub(crate) async fn open(place: &PlaceArgs, run: &Run) -> Result<Self> {
+        Self::open_via(place, place.via, run).await
+    }
+
+    /// The same without GitLab's API.
+    pub(crate) async fn open_offline(place: &PlaceArgs, run: &Run) -> Result<Self> {
+        Self::open_via(place, place.via_offline()?, run).await
+    }
+
+    async fn open_via(place: &PlaceArgs, via: Via, run: &Run) -> Result<Self> {
         let access = match &place.checkout {
             Some(_) => None,
             None => access_token(place)?,
@@ -67,7 +76,7 @@ impl Source {
             None if secret_variable("CI_JOB_TOKEN")?.is_some() => Held::Job,
             None => Held::Nothing,
         };
-        match (place.way(held)?, access) {
+        match (place.way(via, held)?, access) {
             (Way::Checkout(folder), _) => Ok(Source::Checkout(Checkout::open(&folder, run.deadline).await?)),
             (Way::Git(address), access) => Self::by_git(place, &address, access, run).await,
             (Way::Api(project), Some(token)) => Self::by_api(place, &project, token, run).await,
@@ -272,13 +281,15 @@ impl Tree<'_> {
         }
     }
 
-    /// The commits that changed a file, as far as they are here.
+    /// The commits that changed a file, as far as they are here, without those that were taken back at once.
     pub(crate) async fn history(&self, path: &str) -> Result<History> {
-        match self {
+        let mut history = match self {
             Tree::Snapshot(snapshot) => snapshot.history(path).await,
             Tree::Api(branch) => branch.history(path).await,
             Tree::Checkout(checkout) => checkout.history(path).await,
-        }
+        }?;
+        history.leave_out_taken_back();
+        Ok(history)
     }
 
     /// The commits whose names begin like this, as far as they are here.

@@ -12,7 +12,9 @@ use std::path::Path;
 use std::process::Command;
 
 use towpath::kustomize::{Build, Sources, Tried};
-use world::{A, B, Ended, Numbers, World, scrubbed};
+use world::{A, B, Ended, Numbers, Way, World, both_ways, scrubbed};
+
+both_ways!(a_remote_branch_is_followed_and_a_hold_on_the_overlay_stands);
 
 /// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -312,15 +314,17 @@ async fn what_cannot_be_followed_is_named() {
     );
 }
 
-#[tokio::test]
-async fn a_remote_branch_is_followed_and_a_hold_on_the_overlay_stands() {
+async fn a_remote_branch_is_followed_and_a_hold_on_the_overlay_stands(way: Way) {
     let base = format!("resources: [apps.yaml]\nimages: [{{name: app, newTag: v1, digest: \"{A}\"}}]\n");
-    let world = World::with(&[
-        ("base/apps.yaml", &deployment("d", &["app:v0"])),
-        ("base/kustomization.yaml", &base),
-        ("overlays/prod/kustomization.yaml", "resources: [../../base]\n"),
-        ("overlays/test/kustomization.yaml", "resources: [../../base]\n"),
-    ])
+    let world = World::over(
+        way,
+        &[
+            ("base/apps.yaml", &deployment("d", &["app:v0"])),
+            ("base/kustomization.yaml", &base),
+            ("overlays/prod/kustomization.yaml", "resources: [../../base]\n"),
+            ("overlays/test/kustomization.yaml", "resources: [../../base]\n"),
+        ],
+    )
     .await;
     let image = format!("app:v2@{B}");
     let set = ["set", image.as_str(), "--path", "overlays/*", "--follow"];

@@ -1,4 +1,4 @@
-//! Runs that a signal ends: they take their clone away, and say so by their exit code.
+//! Runs that a signal ends: they take their clone away, where they have one, and say so by their exit code.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,35 +10,47 @@ mod world;
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use world::{B, World};
+use tokio::sync::Notify;
+use world::{B, Way, World, both_ways};
+
+both_ways!(
+    a_signal_leaves_nothing_behind,
+    whoever_is_to_outlive_the_terminal_does
+);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A server that takes connections and never says a word.
-async fn silent() -> u16 {
+/// A server that takes connections and never says a word; and whether it took one.
+async fn silent() -> (u16, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(Notify::new());
+    let connected = asked.clone();
     tokio::spawn(async move {
         let mut held = Vec::new();
         while let Ok((connection, _)) = listener.accept().await {
             held.push(connection);
+            connected.notify_one();
         }
     });
-    port
+    (port, asked)
 }
 
-/// Starts a `set` that waits for a server, once its clone is there. The words before are a shell's.
+/// Starts a `set` that waits for a server, once it is there. The words before are a shell's.
 async fn waiting(world: &World, before: &str, scratch: &Path) -> Child {
     std::fs::create_dir(scratch).unwrap();
     let mut environment = world.environment();
-    environment.insert(
-        "TOWPATH_REPO".into(),
-        format!("http://127.0.0.1:{}/env/shop.git", silent().await),
-    );
+    let (port, asked) = silent().await;
+    let (variable, address) = match world.way {
+        Way::Git => ("TOWPATH_REPO", format!("http://127.0.0.1:{port}/env/shop.git")),
+        Way::Api => ("CI_API_V4_URL", format!("http://127.0.0.1:{port}/api/v4")),
+    };
+    environment.insert(variable.into(), address);
     environment.insert("TMPDIR".into(), scratch.display().to_string());
     let child = Command::new("sh")
         .args(["-c", &format!("{before} exec \"$0\" \"$@\"")])
@@ -52,9 +64,10 @@ async fn waiting(world: &World, before: &str, scratch: &Path) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    // It listens for signals before it makes the clone.
-    while std::fs::read_dir(scratch).unwrap().next().is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    // It listens for signals before it asks anybody.
+    tokio::time::timeout(LIMIT, asked.notified()).await.unwrap();
+    if world.way == Way::Git {
+        assert!(std::fs::read_dir(scratch).unwrap().next().is_some(), "no clone");
     }
     child
 }
@@ -65,9 +78,8 @@ async fn signal(child: &Child, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-#[tokio::test]
-async fn a_signal_leaves_no_clone_behind() {
-    let world = World::with(&[]).await;
+async fn a_signal_leaves_nothing_behind(way: Way) {
+    let world = World::over(way, &[]).await;
     for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15)] {
         let scratch = world.folder.path().join(name);
         let child = waiting(&world, "", &scratch).await;
@@ -85,9 +97,8 @@ async fn a_signal_leaves_no_clone_behind() {
 }
 
 /// `nohup` switches HUP off for what it starts.
-#[tokio::test]
-async fn whoever_is_to_outlive_the_terminal_does() {
-    let world = World::with(&[]).await;
+async fn whoever_is_to_outlive_the_terminal_does(way: Way) {
+    let world = World::over(way, &[]).await;
     let scratch = world.folder.path().join("nohup");
     let child = waiting(&world, "trap '' HUP;", &scratch).await;
     signal(&child, "HUP").await;

@@ -11,12 +11,12 @@ mod world;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::process::Command;
 use towpath_sandbox::gitlab::Trouble;
+use world::victim::{Victim, kill, kill_at, known_by_number};
 use world::{A, B, Way, World};
 
 const PROD: &str = "overlays/prod/kustomization.yaml";
@@ -107,41 +107,6 @@ async fn killed_at_any_step_the_remote_is_whole_and_a_rerun_lands_once() {
     }
 }
 
-/// Kills the run that is under way when the request of this number comes in. GitLab goes on with it, or never sees it whole.
-fn kill_at(world: &World, number: usize) -> Arc<AtomicU32> {
-    let process = Arc::new(AtomicU32::new(0));
-    let (victim, count) = (process.clone(), AtomicUsize::new(0));
-    world.gitlab.trouble(move |_, _| {
-        if count.fetch_add(1, Ordering::SeqCst) + 1 == number {
-            kill(&victim);
-        }
-        None
-    });
-    process
-}
-
-fn kill(process: &AtomicU32) {
-    let process = process.load(Ordering::SeqCst).to_string();
-    let killed = std::process::Command::new("kill").args(["-9", &process]).status();
-    assert!(killed.unwrap().success());
-}
-
-/// Runs it with its number known; the exit code, -1 for one that was killed.
-async fn known_by_number(world: &World, process: &AtomicU32, arguments: &[&str]) -> i32 {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kustomize-bump"))
-        .args(arguments)
-        .env_clear()
-        .envs(&world.environment())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    process.store(child.id().unwrap(), Ordering::SeqCst);
-    child.wait().await.unwrap().code().unwrap_or(-1)
-}
-
 #[tokio::test]
 async fn killed_at_any_request_the_remote_is_whole_and_a_rerun_lands_once() {
     let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
@@ -190,7 +155,7 @@ async fn killed_beside_a_hold(guard_is_refused: bool) -> (usize, usize) {
     let (mut stood, mut overridden) = (0, 0);
     for after in 1.. {
         let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
-        let process = Arc::new(AtomicU32::new(0));
+        let process = Victim::default();
         // Requests since the hold is there; none before.
         let seen = Arc::new(AtomicUsize::new(0));
         let (repository, held) = (world.repository(), seen.clone());
@@ -200,10 +165,10 @@ async fn killed_beside_a_hold(guard_is_refused: bool) -> (usize, usize) {
                 held.store(1, Ordering::SeqCst);
             }
         });
-        let (victim, refuse) = (process.clone(), AtomicU32::new(u32::from(guard_is_refused)));
+        let (victim, refuse) = (process.clone(), AtomicBool::new(guard_is_refused));
         world.gitlab.trouble(move |method, path| {
             let commits = method == "POST" && path.ends_with("/repository/commits");
-            if commits && refuse.swap(0, Ordering::SeqCst) == 1 {
+            if commits && refuse.swap(false, Ordering::SeqCst) {
                 return Some(Trouble::Status(400));
             }
             if seen.load(Ordering::SeqCst) > 0 && seen.fetch_add(1, Ordering::SeqCst) == after {

@@ -18,6 +18,7 @@ both_ways!(
     several_images_and_paths_make_one_commit,
     guards_have_their_exit_codes,
     a_token_that_may_not_push_is_denied,
+    the_token_is_in_no_argument_stream_or_file,
 );
 
 const PROD: &str = "overlays/prod/kustomization.yaml";
@@ -215,6 +216,59 @@ async fn mistakes_about_the_place_have_their_exit_codes() {
     assert_eq!(world.commits().await, 1);
 }
 
+/// The same of the way of the API.
+#[tokio::test]
+async fn mistakes_about_the_project_have_their_exit_codes() {
+    let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
+    let image = format!("app:v1@{B}");
+    let with = async |arguments: &[&str]| world.bump(&[&["set", &image], arguments].concat()).await;
+    with(&["--branch", "mian"]).await.refused(5, "has no branch mian");
+    with(&["--project", "env/none"]).await.refused(5, "env/none");
+    with(&["--project", "shop"]).await.refused(2, "--project");
+    with(&["--checkout", "."]).await.refused(2, "cannot be used with");
+    with(&["--path", "overlays/pord"])
+        .await
+        .refused(5, "there is no kustomization in overlays/pord");
+    with(&["--gitlab-url", "http://127.0.0.1:1/api/v4", "--timeout", "10s"])
+        .await
+        .refused(7, "");
+    with(&["--gitlab-url", "http://192.0.2.1/api/v4"])
+        .await
+        .refused(4, "plain http");
+    with(&["--gitlab-url", "https://u:canary-in-the-url@h/api/v4"])
+        .await
+        .refused(2, "credentials");
+    let by_api = |token: &'static str| {
+        [
+            ("TOWPATH_GIT_TOKEN", ""),
+            ("TOWPATH_VIA", "api"),
+            ("CI_JOB_TOKEN", token),
+        ]
+    };
+    let ended = world.bump_with(&by_api(""), &["set", &image]).await;
+    ended.refused(2, "GitLab's API wants a token");
+    let ended = world.bump_with(&by_api("glcbt-canary"), &["set", &image]).await;
+    ended.refused(4, "a job token may not commit over GitLab's API");
+    let expired = [
+        ("TOWPATH_GIT_TOKEN", "glpat-expired-1234567"),
+        ("TOWPATH_VIA", "api"),
+    ];
+    let ended = world.bump_with(&expired, &["set", &image]).await;
+    ended.refused(4, "wrong, revoked or expired");
+    let offline = ["rollback", "--image", "app", "--yes", "--offline"];
+    let via_api = [&offline[..], &["--via", "api"]].concat();
+    world
+        .bump(&via_api)
+        .await
+        .refused(2, "--offline does without GitLab's API");
+    let proposed = [&offline[..], &["--merge-request"]].concat();
+    world
+        .bump(&proposed)
+        .await
+        .refused(2, "a merge request goes by it");
+    assert_eq!(world.commits().await, 1);
+}
+
 async fn a_token_that_may_not_push_is_denied(way: Way) {
     use towpath_sandbox::gitlab::{Role, Scope};
     let world = World::over(way, &[(PROD, &prod(A))]).await;
@@ -302,9 +356,8 @@ async fn paths_are_no_patterns_whatever_the_environment_says() {
 /// A program in the place of git that writes down its arguments and runs the real one.
 const RECORDER: &str = "#!/bin/sh\nprintf '%s\\n' \"$*\" >>\"$RECORD\"\ntr '\\0' '\\n' </proc/$$/cmdline >>\"$RECORD\"\nexec \"$REAL_GIT\" \"$@\"\n";
 
-#[tokio::test]
-async fn the_token_is_in_no_argument_stream_or_file() {
-    let world = World::with(&[(PROD, &prod(A))]).await;
+async fn the_token_is_in_no_argument_stream_or_file(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(A))]).await;
     let bin = world.folder.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     std::fs::write(bin.join("git"), RECORDER).unwrap();
@@ -341,12 +394,17 @@ async fn the_token_is_in_no_argument_stream_or_file() {
             format!("{}{}", ended.stdout, ended.stderr),
         ));
     }
-    let recorded = std::fs::read_to_string(&record).unwrap();
-    assert!(
-        recorded.contains("push --porcelain") && recorded.contains("clone"),
-        "{recorded}"
-    );
-    seen.push(("arguments".into(), recorded));
+    match way {
+        Way::Git => {
+            let recorded = std::fs::read_to_string(&record).unwrap();
+            assert!(
+                recorded.contains("push --porcelain") && recorded.contains("clone"),
+                "{recorded}"
+            );
+            seen.push(("arguments".into(), recorded));
+        }
+        Way::Api => assert!(!record.exists(), "git was started"),
+    }
     seen.push(("commits".into(), world.git(&["log", "-p", "main"]).await.unwrap()));
     let config = std::fs::read_to_string(world.repository().join("config")).unwrap();
     seen.push(("configuration".into(), config));

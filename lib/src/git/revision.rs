@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+/// The trailer of a commit that only undoes another one, which names that one: it was decided on something that changed in
+/// the same moment, and never meant to stand.
+pub(crate) const TAKES_BACK: &str = "Towpath-Takes-Back";
+
 /// One commit that changed a file.
 #[derive(Clone, Debug, Default)]
 pub struct Revision {
@@ -44,6 +48,19 @@ pub struct History {
 }
 
 impl History {
+    /// Leaves out the commits that were taken back at once, with those that took them back.
+    pub fn leave_out_taken_back(&mut self) {
+        let mut index = 0;
+        while index + 1 < self.revisions.len() {
+            let taken = &self.revisions[index + 1].commit;
+            if self.revisions[index].trailer(TAKES_BACK) == Some(taken) {
+                self.revisions.drain(index..index + 2);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
     pub(super) fn objects(&self) -> Vec<String> {
         let mut objects: Vec<String> = self
             .revisions
@@ -100,6 +117,33 @@ pub(crate) fn trailers(message: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_taken_back_at_once_is_no_part_of_the_history() {
+        let revision = |commit: &str, takes_back: Option<&str>| Revision {
+            commit: commit.to_owned(),
+            trailers: takes_back
+                .map(|taken| (TAKES_BACK.to_owned(), taken.to_owned()))
+                .into_iter()
+                .collect(),
+            ..Revision::default()
+        };
+        let left = |revisions: &[Revision]| -> String {
+            let mut history = History {
+                revisions: revisions.to_vec(),
+                complete: true,
+            };
+            history.leave_out_taken_back();
+            history.revisions.into_iter().map(|one| one.commit).collect()
+        };
+        let (a, b, undone) = (revision("a", None), revision("b", None), revision("u", Some("b")));
+        assert_eq!(left(&[undone.clone(), b.clone(), a.clone()]), "a");
+        let twice = [undone.clone(), b.clone(), undone.clone(), b.clone(), a.clone()];
+        assert_eq!(left(&twice), "a");
+        // Only what it follows upon.
+        assert_eq!(left(&[undone.clone(), a, b]), "uab");
+        assert_eq!(left(&[undone]), "u");
+    }
 
     #[test]
     fn trailers_are_the_last_paragraph_alone() {

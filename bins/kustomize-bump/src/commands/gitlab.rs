@@ -53,7 +53,8 @@ pub(super) fn address(place: &PlaceArgs) -> Result<Option<(Url, Project)>> {
     towpath::http::parse_base_url("--repo (TOWPATH_REPO)", api.as_str()).map(|api| Some((api, project)))
 }
 
-/// The token for the API: its own; else the job's, for the job's own GitLab; else the repository's, for its own host.
+/// The token for the API: its own; else the job's, for the job's own GitLab; else the one that
+/// the project or the repository is reached by, for its own host.
 pub(super) fn token(place: &PlaceArgs, api: &Url) -> Result<Option<Token>> {
     if let Some(token) = secret_variable("TOWPATH_GITLAB_TOKEN")? {
         return Ok(Some(Token::Access(token)));
@@ -69,7 +70,7 @@ pub(super) fn token(place: &PlaceArgs, api: &Url) -> Result<Option<Token>> {
     {
         return Ok(Some(Token::Job(token)));
     }
-    if !is_on(&place.repo) {
+    if place.project.is_none() && !is_on(&place.repo) {
         return Ok(None);
     }
     Ok(access_token(place)?.map(Token::Access))

@@ -65,7 +65,16 @@ pub(crate) async fn roll_back(
         expect_current: arguments.expect_current.as_ref(),
     };
     let given = place.paths()?;
-    let mut source = Source::open(place, run).await?;
+    if arguments.offline && merge_request.merge_request {
+        return Err(
+            Failure::usage("--offline does without GitLab's API, and a merge request goes by it")
+                .hint("leave --offline (TOWPATH_OFFLINE) or --merge-request (TOWPATH_MERGE_REQUEST) away"),
+        );
+    }
+    let mut source = match arguments.offline {
+        true => Source::open_offline(place, run).await?,
+        false => Source::open(place, run).await?,
+    };
     if merge_request.merge_request {
         by_api(&mut source)?;
     }

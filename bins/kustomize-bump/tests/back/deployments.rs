@@ -4,8 +4,17 @@ use serde_json::json;
 use towpath_sandbox::gitlab::{Role, Scope};
 use towpath_sandbox::servers::{Canned, Fault, Proxy, Rule};
 
-use crate::world::{A, B, C, World, digest};
-use crate::{PROD, ROLLBACK, prod, world_with};
+use crate::world::{self, A, B, C, Way, World, both_ways, digest};
+use crate::{PROD, ROLLBACK, prod, world_over};
+
+both_ways!(
+    only_what_ran_well_is_gone_back_to,
+    deployments_whose_commit_is_gone_are_passed_over,
+    deployments_are_read_over_several_pages,
+    a_deployment_is_known_by_the_job_that_made_the_commit,
+    a_gitlab_that_is_down_stops_nobody_who_says_so,
+    an_environment_without_deployments_leaves_the_history,
+);
 
 impl World {
     /// Records deployments of these commits over the API, the oldest first.
@@ -33,6 +42,14 @@ impl World {
         }
     }
 
+    /// The variable, and its value, that leads to the repository by another server in front of it.
+    fn behind(&self, host: &str) -> (&'static str, String) {
+        match self.way {
+            Way::Git => ("TOWPATH_REPO", format!("http://{host}/env/shop.git")),
+            Way::Api => ("CI_API_V4_URL", format!("http://{host}/api/v4")),
+        }
+    }
+
     /// A token that may read the API.
     fn reader(&self) -> String {
         self.gitlab
@@ -41,9 +58,8 @@ impl World {
     }
 }
 
-#[tokio::test]
-async fn only_what_ran_well_is_gone_back_to() {
-    let world = world_with(&[A, B, C]).await;
+async fn only_what_ran_well_is_gone_back_to(way: Way) {
+    let world = world_over(way, &[A, B, C]).await;
     // B came and failed; another environment is another matter.
     world.deploy("production", "success", &["main~2"]).await;
     world.deploy("production", "failed", &["main~1"]).await;
@@ -80,9 +96,8 @@ async fn only_what_ran_well_is_gone_back_to() {
     );
 }
 
-#[tokio::test]
-async fn deployments_whose_commit_is_gone_are_passed_over() {
-    let world = world_with(&[A, B, C]).await;
+async fn deployments_whose_commit_is_gone_are_passed_over(way: Way) {
+    let world = world_over(way, &[A, B, C]).await;
     // The commits of a branch that was rewritten since.
     let lost = {
         world.git(&["branch", "lost", "main"]).await.unwrap();
@@ -114,9 +129,8 @@ async fn deployments_whose_commit_is_gone_are_passed_over() {
     run(&["--to", "3"]).await.refused(5, "no 3 deployments");
 }
 
-#[tokio::test]
-async fn deployments_are_read_over_several_pages() {
-    let world = world_with(&[A, B]).await;
+async fn deployments_are_read_over_several_pages(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     world.deploy("production", "success", &["main~1"]).await;
     let newest = ["main"; 120];
     world.deploy("production", "success", &newest).await;
@@ -139,9 +153,8 @@ async fn deployments_are_read_over_several_pages() {
 }
 
 /// A job that commits what it deploys runs on the commit before: GitLab shows that one.
-#[tokio::test]
-async fn a_deployment_is_known_by_the_job_that_made_the_commit() {
-    let world = World::with(&[(PROD, &prod(&digest(0)))]).await;
+async fn a_deployment_is_known_by_the_job_that_made_the_commit(way: Way) {
+    let world = World::over(way, &[(PROD, &prod(&digest(0)))]).await;
     let before = |n: u64| format!("https://gitlab.example.com/env/shop/-/pipelines/{n}");
     let mut deployments = Vec::new();
     for (n, image) in [(1, A), (2, B), (3, C)] {
@@ -172,11 +185,11 @@ async fn a_deployment_is_known_by_the_job_that_made_the_commit() {
             body: json!(deployments).to_string(),
         }),
     ));
-    let repository = format!("http://{}/env/shop.git", proxy.host());
+    let (place, address) = world.behind(proxy.host());
     let token = world.reader();
     let variables = [
         ("TOWPATH_GITLAB_TOKEN", token.as_str()),
-        ("TOWPATH_REPO", &repository),
+        (place, &address),
         ("CI_ENVIRONMENT_NAME", "production"),
     ];
     let run = async |to: &str| {
@@ -197,9 +210,8 @@ async fn a_deployment_is_known_by_the_job_that_made_the_commit() {
     assert_eq!(run("3").await["known_by"], "history");
 }
 
-#[tokio::test]
-async fn a_gitlab_that_is_down_stops_nobody_who_says_so() {
-    let world = world_with(&[A, B]).await;
+async fn a_gitlab_that_is_down_stops_nobody_who_says_so(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let proxy = Proxy::start(world.gitlab.url().trim_start_matches("http://"))
         .await
         .unwrap();
@@ -211,20 +223,19 @@ async fn a_gitlab_that_is_down_stops_nobody_who_says_so() {
             ..Canned::default()
         }),
     ));
-    let repository = format!("http://{}/env/shop.git", proxy.host());
-    let variables = [
-        ("TOWPATH_REPO", repository.as_str()),
-        ("CI_ENVIRONMENT_NAME", "production"),
-    ];
+    let (place, address) = world.behind(proxy.host());
+    let variables = [(place, address.as_str()), ("CI_ENVIRONMENT_NAME", "production")];
     let short = ["--timeout", "10s"];
     let ended = world
         .bump_with(&variables, &[&ROLLBACK[..], &short].concat())
         .await;
     ended.refused(7, "cannot read the deployments to production");
     assert!(ended.stderr.contains("--offline"), "{}", ended.stderr);
-    // The repository's token is no token of the API: said as well, and the same way out.
-    let denied = [("CI_ENVIRONMENT_NAME", "production")];
-    world.bump_with(&denied, &ROLLBACK).await.refused(4, "--offline");
+    if way == Way::Git {
+        // The repository's token is no token of the API: said as well, and the same way out.
+        let denied = [("CI_ENVIRONMENT_NAME", "production")];
+        world.bump_with(&denied, &ROLLBACK).await.refused(4, "--offline");
+    }
     assert_eq!(world.file(PROD).await, prod(B));
     let asked = || {
         let exchanges = proxy.exchanges();
@@ -232,16 +243,17 @@ async fn a_gitlab_that_is_down_stops_nobody_who_says_so() {
     };
     let before = asked();
     assert!(before > 0);
+    // Whatever way it goes otherwise, it is git's now: the project's address is known.
     let ended = world
         .bump_with(&variables, &[&ROLLBACK[..], &["--offline"]].concat())
         .await;
     assert_eq!(ended.went_to(), A);
+    assert_eq!(ended.report()["via"], "git");
     assert_eq!(asked(), before, "nothing more was asked of the API");
 }
 
-#[tokio::test]
-async fn an_environment_without_deployments_leaves_the_history() {
-    let world = world_with(&[A, B]).await;
+async fn an_environment_without_deployments_leaves_the_history(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let token = world.reader();
     let variables = [
         ("TOWPATH_GITLAB_TOKEN", token.as_str()),

@@ -1,10 +1,26 @@
 //! Others who are faster: what they did is looked at again before anything is written on top of it.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use towpath_sandbox::gitlab::Trouble;
 
 use crate::order::Place;
-use crate::world::{A, B, C, Ended, Way, World};
-use crate::{PROD, ROLLBACK, prod, world_with};
+use crate::world::{self, A, B, C, Ended, Way, World, both_ways};
+use crate::{PROD, ROLLBACK, prod, world_over, world_with};
+
+both_ways!(
+    another_persons_rollback_to_elsewhere_is_not_undone_unseen,
+    a_deployment_that_comes_first_makes_one_look_again,
+    a_newer_pipeline_that_comes_first_turns_the_older_one_away,
+    a_rollback_that_comes_first_holds_against_a_pipeline_under_way,
+    what_somebody_takes_away_from_the_branch_does_not_come_back,
+    a_push_that_arrives_late_is_told_as_what_it_did,
+    a_push_that_arrives_late_is_not_made_again_on_top_of_what_came_after_it,
+);
 
 /// A program in the place of git that lets Bob run first when a push begins.
 const FASTER: &str = "#!/bin/sh
@@ -47,10 +63,113 @@ esac
 exec \"$REAL_GIT\" \"$@\"
 ";
 
-/// Runs the binary; when it pushes, Bob runs it with other arguments first.
+/// Runs the binary. When it pushes, or GitLab is at work on its commit, Bob runs it with other arguments first.
 async fn run(world: &World, variables: &[(&str, &str)], arguments: &[&str], meanwhile: &str) -> Ended {
     let bump = env!("CARGO_BIN_EXE_kustomize-bump");
-    run_while(world, FASTER, variables, arguments, bump, meanwhile).await
+    match world.way {
+        Way::Git => run_while(world, FASTER, variables, arguments, bump, meanwhile).await,
+        Way::Api => {
+            let (bob, done) = (Bob::of(world, meanwhile), Arc::new(AtomicBool::new(false)));
+            let first = done.clone();
+            world.gitlab.before_commit(move || {
+                if !first.swap(true, Ordering::SeqCst) {
+                    bob.run();
+                }
+            });
+            let ended = world.bump_with(variables, arguments).await;
+            assert!(
+                done.load(Ordering::SeqCst),
+                "nothing happened meanwhile: {ended:?}"
+            );
+            ended
+        }
+    }
+}
+
+/// Bob on the server itself, which waits for him and could not answer him.
+struct Bob {
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    repository: PathBuf,
+}
+
+impl Bob {
+    fn of(world: &World, arguments: &str) -> Bob {
+        let mut environment = world.environment();
+        for name in ["TOWPATH_PROJECT", "TOWPATH_GIT_TOKEN"] {
+            environment.remove(name);
+        }
+        let repository = world.repository();
+        environment.insert("TOWPATH_REPO".into(), repository.display().to_string());
+        environment.insert("GITLAB_USER_NAME".into(), "Bob".into());
+        Bob {
+            arguments: arguments.split(' ').map(str::to_owned).collect(),
+            environment,
+            repository,
+        }
+    }
+
+    fn run(&self) {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_kustomize-bump"))
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+
+    /// Moves the branch, and gives where it was.
+    fn move_to(&self, commit: &str) -> String {
+        let git = |arguments: &[&str]| {
+            let output = std::process::Command::new("git")
+                .args(arguments)
+                .current_dir(&self.repository)
+                .output()
+                .unwrap();
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let was = git(&["rev-parse", "main"]);
+        git(&["update-ref", "refs/heads/main", commit]);
+        was
+    }
+}
+
+/// Runs the binary over an API that loses the answer to the first commit, and takes that commit only when the second one
+/// comes in, between its lock and itself. Then Bob runs, if he is to.
+async fn run_late(world: &World, arguments: &[&str], meanwhile: &str) -> Ended {
+    let start = world.git(&["rev-parse", "main"]).await.unwrap();
+    let bob = Arc::new(Bob::of(world, meanwhile));
+    // The commits that came in, and the first of them, for as long as it is not there.
+    let (commits, late) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(Mutex::new(None::<String>)),
+    );
+    let (seen, kept, mover) = (commits.clone(), late.clone(), bob.clone());
+    world.gitlab.trouble(move |method, path| {
+        if method == "POST" && path.ends_with("/repository/commits") {
+            return (seen.fetch_add(1, Ordering::SeqCst) == 0).then_some(Trouble::Lost);
+        }
+        if seen.load(Ordering::SeqCst) == 1 {
+            let mut kept = kept.lock().unwrap();
+            kept.get_or_insert_with(|| mover.move_to(&start));
+        }
+        None
+    });
+    let (alone, arrives) = (meanwhile.is_empty(), late.clone());
+    world.gitlab.before_commit(move || {
+        if commits.load(Ordering::SeqCst) == 2 {
+            bob.move_to(arrives.lock().unwrap().as_deref().unwrap());
+            if !alone {
+                bob.run();
+            }
+        }
+    });
+    let ended = world.bump(arguments).await;
+    assert!(late.lock().unwrap().is_some(), "nothing was lost: {ended:?}");
+    ended
 }
 
 /// The same with another program in the place of git, or another than the binary for what happens meanwhile.
@@ -86,10 +205,9 @@ async fn run_while(
     ended
 }
 
-#[tokio::test]
-async fn another_persons_rollback_to_elsewhere_is_not_undone_unseen() {
-    let world = world_with(&[A, B, C]).await;
-    let bob = "rollback --image app --yes --to 2 --reason both-are-bad";
+async fn another_persons_rollback_to_elsewhere_is_not_undone_unseen(way: Way) {
+    let world = world_over(way, &[A, B, C]).await;
+    let bob = "rollback --image app --yes --offline --to 2 --reason both-are-bad";
     let ended = run(&world, &[], &ROLLBACK, bob).await;
     ended.refused(
         6,
@@ -98,19 +216,17 @@ async fn another_persons_rollback_to_elsewhere_is_not_undone_unseen() {
     assert_eq!(world.file(PROD).await, prod(A));
 }
 
-#[tokio::test]
-async fn a_deployment_that_comes_first_makes_one_look_again() {
-    let world = world_with(&[A, B]).await;
-    let digest = crate::world::digest(7);
+async fn a_deployment_that_comes_first_makes_one_look_again(way: Way) {
+    let world = world_over(way, &[A, B]).await;
+    let digest = world::digest(7);
     let ended = run(&world, &[], &ROLLBACK, &format!("set app@{digest}")).await;
     // One back is B now, which nobody agreed to.
     ended.refused(6, "the way back of image app changed from");
     assert_eq!(world.file(PROD).await, prod(&digest));
 }
 
-#[tokio::test]
-async fn a_newer_pipeline_that_comes_first_turns_the_older_one_away() {
-    let place = Place::start(Way::Git).await;
+async fn a_newer_pipeline_that_comes_first_turns_the_older_one_away(way: Way) {
+    let place = Place::start(way).await;
     let [first, second, third] = &place.line[..] else {
         panic!("three commits")
     };
@@ -120,9 +236,10 @@ async fn a_newer_pipeline_that_comes_first_turns_the_older_one_away() {
         ("SOURCE_PROJECT", "team/app"),
         ("TOWPATH_SOURCE_TOKEN", place.token.as_str()),
     ];
-    let newest = crate::world::digest(9);
+    let newest = world::digest(9);
     let older = ["set", &format!("app@{C}"), "--source-commit", second];
-    let bob = format!("set app@{newest} --source-commit {third}");
+    // What Bob knows of the order is not looked at here.
+    let bob = format!("set app@{newest} --order off --source-project team/app --source-commit {third}");
     let ended = run(&place.world, &variables, &older, &bob).await;
     ended.refused(
         6,
@@ -131,59 +248,102 @@ async fn a_newer_pipeline_that_comes_first_turns_the_older_one_away() {
     assert_eq!(place.world.file(PROD).await, prod(&newest));
 }
 
-#[tokio::test]
-async fn a_rollback_that_comes_first_holds_against_a_pipeline_under_way() {
-    let world = world_with(&[A, B]).await;
+async fn a_rollback_that_comes_first_holds_against_a_pipeline_under_way(way: Way) {
+    let world = world_over(way, &[A, B]).await;
     let set = ["set", &format!("app@{C}")];
-    let ended = run(&world, &[], &set, "rollback --image app --yes --reason it-fails").await;
+    let ended = run(
+        &world,
+        &[],
+        &set,
+        "rollback --image app --yes --offline --reason it-fails",
+    )
+    .await;
     ended.refused(4, "it-fails");
     assert_eq!(world.file(PROD).await, prod(A));
 }
 
-#[tokio::test]
-async fn what_somebody_takes_away_from_the_branch_does_not_come_back() {
-    let world = world_with(&[A, B]).await;
+async fn what_somebody_takes_away_from_the_branch_does_not_come_back(way: Way) {
+    let world = world_over(way, &[A, B]).await;
+    let taken = world.git(&["rev-parse", "main"]).await.unwrap();
     let kept = world.git(&["rev-parse", "main~1"]).await.unwrap();
-    let repository = world.repository();
-    let set_back = format!("-C {} update-ref refs/heads/main {kept}", repository.display());
     let set = ["set", &format!("app@{C}")];
-    let ended = run_while(&world, FASTER, &[], &set, "git", &set_back).await;
-    assert_eq!(ended.report()["attempts"], 2);
+    let ended = match way {
+        Way::Git => {
+            let repository = world.repository();
+            let set_back = format!("-C {} update-ref refs/heads/main {kept}", repository.display());
+            run_while(&world, FASTER, &[], &set, "git", &set_back).await
+        }
+        Way::Api => {
+            let (bob, first) = (Bob::of(&world, ""), AtomicBool::new(false));
+            let kept = kept.clone();
+            world.gitlab.before_commit(move || {
+                if !first.swap(true, Ordering::SeqCst) {
+                    bob.move_to(&kept);
+                }
+            });
+            world.bump(&set).await
+        }
+    };
+    let report = ended.report();
+    assert_eq!(report["attempts"], 2);
+    assert_eq!(report["files"][0]["old"]["digest"], A);
     assert_eq!(world.file(PROD).await, prod(C));
-    assert_eq!(world.git(&["rev-parse", "main~1"]).await.unwrap(), kept);
+    let there = world.git(&["rev-list", "main"]).await.unwrap();
+    assert!(there.contains(&kept) && !there.contains(&taken), "{there}");
 }
 
-#[tokio::test]
-async fn a_push_that_arrives_late_is_told_as_what_it_did() {
-    let world = world_with(&[A]).await;
+/// The commit below this one.
+async fn below(world: &World, commit: &serde_json::Value) -> String {
+    let parent = format!("{}^", commit.as_str().unwrap());
+    world.git(&["rev-parse", &parent]).await.unwrap()
+}
+
+async fn a_push_that_arrives_late_is_told_as_what_it_did(way: Way) {
+    let world = world_over(way, &[A]).await;
+    let start = world.git(&["rev-parse", "main"]).await.unwrap();
     let set = ["set", &format!("app@{B}")];
-    let report = run_while(&world, LATER, &[], &set, "", "").await.report();
+    let ended = match way {
+        Way::Git => run_while(&world, LATER, &[], &set, "", "").await,
+        Way::Api => run_late(&world, &set, "").await,
+    };
+    let report = ended.report();
     assert_eq!(
         (&report["changed"], &report["attempts"]),
         (&true.into(), &3.into())
     );
-    assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
+    assert_eq!(below(&world, &report["commit"]).await, start);
     assert_eq!(report["files"][0]["old"]["digest"], A);
-    assert_eq!(world.commits().await, 3);
+    assert_eq!(world.file(PROD).await, prod(B));
+    let changes = ["rev-list", "--count", "main", "--", PROD];
+    assert_eq!(world.git(&changes).await.unwrap(), "3");
 }
 
 /// Bob builds on it before anybody looks. What he did came later, and stands.
-#[tokio::test]
-async fn a_push_that_arrives_late_is_not_made_again_on_top_of_what_came_after_it() {
-    let world = world_with(&[A]).await;
+async fn a_push_that_arrives_late_is_not_made_again_on_top_of_what_came_after_it(way: Way) {
+    let world = world_over(way, &[A]).await;
+    let start = world.git(&["rev-parse", "main"]).await.unwrap();
     let set = ["set", &format!("app@{B}")];
-    let arrived = ">/dev/null || exit 1; fi";
-    let and_bob = ">/dev/null && PATH=\"$OWN_PATH\" \"$BUMP\" $MEANWHILE >\"$ONCE/log\" 2>&1 || exit 1; fi";
-    assert!(LATER.contains(arrived));
-    let git = LATER.replace(arrived, and_bob);
-    let (bump, bob) = (env!("CARGO_BIN_EXE_kustomize-bump"), format!("set app@{C}"));
-    let report = run_while(&world, &git, &[], &set, bump, &bob).await.report();
+    let bob = format!("set app@{C}");
+    let ended = match way {
+        Way::Git => {
+            let arrived = ">/dev/null || exit 1; fi";
+            let and_bob =
+                ">/dev/null && PATH=\"$OWN_PATH\" \"$BUMP\" $MEANWHILE >\"$ONCE/log\" 2>&1 || exit 1; fi";
+            assert!(LATER.contains(arrived));
+            let git = LATER.replace(arrived, and_bob);
+            let bump = env!("CARGO_BIN_EXE_kustomize-bump");
+            run_while(&world, &git, &[], &set, bump, &bob).await
+        }
+        Way::Api => run_late(&world, &set, &bob).await,
+    };
+    let report = ended.report();
     assert_eq!(report["changed"], true);
-    let landed = world.git(&["rev-parse", "main~1"]).await.unwrap();
-    assert_eq!(report["commit"], landed);
-    assert_eq!((world.commits().await, world.file(PROD).await), (4, prod(C)));
+    assert_eq!(below(&world, &report["commit"]).await, start);
+    assert_eq!(world.file(PROD).await, prod(C));
 }
 
+/// git's HTTP library sends a request again whose connection broke off. The client for the API never does with one that
+/// changes anything.
 #[tokio::test]
 async fn a_push_that_was_sent_twice_is_told_as_what_it_did() {
     let world = world_with(&[A]).await;

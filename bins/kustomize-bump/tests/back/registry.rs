@@ -7,8 +7,13 @@ use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::servers::{Canned, Fault, Proxy, Registry, Rule, docker_config};
 use towpath_sandbox::tools::{Progress, Tools};
 
-use crate::world::{B, World};
+use crate::world::{self, B, Way, World, both_ways};
 use crate::{PROD, ROLLBACK};
+
+both_ways!(
+    what_the_registry_has_is_gone_back_to_and_what_was_pruned_is_not,
+    a_registry_that_does_not_tell_stops_nobody,
+);
 
 const USER: (&str, &str) = ("puller", "canary-of-a-password");
 
@@ -22,7 +27,7 @@ struct Place {
 }
 
 impl Place {
-    async fn start() -> Place {
+    async fn start(way: Way) -> Place {
         let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
         let guardian = Guardian::start().unwrap();
         let registry = Registry::start(&guardian, &tools, "production", &[USER])
@@ -31,7 +36,7 @@ impl Place {
         let pushed = base_image::push(&tools, &registry, Some(USER), "shop/app", "v1")
             .await
             .unwrap();
-        let world = World::with(&[]).await;
+        let world = World::over(way, &[("README.md", "hello\n")]).await;
         let config = world.folder.path().join("docker");
         std::fs::create_dir(&config).unwrap();
         let place = Place {
@@ -59,16 +64,15 @@ impl Place {
         }
     }
 
-    async fn run(&self, more: &[&str]) -> crate::world::Ended {
+    async fn run(&self, more: &[&str]) -> world::Ended {
         let variables = [("DOCKER_CONFIG", self.config.to_str().unwrap())];
         let arguments = [&ROLLBACK[..], &["--dry-run"], more].concat();
         self.world.bump_with(&variables, &arguments).await
     }
 }
 
-#[tokio::test]
-async fn what_the_registry_has_is_gone_back_to_and_what_was_pruned_is_not() {
-    let place = Place::start().await;
+async fn what_the_registry_has_is_gone_back_to_and_what_was_pruned_is_not(way: Way) {
+    let place = Place::start(way).await;
     let commits = place.world.commits().await;
     let ended = place.run(&[]).await;
     assert_eq!(ended.went_to(), place.pushed.as_str());
@@ -88,9 +92,8 @@ async fn what_the_registry_has_is_gone_back_to_and_what_was_pruned_is_not() {
     assert_eq!(place.world.commits().await, commits);
 }
 
-#[tokio::test]
-async fn a_registry_that_does_not_tell_stops_nobody() {
-    let place = Place::start().await;
+async fn a_registry_that_does_not_tell_stops_nobody(way: Way) {
+    let place = Place::start(way).await;
     let unknown = async |why: &str| {
         let ended = place.run(&[]).await;
         assert_eq!(ended.went_to(), place.pushed.as_str(), "{why}");

@@ -8,6 +8,7 @@
 )]
 
 pub(crate) mod proxy;
+pub(crate) mod victim;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

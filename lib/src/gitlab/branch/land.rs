@@ -14,6 +14,7 @@ use crate::git::commit::{Change, NewCommit};
 use crate::git::landing::{
     ATTEMPTS, BREAKDOWNS, Decision, LONGEST_PAUSE, Landed, REFUSALS, pause_after, pauses,
 };
+use crate::git::revision::TAKES_BACK;
 
 /// As many files of a commit as GitLab shows at the least (GitLab documentation, "Diff limits administration").
 const SHOWN: usize = 1000;
@@ -43,9 +44,10 @@ impl Branch {
         let (mut refusals, mut breakdowns) = (0, 0);
         // Each with what was decided for it, which is what was done if it is there after all.
         let mut adrift: Vec<(Adrift, T)> = Vec::new();
+        let mut taken_back: Vec<String> = Vec::new();
         for attempts in 1..=ATTEMPTS {
             // What came on top of it came later, and is not to be changed back.
-            if let Some((id, decided)) = self.find(&mut adrift).await? {
+            if let Some((id, decided)) = self.find(&mut adrift, &taken_back).await? {
                 return Ok(Landed {
                     commit: Some(id),
                     outcome: decided,
@@ -76,12 +78,18 @@ impl Branch {
             // the commit without them; what it overtook is then found afterwards.
             match self.send(&commit, refusals == 0).await? {
                 Sent::Made(made) => {
-                    if let Some(path) = self.overtaken(&made, &parent, &commit).await? {
+                    let changed = self.changed_by(&made.id).await?;
+                    if let Some(path) = self.overtaken(&made, &parent).await? {
                         effect.done("overtaken");
-                        self.take_back(&made, &commit, &path).await?;
+                        // One whose answer was lost may be what overtook it, and says the same.
+                        if !changed.is_empty() {
+                            self.take_back(&made, &commit, &path).await?;
+                        }
+                        taken_back.push(made.id);
                         self.refresh().await?;
                         continue;
                     }
+                    self.check(&made, &changed, &commit)?;
                     effect.done("done");
                     return Ok(Landed {
                         commit: Some(made.id),
@@ -113,7 +121,7 @@ impl Branch {
                         }
                         self.pause(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
                     }
-                    if let Some((id, decided)) = self.find(&mut adrift).await? {
+                    if let Some((id, decided)) = self.find(&mut adrift, &taken_back).await? {
                         return Ok(Landed {
                             commit: Some(id),
                             outcome: decided,
@@ -155,13 +163,19 @@ impl Branch {
     }
 
     /// The first of the commits whose answer was lost that is on the branch all the same, with what was decided for it.
-    async fn find<T>(&self, adrift: &mut Vec<(Adrift, T)>) -> Result<Option<(String, T)>> {
+    /// Those that were taken back say the same.
+    async fn find<T>(
+        &self,
+        adrift: &mut Vec<(Adrift, T)>,
+        taken_back: &[String],
+    ) -> Result<Option<(String, T)>> {
         for index in 0..adrift.len() {
             let lost = &adrift[index].0;
             let since = self.commits_of(&lost.path, &self.tip, LOOKED_BACK).await?;
             let found = since
                 .into_iter()
                 .take_while(|commit| lost.before.as_ref() != Some(&commit.id))
+                .filter(|commit| !taken_back.contains(&commit.id))
                 .find(|commit| commit.message.trim_end() == lost.message.trim_end());
             if let Some(commit) = found {
                 return Ok(Some((commit.id, adrift.swap_remove(index).1)));
@@ -170,24 +184,28 @@ impl Branch {
         Ok(None)
     }
 
-    /// Checks a commit that GitLab made against what was sent. Gives a file that the decision had read and that somebody
-    /// else changed in between, unnoticed by the locks: they cover only what is written, and are looked at a moment early.
-    async fn overtaken(&self, made: &Made, parent: &str, commit: &NewCommit) -> Result<Option<String>> {
-        let changed = self.changed_by(&made.id).await?;
+    /// Checks a commit that GitLab made against what was sent.
+    fn check(&self, made: &Made, changed: &[String], commit: &NewCommit) -> Result<()> {
         let mut sent: Vec<&str> = commit.changes.iter().map(|change| change.path.as_str()).collect();
         sent.sort_unstable();
         let is_cut = sent.len() > SHOWN && changed.iter().all(|path| sent.contains(&path.as_str()));
-        if changed != sent && !is_cut {
-            return Err(Failure::conflict(format!(
-                "commit {} on {} of {} changed {}, not {}",
-                made.id,
-                self.name,
-                self.project,
-                changed.join(", "),
-                sent.join(", ")
-            ))
-            .hint("look at that commit: something besides this tool changes what is committed there"));
+        if changed == sent || is_cut {
+            return Ok(());
         }
+        Err(Failure::conflict(format!(
+            "commit {} on {} of {} changed {}, not {}",
+            made.id,
+            self.name,
+            self.project,
+            changed.join(", "),
+            sent.join(", ")
+        ))
+        .hint("look at that commit: something besides this tool changes what is committed there"))
+    }
+
+    /// A file that the decision had read and that somebody else changed before GitLab made the commit, unnoticed by the
+    /// locks: they cover only what is written, and are looked at a moment early.
+    async fn overtaken(&self, made: &Made, parent: &str) -> Result<Option<String>> {
         let [built_on] = made.parent_ids.as_slice() else {
             return Ok(None);
         };
@@ -223,7 +241,10 @@ impl Branch {
             identity: commit.identity.clone(),
             subject: format!("Take back {}, which {overtaken_by} overtook", made.id),
             body: String::new(),
-            trailers: vec![("Towpath-Action", "take-back".to_owned())],
+            trailers: vec![
+                ("Towpath-Action", "take-back".to_owned()),
+                (TAKES_BACK, made.id.clone()),
+            ],
             changes,
             absent: Vec::new(),
             signing: None,
