@@ -148,13 +148,15 @@ impl Platform {
         files: &[(&str, String)],
         on_schedule: bool,
     ) -> PipelineSnapshot {
-        let mut settings = ProjectSettings::default();
-        settings.variables = variables;
-        settings.variables.extend([
+        let everywhere = [
             CiVariable::new("STAND_INS", self.programs.path().to_str().unwrap()),
             CiVariable::new("HTTP_PROXY", &self.storage.address),
             CiVariable::new("NO_PROXY", "127.0.0.1"),
-        ]);
+        ];
+        let settings = ProjectSettings {
+            variables: variables.into_iter().chain(everywhere).collect(),
+            ..ProjectSettings::default()
+        };
         let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
         let world = &self.world;
         if !on_schedule {
