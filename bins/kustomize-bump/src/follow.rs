@@ -281,7 +281,11 @@ fn targets<'build>(
             "{}: image {} is decided in {place}, and in {origin} by no entry of images",
             build.file, spec.name
         ))
-        .hint("add an entry that both match, or set the one entry without --follow"));
+        .hint(format!(
+            "without --follow, --add puts an entry that both match into {}, and the entry that is there is set in its \
+             own folder",
+            build.file
+        )));
     }
     if !add {
         return Err(Failure::not_found(format!(

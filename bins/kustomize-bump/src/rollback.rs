@@ -228,14 +228,14 @@ impl<'look> Outlook<'look> {
     }
 
     /// The failure when there are not so many steps.
-    pub(crate) fn nothing_back(&self, back: u16) -> Failure {
+    pub(crate) fn nothing_back(&self, file: &str, back: u16) -> Failure {
         let there_is = if back == 1 {
             "there is nothing".to_owned()
         } else {
             format!("there are no {back} deployments")
         };
         let image = &self.current.name;
-        Failure::not_found(format!("{there_is} to roll image {image} back to"))
+        Failure::not_found(format!("{file}: {there_is} to roll image {image} back to"))
             .hint("look at `kustomize-bump history`, or name a digest with --to sha256:...")
     }
 

@@ -160,6 +160,34 @@ async fn a_change_of_the_same_file_that_slips_past_its_lock_is_not_lost() {
     assert_eq!(report["commit"], world.git(&["rev-parse", "main"]).await.unwrap());
 }
 
+/// A third change before the commit is taken back, or while it is.
+#[tokio::test]
+async fn what_cannot_be_taken_back_any_more_is_named() {
+    for while_taken_back in [false, true] {
+        let world = world_with(&[(PROD, &prod(A))]).await;
+        let repositories = [world.repository(), world.repository()];
+        let [first, second] = repositories;
+        let (in_it, asked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        world
+            .gitlab
+            .before_commit(move || match in_it.fetch_add(1, Ordering::SeqCst) {
+                0 => world::commit_unseen(&first, PROD, &prod(C)),
+                1 if while_taken_back => world::commit_unseen(&first, PROD, &prod(&world::digest(3))),
+                _ => {}
+            });
+        world.gitlab.trouble(move |method, path| {
+            let commits = method == "POST" && path.ends_with("/repository/commits");
+            if commits && asked.fetch_add(1, Ordering::SeqCst) == 1 && !while_taken_back {
+                world::commit_unseen(&second, PROD, &prod(&world::digest(3)));
+            }
+            None
+        });
+        let ended = world.bump(&["set", &format!("app@{B}")]).await;
+        ended.refused(6, "could not be taken back");
+        assert_eq!(commits_asked(&world), 2);
+    }
+}
+
 #[tokio::test]
 async fn line_ends_that_gitlab_would_change_are_left_to_git() {
     let text = prod(A).replace('\n', "\r\n");

@@ -1,4 +1,5 @@
-//! Pushes whose connection breaks: each change lands exactly once, whether the commit had arrived or not.
+//! Pushes whose connection breaks: each change lands exactly once, whether the commit had arrived or not. The same of the
+//! API is in `api_faults`.
 
 #![allow(
     clippy::unwrap_used,

@@ -290,6 +290,56 @@ async fn a_build_that_would_not_come_out_is_refused() {
     }
 }
 
+/// Entries come after patches; what a patch replaces is not worked out here.
+#[tokio::test]
+async fn an_image_that_a_patch_names_is_set_refused_or_told() {
+    let base = (
+        "base/kustomization.yaml",
+        "resources: [apps.yaml]\nimages: [{name: app, newTag: v1}]\n",
+    );
+    let apps = deployment("d", &["app:v0"]);
+    let strategic = |image: &str| ("prod/patch.yaml", deployment("d", &[image]));
+    let json = "patches:\n- target: {kind: Deployment, name: d}\n  patch: |-\n    - op: replace\n      \
+                path: /spec/template/spec/containers/0/image\n      value: new/app:v7\n";
+    let (by_file, entry) = (
+        "patches: [{path: patch.yaml}]\n",
+        "images: [{name: app, newTag: v3}]\n",
+    );
+    let beside = [format!("{by_file}{entry}"), format!("{json}{entry}")];
+    // Given by the patch, what the overlay says beside its base, and what comes out: built, or refused.
+    for (patch, says, outcome) in [
+        ("app:v9", beside[0].as_str(), Ok(format!("app:v4@{B}"))),
+        (
+            "app:v9",
+            by_file,
+            Err("is decided in base/kustomization.yaml, and in prod/patch.yaml by no entry"),
+        ),
+        ("other/app:v9", by_file, Ok("other/app:v9".to_owned())),
+        ("other/app:v9", &beside[0], Ok("other/app:v9".to_owned())),
+        ("unused", &beside[1], Ok("new/app:v7".to_owned())),
+    ] {
+        let overlay = format!("resources: [../base]\n{says}");
+        let (file, text) = strategic(patch);
+        let folder = folder(&[
+            base,
+            ("base/apps.yaml", &apps),
+            ("prod/kustomization.yaml", &overlay),
+            (file, &text),
+        ]);
+        let image = format!("app:v4@{B}");
+        let set = ["set", &image, "--path", "prod", "--follow", "--pin", "both"];
+        let ended = bump(folder.path(), &set).await;
+        match outcome {
+            Ok(image) => {
+                let notes = ended.report()["notes"].to_string();
+                assert!(notes.contains("which image it takes the place of"), "{notes}");
+                assert_eq!(built(folder.path().join("prod").as_path()), [image]);
+            }
+            Err(words) => ended.refused(3, words),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_followed_is_named() {
     let overlay = format!(

@@ -198,6 +198,7 @@ async fn killed_beside_a_hold(guard_is_refused: bool) -> (usize, usize) {
     (stood, overridden)
 }
 
+/// By the API nothing is put on the disk.
 #[tokio::test]
 async fn a_full_disk_is_no_trouble_of_the_server() {
     // Digests do not compress, so that what is fetched is as large as it looks.

@@ -183,6 +183,7 @@ async fn guards_have_their_exit_codes(way: Way) {
     assert_eq!(with(&["--expect-current", A]).await.report()["changed"], false);
 }
 
+/// Addresses are for git alone.
 #[tokio::test]
 async fn mistakes_about_the_place_have_their_exit_codes() {
     let world = World::with(&[(PROD, &prod(A))]).await;
@@ -216,7 +217,7 @@ async fn mistakes_about_the_place_have_their_exit_codes() {
     assert_eq!(world.commits().await, 1);
 }
 
-/// The same of the way of the API.
+/// What is said of a project instead of an address.
 #[tokio::test]
 async fn mistakes_about_the_project_have_their_exit_codes() {
     let world = World::over(Way::Api, &[(PROD, &prod(A))]).await;
@@ -299,6 +300,7 @@ async fn a_token_that_may_not_push_is_denied(way: Way) {
     assert_eq!(world.commits().await, 1);
 }
 
+/// The Commits API is read-only for it.
 #[tokio::test]
 async fn the_token_of_a_job_goes_to_its_own_gitlab_alone() {
     let world = World::with(&[(PROD, &prod(A))]).await;
@@ -324,6 +326,7 @@ async fn the_token_of_a_job_goes_to_its_own_gitlab_alone() {
     ended.refused(4, "refuses access without a token");
 }
 
+/// A project has one name.
 #[tokio::test]
 async fn the_address_may_lack_its_ending() {
     let world = World::with(&[(PROD, &prod(A))]).await;
@@ -336,6 +339,7 @@ async fn the_address_may_lack_its_ending() {
     assert_eq!(world.file(PROD).await, prod(B));
 }
 
+/// git's own variables; by the API there is no git.
 #[tokio::test]
 async fn paths_are_no_patterns_whatever_the_environment_says() {
     let world = World::with(&[(PROD, &prod(A))]).await;

@@ -316,7 +316,8 @@ impl<'sources> Walk<'sources> {
         )
     }
 
-    /// Images that patches bring in. What they replace is not known.
+    /// Images that patches bring in. What they replace is not known, and said each time: it may be the image that somebody
+    /// is about to set.
     fn patches(
         &mut self,
         file: &str,
@@ -324,12 +325,15 @@ impl<'sources> Walk<'sources> {
         kustomization: &Kustomization,
         images: &mut Vec<BuiltImage>,
     ) -> Result<()> {
+        let mut unknown: Vec<String> = Vec::new();
         let mut add = |origin: String, manifest: &Manifest| {
-            let named = manifest
-                .images
-                .iter()
-                .map(|image| BuiltImage::new(Some(origin.clone()), image));
-            images.extend(named);
+            for image in &manifest.images {
+                unknown.push(format!(
+                    "{file}: a patch in {origin} names image {image}; which image it takes the place of was not worked \
+                     out, so look at what `kubectl kustomize` builds"
+                ));
+                images.push(BuiltImage::new(Some(origin.clone()), image));
+            }
         };
         for key in ["patches", "patchesJson6902"] {
             for patch in kustomization
@@ -356,6 +360,7 @@ impl<'sources> Walk<'sources> {
                 add(joined(folder, patch).unwrap_or_default(), manifest);
             }
         }
+        self.notes.extend(unknown);
         Ok(())
     }
 

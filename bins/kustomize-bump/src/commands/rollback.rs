@@ -462,11 +462,11 @@ async fn choose(
         return match &wanted.target {
             Target::Digest(digest) => Ok(outlook.bare_digest(digest)),
             Target::Back(_) if !history.complete => Err(Failure::not_found(format!(
-                "the history that is here says too little about image {}",
+                "{file}: the history that is here says too little about image {}",
                 current.name
             ))
             .hint("git fetch --unshallow, or name a digest with --to sha256:...")),
-            Target::Back(back) => Err(outlook.nothing_back(*back)),
+            Target::Back(back) => Err(outlook.nothing_back(file, *back)),
             Target::Commit(_) => Err(Failure::internal("a commit was looked for in two ways")),
         };
     }

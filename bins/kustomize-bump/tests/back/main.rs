@@ -1,5 +1,5 @@
-//! The way back, and what keeps things in order: several images at once, deployments, registries, holds, the order of
-//! source commits, histories of many shapes, and kills at every step.
+//! The way back, and what keeps things in order, by git and by the API: several images at once, deployments, registries,
+//! holds, the order of source commits, histories of many shapes, and kills at every step.
 
 // Helpers outside of #[test] functions are tests all the same.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]

@@ -146,6 +146,7 @@ async fn a_commit_that_set_another_image_says_what_ran_then(way: Way) {
     assert_eq!(back.went_to(), A);
 }
 
+/// The API reads the repository of the server, which is whole.
 #[tokio::test]
 async fn a_shallow_clone_of_the_person_says_that_it_knows_too_little() {
     let world = world_with(&[A, B]).await;

@@ -250,18 +250,36 @@ impl Branch {
             signing: None,
         };
         let effect = crate::cli::effect("take back", format!("{} {}", self.project, made.id));
+        let beside = Failure::conflict(format!(
+            "commit {} on {} of {} landed beside a change of {overtaken_by}, and could not be taken back",
+            made.id, self.name, self.project
+        ))
+        .hint("look at both commits, and decide which is to stand");
         match self.at(&made.id).send(&undo, true).await? {
-            Sent::Made(_) => {
+            Sent::Made(undone) if self.was_as_sent(&undone, made, commit).await? => {
                 effect.done("done");
                 Ok(())
             }
-            Sent::Refused(failure) | Sent::Unknown(failure) => Err(Failure::conflict(format!(
-                "commit {} on {} of {} landed beside a change of {overtaken_by}, and could not be taken back",
-                made.id, self.name, self.project
-            ))
-            .because(failure)
-            .hint("look at both commits, and decide which is to stand")),
+            Sent::Made(_) => {
+                effect.done("overtaken");
+                Err(beside)
+            }
+            Sent::Refused(failure) | Sent::Unknown(failure) => Err(beside.because(failure)),
         }
+    }
+
+    /// Whether the files of a commit were still as it left them when another one was made on top.
+    async fn was_as_sent(&self, later: &Made, made: &Made, commit: &NewCommit) -> Result<bool> {
+        let [built_on] = later.parent_ids.as_slice() else {
+            return Ok(true);
+        };
+        if *built_on == made.id {
+            return Ok(true);
+        }
+        let paths: Vec<String> = commit.changes.iter().map(|change| change.path.clone()).collect();
+        let there = self.at(built_on).read(&paths).await?;
+        let mut changes = commit.changes.iter();
+        Ok(changes.all(|change| there.get(&change.path) == change.content.as_deref()))
     }
 
     /// The same branch as it was, or is, at another commit.

@@ -186,7 +186,9 @@ fn refuse_windows_line_ends(commit: &NewCommit) -> Result<()> {
             "{} has the line ends of Windows (CRLF), and GitLab's Commits API would make LF of all of them",
             change.path
         ))
-        .hint("go by git, which keeps them: --via git (TOWPATH_VIA)")),
+        .hint(
+            "go by git, which keeps them: --via git (TOWPATH_VIA); for a merge request, commit the file with LF first",
+        )),
         None => Ok(()),
     }
 }

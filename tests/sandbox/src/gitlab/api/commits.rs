@@ -4,11 +4,12 @@
 //! commit (for `update`, `move` and `delete`, as documented). Only then does Gitaly look what the branch is at, and builds
 //! on that: its actions come one after the other, so that a file can be created and deleted in one commit, and each finds
 //! the files as they are there (its tests of `UserCommitFiles`: "delete created file", "create duplicate file"). What
-//! comes between the two looks is met by no `last_commit_id`. A branch that moves while Gitaly is at work refuses the
+//! comes between the two looks is met by no `last_commit_id`; they are milliseconds apart there, and here one look, unless
+//! a test puts something in between (`GitLab::before_commit`). A branch that moves while Gitaly is at work refuses the
 //! commit too, with another text. A file is written as Gitaly writes one, with `core.autocrlf=input`: CRLF becomes LF, in
-//! base64 as well ("create file normalizes line endings"). Whoever may not push to the branch gets 403; a new branch needs `start_branch` or
-//! `start_sha`, and `force` starts an old one anew; job tokens are not looked at. Not modelled: `author_*` of other users'
-//! forks, submodules, LFS.
+//! base64 as well ("create file normalizes line endings"). Whoever may not push to the branch gets 403; a new branch needs
+//! `start_branch` or `start_sha`, and `force` starts an old one anew; job tokens are not looked at. Not modelled:
+//! `author_*` of other users' forks, submodules, LFS.
 
 use std::collections::BTreeMap;
 
@@ -81,14 +82,16 @@ pub(super) async fn create(Path(id): Path<String>, call: Call) -> Answer {
         read.push(read_action(action)?);
     }
     let between = call.hub.state().before_commit.clone();
-    if let Some(between) = between {
-        between();
-    }
-    // Gitaly looks for itself what the branch is at.
-    let head = repository.branch(&branch).await;
-    let from_elsewhere =
-        call.params.text("start_branch").is_some() || call.params.text("start_sha").is_some();
-    let start = if from_elsewhere { start } else { head.clone() };
+    let (start, head) = match between {
+        None => (start, head),
+        Some(between) => {
+            between();
+            let head = repository.branch(&branch).await;
+            let from_elsewhere =
+                call.params.text("start_branch").is_some() || call.params.text("start_sha").is_some();
+            (if from_elsewhere { start } else { head.clone() }, head)
+        }
+    };
     let tree = write_tree(&repository, start.as_deref(), read).await?;
     let committer = {
         let state = call.hub.state();
