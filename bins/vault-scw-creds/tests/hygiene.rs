@@ -48,7 +48,11 @@ async fn only_the_command_has_the_key_in_its_environment_and_nobody_in_an_argume
     let port = world.server.address().rsplit_once(':').unwrap().1;
     let stored = unique_secret_key(port.parse().unwrap());
     let data = serde_json::json!({"access_key": world::ACCESS_KEY, "secret_key": stored});
-    world.server.write_secret("secret", "ci/scw", &data).await.unwrap();
+    world
+        .server
+        .write_secret("secret", "ci/scw", &data)
+        .await
+        .unwrap();
     let leased = &engine.secret_key;
     for (flags, canary) in [(&["--dynamic", CREDS][..], leased), (&[], &stored)] {
         let (marks, go) = (world.path("marks"), world.path("go"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_norway::Value;
+use towpath::kaniko::dockerfile;
 use towpath_sandbox::tools::{Progress, Tools};
 use towpath_tidy::{files, read, repository, schema};
 
@@ -196,6 +197,10 @@ async fn gitlabs_schema_accepts_it_and_what_it_becomes() {
             let builder = variables["TOWPATH_BUILDER"].as_str();
             assert_eq!(builder, (image == "kaniko").then_some("buildah"), "{layout}");
             assert_eq!(variables["TOWPATH_TARGET_STAGE"].as_str(), Some(image));
+            // What the Dockerfile makes of an argument that is empty, since nobody set the variable, is tried below.
+            let arguments = variables["TOWPATH_BUILD_ARGS"].as_str();
+            let override_of_kaniko = (image == "kaniko").then_some("KANIKO_DIGEST=$KANIKO_DIGEST");
+            assert_eq!(arguments, override_of_kaniko, "{layout}");
             assert_eq!(
                 job["artifacts"]["paths"][0].as_str(),
                 Some(format!("{layout}/").as_str())
@@ -252,6 +257,55 @@ fn what_is_pinned_elsewhere_is_the_same_here() {
     }
     let check = serde_norway::to_string(&pipeline["check"]["script"]).expect("YAML");
     assert!(check.contains(".ci/run"), "{check}");
+}
+
+/// Nobody has to name a digest, an empty one is none, and another one is taken.
+#[test]
+fn kanikos_image_is_pinned_and_its_digest_can_be_another() {
+    let image = |arguments: &[(&str, &str)]| {
+        let arguments = arguments
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let file = dockerfile::read(&repository().join("docker/Dockerfile"), &arguments.collect())
+            .expect("it is read");
+        let stage = file.target(Some("kaniko")).expect("there is that stage");
+        file.images()[file.base_of(stage).expect("an image")].name.clone()
+    };
+    let pinned = image(&[]);
+    let (name, digest) = pinned.split_once('@').expect("a digest");
+    let hex = digest.strip_prefix("sha256:").expect("a SHA-256");
+    assert!(
+        hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{pinned}"
+    );
+    assert_eq!(image(&[("KANIKO_DIGEST", "")]), pinned);
+    let other = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(image(&[("KANIKO_DIGEST", &other)]), format!("{name}@{other}"));
+    let page = read("docker/README.md");
+    assert!(
+        page.contains(&format!("crane digest {name} ")),
+        "the page looks up another image than {name}"
+    );
+}
+
+/// A tag that its publisher pushes again every day is no version, and digests that it had go away.
+///
+/// Source: containers/image_build, README, "Overview".
+#[test]
+fn buildahs_image_is_one_that_is_never_pushed_again() {
+    let pipeline: Value = serde_norway::from_str(&read(".gitlab-ci.yml")).expect("YAML");
+    let included = pipeline["include"].as_sequence().expect("includes");
+    let images: Vec<&str> = included
+        .iter()
+        .filter_map(|include| include["inputs"]["builder_image"].as_str())
+        .collect();
+    assert_eq!(images.len(), 2, "kaniko's image for two platforms");
+    for image in images {
+        assert!(
+            image.starts_with("quay.io/containers/buildah:v") && image.ends_with("-immutable"),
+            "{image}"
+        );
+    }
 }
 
 /// Whatever a release links to has to be made, summed and uploaded before.
