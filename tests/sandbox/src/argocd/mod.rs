@@ -35,6 +35,7 @@ mod application;
 mod cluster;
 mod controller;
 mod manifest;
+mod operations;
 mod refusal;
 mod registry;
 mod repository;
