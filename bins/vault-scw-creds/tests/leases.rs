@@ -14,13 +14,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::Command;
-use towpath::deadline::Deadline;
-use towpath::failure::Kind;
-use towpath::http::{Client, Settings, parse_base_url};
-use towpath::vault::{Login, Revocation, Vault};
 use towpath_sandbox::servers::{Fault, KubernetesRole, Point, Proxy, Rule, Way};
 use world::engine::{CREDS, Engine, LEASED_ACCESS_KEY};
-use world::{Ran, World, run, wait_for_lines};
+use world::{Ran, World, entries, make_it_panic, run, wait_for_end, wait_for_lines};
 
 const HOUR: u64 = 3600;
 
@@ -141,32 +137,37 @@ async fn a_lease_is_gone_after_term_int_and_hup() {
     world.stop().await;
 }
 
-/// A defect cannot be provoked in the tool from outside. This is the part of it that holds a lease.
 #[tokio::test]
 async fn a_lease_is_gone_after_a_panic_of_ours() {
     let world = World::start().await;
     let engine = Engine::mount(&world, HOUR, HOUR).await;
     let tokens = world.tokens().await;
-    let client = Client::new(Settings::new("vault"), Deadline::after(Duration::from_secs(60))).unwrap();
-    let address = parse_base_url("--vault-addr", &engine.address).unwrap();
-    let vault = Vault::new(client, address, None).unwrap();
-    let login = Login::Kubernetes {
-        mount: "kubernetes".to_owned(),
-        role: "ci".to_owned(),
-        jwt_file: world.jwt_file(),
-    };
-    let session = vault.login(&login).await.unwrap();
-    let (_, lease) = session.obtain(&CREDS.parse().unwrap()).await.unwrap();
-    let lease = lease.unwrap();
-    let work = async {
-        assert_eq!(world.leases().await.len(), 1);
-        panic!("as the test wants it");
-    };
-    let (outcome, released) = session.hold::<()>(&lease, work).await;
-    assert_eq!(outcome.unwrap_err().kind(), Kind::Internal);
-    assert_eq!(released.lease, Some(Revocation::Revoked));
-    assert_eq!(released.token, Some(Revocation::Revoked));
+    let (marks, go) = (world.path("marks"), world.path("go"));
+    let script = format!(
+        "echo $$ >> $MARKS; while ! [ -e {} ]; do sleep 0.05; done; echo something; exec sleep 1000",
+        go.display()
+    );
+    let flags = ["--registry-login", "rg.fr-par.scw.cloud"];
+    let child = exec(&world, &engine, &flags, &script).spawn().unwrap();
+    let command = wait_for_lines(&marks, 1).await;
+    assert_eq!(world.leases().await.len(), 1);
+    assert_eq!(
+        entries(&world.tmp()).len(),
+        1,
+        "the private login is there meanwhile"
+    );
+    make_it_panic(child.id().unwrap());
+    std::fs::write(go, "").unwrap();
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr.contains(" panic ") && ran.stderr.contains("a defect of this program"),
+        "{ran:?}"
+    );
+    ran.assert_discreet(&[&engine.secret_key]);
     nothing_is_left(&world, &engine, &tokens).await;
+    assert_eq!(entries(&world.tmp()), [""; 0], "the private login is left");
+    wait_for_end(&command).await;
     world.stop().await;
 }
 

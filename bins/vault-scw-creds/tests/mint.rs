@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::process::Command;
 use towpath_sandbox::scaleway::{ApiKey, Iam, Settings};
 use towpath_sandbox::servers::{Fault, Point, Proxy, Rule, Way};
-use world::{Ran, World, run, wait_for_lines};
+use world::{Ran, World, make_it_panic, run, wait_for_lines};
 
 /// A world with an IAM beside it that takes its time, and a key in the secret that may manage keys.
 struct Minting {
@@ -197,5 +197,27 @@ async fn the_secret_with_the_managing_key_has_field_names_of_its_own() {
     let ran = run(minting.exec(&flags, "exit 7")).await;
     assert_eq!(ran.code, 7, "{ran:?}");
     assert_eq!(minting.others().len(), 0);
+    minting.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_is_deleted_after_a_panic_of_ours() {
+    let minting = Minting::start().await;
+    let (marks, go) = (minting.world.path("marks"), minting.world.path("go"));
+    let script = format!(
+        "echo ready >> $MARKS; while ! [ -e {} ]; do sleep 0.05; done; echo something; exec sleep 1000",
+        go.display()
+    );
+    let child = minting.exec(&[], &script).spawn().unwrap();
+    wait_for_lines(&marks, 1).await;
+    let keys = minting.others();
+    assert_eq!(keys.len(), 1, "it is there meanwhile");
+    make_it_panic(child.id().unwrap());
+    std::fs::write(go, "").unwrap();
+    let ran: Ran = child.wait_with_output().await.unwrap().into();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains(" panic "), "{ran:?}");
+    assert_eq!(minting.others(), [], "a key is left");
+    ran.assert_discreet(&[&keys[0].secret_key, &minting.manager.secret_key]);
     minting.world.stop().await;
 }

@@ -33,10 +33,18 @@ async fn a_key_is_replaced_retired_and_deleted() {
         "a dry run made or changed a key"
     );
 
-    let ran = rotating.rotate(&kept, &[]).await;
+    // A version that is pinned for the other commands of a job is not what is replaced.
+    let data = &rotating.stored(&kept).await["data"];
+    let path = kept.path.as_str();
+    let server = &rotating.world.server;
+    server.write_secret("secret", path, data).await.unwrap();
+    let mut command = rotating.command(&kept, &[]);
+    command.env("TOWPATH_SECRET_VERSION", "1");
+    let ran = run(command).await;
     assert_eq!(steps(&ran), ["rotated", "noted", "retired"]);
+    assert!(ran.stderr.contains("TOWPATH_SECRET_VERSION"), "{ran:?}");
     let stored = rotating.stored(&kept).await;
-    assert_eq!(stored["metadata"]["version"], 2);
+    assert_eq!(stored["metadata"]["version"], 3);
     assert_eq!(
         (&stored["data"]["note"], &stored["data"]["region"]),
         (&json!({"kept": [1, true, null]}), &json!("fr-par"))
@@ -323,7 +331,8 @@ async fn what_cannot_be_rotated_is_refused_before_anything_is_made() {
     refused(&["--every", "1ms"], 2, "--every").await;
     refused(&["--every", "15m", "--prove-within", "20m"], 2, "--every").await;
     refused(&["--grace", "5s"], 2, "--grace").await;
-    refused(&["--secret-version", "1"], 2, "--version").await;
+    let ran = refused(&["--secret-version", "1"], 2, "--version").await;
+    assert!(ran.stderr.contains("TOWPATH_SECRET_VERSION"), "{ran:?}");
     let reader = rotating.iam.create_application(false, true);
     let key = rotating.iam.create_key(&reader, "may only read");
     let data = json!({"access_key": key.access_key, "secret_key": key.secret_key});

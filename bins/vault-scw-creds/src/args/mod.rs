@@ -92,7 +92,7 @@ impl Arguments for Args {
                 )?;
                 args.source.settle_on_secret(given)
             }
-            Task::Rotate(args) => args.source.settle_on_secret(given),
+            Task::Rotate(args) => args.settle(given),
             Task::Doctor(args) => args.source.settle(given),
             Task::Revoke(_) => Ok(()),
         }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use towpath::cli::Given;
+use towpath::failure::{Failure, Result};
+
 use super::iam::parse_span;
 use super::{ManagerArgs, ProofArgs, SourceArgs};
 
@@ -23,6 +26,27 @@ pub(crate) struct RotateArgs {
     /// Look, say what would be done, and do nothing
     #[arg(long, env = "TOWPATH_DRY_RUN", hide_env_values = true)]
     pub(crate) dry_run: bool,
+    /// The version that a variable pins for other commands
+    #[arg(skip)]
+    pub(crate) pinned_elsewhere: Option<u64>,
+}
+
+impl RotateArgs {
+    /// Settles what variables set for a job and flags for this command. A job may pin a version for the commands that read,
+    /// which says nothing about what is written: the next version, in the place of the latest.
+    ///
+    /// # Errors
+    /// Usage (exit 2) when arguments do not go together.
+    pub(super) fn settle(&mut self, given: &Given<'_>) -> Result<()> {
+        if given.by_flag("secret_version") {
+            return Err(Failure::usage(
+                "--version is not for rotate, which replaces the key of the latest version",
+            )
+            .hint("leave it out: rotate does not heed TOWPATH_SECRET_VERSION either"));
+        }
+        self.pinned_elsewhere = self.source.secret_version.take();
+        self.source.settle_on_secret(given)
+    }
 }
 
 /// When keys come and go.

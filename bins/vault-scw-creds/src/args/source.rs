@@ -80,7 +80,7 @@ pub(crate) struct SourceArgs {
         hide_env_values = true
     )]
     pub(crate) inline_auth: InlineAuth,
-    /// The version of the secret [default: the latest]
+    /// The version of the secret, for all but rotate [default: the latest]
     #[arg(
         long = "version",
         alias = "secret-version",

@@ -75,11 +75,10 @@ struct Work<'a> {
 /// Looks, decides, acts, and looks again.
 pub(crate) async fn rotate(args: &RotateArgs, run: &Run) -> anyhow::Result<Outcome> {
     let mut signals = run.take_signals()?;
-    if args.source.secret_version.is_some() {
-        return Err(
-            Failure::usage("a version that is pinned cannot be replaced: versions do not change")
-                .hint("leave --version (TOWPATH_SECRET_VERSION) out of `rotate`")
-                .into(),
+    if let Some(pinned) = args.pinned_elsewhere {
+        tracing::info!(
+            pinned,
+            "TOWPATH_SECRET_VERSION is for commands that read: rotate replaces the key of the latest version"
         );
     }
     args.source.secret()?;

@@ -198,7 +198,7 @@ pub(crate) async fn run(mut command: tokio::process::Command) -> Ran {
 
 /// Waits until a file has `lines` whole lines, and gives back its text.
 pub(crate) async fn wait_for_lines(path: &Path, lines: usize) -> String {
-    for _ in 0..3000 {
+    for _ in 0..12000 {
         if let Ok(text) = std::fs::read_to_string(path)
             && text.matches('\n').count() >= lines
         {
@@ -207,6 +207,41 @@ pub(crate) async fn wait_for_lines(path: &Path, lines: usize) -> String {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} does not get {lines} lines", path.display());
+}
+
+/// Makes a running tool panic when its command next prints something that has to be masked: another thread is to pass
+/// it on, and there is no room for its stack any more. What the runtime does then is to panic, in the middle of what
+/// holds lease, key and files. There stays room for all else.
+///
+/// The limit is the process's own, as a machine may set one; the command has started and is free of it.
+pub(crate) fn make_it_panic(pid: u32) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    /// Half of a thread's stack, and more than the tool asks for besides.
+    const ROOM: u64 = 1024 * 1024;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
+    let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let limit = Rlimit {
+        current: Some(kibibytes * 1024 + ROOM),
+        maximum: None,
+    };
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    prlimit(pid, Resource::As, limit).unwrap();
+}
+
+/// Waits until a process has ended, be it that nobody has asked for its exit code yet.
+pub(crate) async fn wait_for_end(pid: &str) {
+    for _ in 0..6000 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        if stat
+            .rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('Z'))
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{pid} goes on");
 }
 
 /// What is in a folder.

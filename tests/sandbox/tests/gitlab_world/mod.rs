@@ -70,6 +70,11 @@ impl World {
         self.guardian.dir()
     }
 
+    /// For servers beside it.
+    pub(crate) fn guardian(&self) -> &Guardian {
+        &self.guardian
+    }
+
     /// A project whose maintainer is the world's.
     pub(crate) async fn project(&self, path: &str, settings: ProjectSettings) -> u64 {
         let id = self.gitlab.create_project(path, settings).await.unwrap();
