@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use towpath::cli::{Outcome, Run, effect, note, search_path, secret_variable, variables_named};
+use towpath::cli::{Outcome, Run, effect, note, search_path, secret_variable, variables_named, warn};
 use towpath::failure::{Kind, Result};
 use towpath::handoff::Handoff;
 use towpath::kaniko::dockerfile::{self, Dockerfile};
@@ -59,6 +59,11 @@ pub(crate) async fn build(args: &BuildArgs, run: &Run) -> anyhow::Result<Outcome
     }
     let layout = args.oci_layout.as_deref().map(kaniko::standing).transpose()?;
     let builder = find_builder(args)?;
+    if let Some(folder) = builder.own_folder(&args.kaniko_dir) {
+        for warning in plan::keep_out(&dockerfile, target, folder, &shown)? {
+            warn(&warning);
+        }
+    }
 
     let registries = push::open(&args.registry, run)?;
     let (found, left) = if args.no_push {

@@ -2,6 +2,7 @@
 //! looks at the outside.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use towpath::failure::{Failure, Kind, Result};
 use towpath::kaniko::dockerfile::Dockerfile;
@@ -74,6 +75,37 @@ pub(crate) fn bases(
         });
     }
     Ok(bases)
+}
+
+/// Looks for what would be written into the builder's own folder, which kaniko leaves out of images, in most cases without a
+/// word. Gives back a warning for each line that may do so.
+///
+/// # Errors
+/// Input (exit 3) when files are copied there: the image would lack them.
+pub(crate) fn keep_out(
+    dockerfile: &Dockerfile,
+    target: usize,
+    folder: &Path,
+    shown: &str,
+) -> Result<Vec<String>> {
+    let folder = folder.to_string_lossy();
+    let folder = folder.trim_end_matches('/');
+    let mut warnings = Vec::new();
+    for intrusion in dockerfile.intrusions(target, folder) {
+        let (line, path) = (intrusion.line, &intrusion.path);
+        let what = match intrusion.instruction.as_str() {
+            copy if intrusion.is_copy => {
+                return Err(Failure::input(format!(
+                    "{shown}, line {line}: {copy} writes to {path}, and kaniko leaves its own folder {folder} out of the image"
+                ))
+                .hint("write to another folder, or build with --builder buildah (TOWPATH_BUILDER)"));
+            }
+            "RUN" => format!("RUN names {folder}, kaniko's own folder: what a step writes there"),
+            other => format!("{other} makes {path} in kaniko's own folder: what is there"),
+        };
+        warnings.push(format!("{shown}, line {line}: {what} stays out of the image"));
+    }
+    Ok(warnings)
 }
 
 /// A tag that is going to be written, and what it names now.
@@ -284,6 +316,32 @@ mod tests {
         assert_eq!(
             allowed("FROM Evil/x\n", &[]).expect_err("malformed").kind(),
             Kind::Input
+        );
+    }
+
+    #[test]
+    fn nothing_is_copied_into_the_builders_own_folder() {
+        let kept_out = |text: &str, folder: &str| {
+            let dockerfile = read(text);
+            let target = dockerfile.target(None).unwrap();
+            keep_out(&dockerfile, target, Path::new(folder), "app/Dockerfile")
+        };
+        let text = "FROM a\nWORKDIR /kaniko/w\nRUN ls /kaniko\nCOPY a /kaniko/a\n";
+        for folder in ["/kaniko", "/kaniko/"] {
+            let failure = kept_out(text, folder).expect_err("a copy");
+            assert_eq!(failure.kind(), Kind::Input);
+            assert_eq!(
+                failure.message(),
+                "app/Dockerfile, line 4: COPY writes to /kaniko/a, and kaniko leaves its own folder /kaniko out of the image"
+            );
+        }
+        assert_eq!(kept_out(text, "/busybox").unwrap(), [] as [String; 0]);
+        assert_eq!(
+            kept_out("FROM a\nWORKDIR /kaniko/w\nRUN ls /kaniko\n", "/kaniko").unwrap(),
+            [
+                "app/Dockerfile, line 2: WORKDIR makes /kaniko/w in kaniko's own folder: what is there stays out of the image",
+                "app/Dockerfile, line 3: RUN names /kaniko, kaniko's own folder: what a step writes there stays out of the image",
+            ]
         );
     }
 

@@ -42,6 +42,11 @@ pub fn note(text: &str) {
     tracing::info!("{text}");
 }
 
+/// Logs a line about what is done all the same, and is hardly meant.
+pub fn warn(text: &str) {
+    tracing::warn!("{text}");
+}
+
 impl Effect {
     /// Logs the effect with its outcome (`done`, `unchanged`, `mounted`...) and how long it took.
     pub fn done(mut self, outcome: &str) {

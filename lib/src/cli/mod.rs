@@ -17,7 +17,7 @@ mod switches;
 
 pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration, parse_line};
 pub use command_line::{CommandLine, Tool, run_one_of};
-pub use logs::{Effect, effect, note};
+pub use logs::{Effect, effect, note, warn};
 pub use progress::{Progress, size};
 pub use report::{Outcome, Report};
 pub use sections::{Section, section};

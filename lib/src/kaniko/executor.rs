@@ -10,7 +10,8 @@
 //! | a base image, or its tag, is missing | 1 | `... MANIFEST_UNKNOWN` | nothing |
 //! | the registry wants another login | 1 | `... UNAUTHORIZED` | nothing |
 //! | the registry does not answer | 1 | `... connection refused` | nothing |
-//! | a push is refused (not asked for by us) | 1 | `error checking push permissions: ...`, before the build | nothing |
+//! | a push is refused: of the cache, which is all that we have it push | 1 | `error checking push permissions: ... UNAUTHORIZED`, before the build | nothing |
+//! | a push is refused that was not asked for before (not by us) | 1 | `error pushing image: failed to push to destination ... 401 Unauthorized` | the digest |
 //! | the Dockerfile is malformed | 1 | `... dockerfile parse error on line n` | nothing |
 //! | a flag is unknown, or the Dockerfile is missing | 1 | its usage | nothing |
 //! | the disk is full while the layout is written | 1 | `error pushing image: ... no space left on device` | a part of the layout, no digest, and some of the room again |
@@ -19,7 +20,10 @@
 //!
 //! Seen besides: `--no-push --oci-layout-path` needs no destination; times in lines stay whatever `--log-timestamp` says;
 //! `--image-format=oci` leaves an image on a base of docker's format in that; `RUN --mount=from=IMAGE` neither pulls the
-//! image nor fails; a `RUN` step can read all of `/kaniko`, logins among it.
+//! image nor fails; a `RUN` step can read all of `/kaniko`, logins among it. With exit code 0 and mostly without a word it leaves
+//! out of the image what is written below `/kaniko`: by `RUN` and by `COPY` of a folder nothing is said, of a single file it
+//! says that it skips it, an archive that `ADD` unpacks does get in, and the next layer after a `WORKDIR` there takes all of
+//! `/kaniko` away again, be it from the base image.
 
 use std::path::Path;
 
@@ -28,6 +32,10 @@ use super::{Built, Recipe, ended_badly, finish, standing};
 use crate::deadline::Deadline;
 use crate::failure::Result;
 use crate::process::Command;
+
+/// Who the executor is: on an image without `/etc/passwd`, on `scratch` above all, it knows that from the variable USER alone,
+/// and copies nothing without it. kaniko's image sets it.
+pub(super) const ROOT: &str = "root";
 
 /// Where the executor finds things, as it sees them.
 pub(super) struct Places<'a> {
@@ -110,6 +118,7 @@ pub(super) async fn build(
         .envs(&recipe.environment)
         .env("DOCKER_CONFIG", ground.logins_folder())
         .env("KANIKO_DIR", &recipe.kaniko_folder)
+        .env("USER", ROOT)
         .follow(deadline, line)
         .await?;
     if !ended.success() {

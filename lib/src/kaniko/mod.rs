@@ -153,6 +153,23 @@ impl Builder {
         }
     }
 
+    /// The folder that the builder keeps to itself, as the steps of a build see it: what is written there stays out of the
+    /// image. `kaniko_folder` is kaniko's own where it runs in its container.
+    #[must_use]
+    pub fn own_folder<'a>(&self, kaniko_folder: &'a Path) -> Option<&'a Path> {
+        match self {
+            Builder::Kaniko {
+                isolation: Isolation::Container,
+                ..
+            } => Some(kaniko_folder),
+            Builder::Kaniko {
+                isolation: Isolation::Chroot,
+                ..
+            } => Some(Path::new(root::KANIKO)),
+            Builder::Buildah { .. } => None,
+        }
+    }
+
     /// Refuses to have the file system wiped that this runs in, unless it is a container's. `in_kubernetes` says whether
     /// Kubernetes told so.
     ///

@@ -38,6 +38,13 @@ pub fn dockerfile(text: &str) {
         assert!(needed.is_sorted() && needed.iter().all(|place| *place < images.len()));
         // What a stage stands on is among what it needs.
         assert!(read.base_of(stage).is_none_or(|base| needed.contains(&base)));
+        for intrusion in read.intrusions(stage, "/a") {
+            assert!((1..=lines).contains(&intrusion.line), "{intrusion:?}");
+            assert!(
+                intrusion.path == "/a" || intrusion.path.starts_with("/a/"),
+                "{intrusion:?}"
+            );
+        }
     }
     assert_eq!(read.with_images(&BTreeMap::new()).lines().count(), lines);
     let names: BTreeMap<usize, String> = (0..images.len())

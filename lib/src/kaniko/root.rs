@@ -13,12 +13,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::executor::{Places, arguments};
+use super::executor::{Places, ROOT, arguments};
 use super::ground::Ground;
 use super::{Built, Recipe, ended_badly, finish};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Result};
 use crate::process::Command;
+
+/// kaniko's own folder in the root.
+pub(super) const KANIKO: &str = "/kaniko";
 
 /// Mounts what a build needs and becomes the executor. `$1` is the root, `$2` the context, `$3` the ground, the rest the
 /// executor's arguments.
@@ -101,6 +104,7 @@ pub(super) async fn build(
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .env("HOME", "/root")
+        .env("USER", ROOT)
         .env("DOCKER_CONFIG", "/kaniko/build/docker")
         .env_remove("SSL_CERT_FILE")
         .env_remove("TMPDIR")

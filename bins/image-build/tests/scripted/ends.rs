@@ -108,10 +108,22 @@ const ENDS: &[End] = &[
     },
     End {
         name: "a push is refused",
-        row: "a push is refused (not asked for by us)",
-        script: "echo 'error checking push permissions: make sure you entered the correct tag name, and that you are authenticated correctly, and try again: UNAUTHORIZED' >&2; exit 1",
+        row: "a push is refused: of the cache, which is all that we have it push",
+        script: "echo 'level=warning msg=\"make sure you entered the correct tag name, that you are authenticated correctly, and try again.\"' >&2; echo 'error checking push permissions: checking push permission for \"r/shop/cache\": POST http://r/v2/shop/cache/blobs/uploads/: UNAUTHORIZED: authentication required' >&2; exit 1",
         code: 8,
-        says: &["kaniko ended with code 1", "error checking push permissions"],
+        says: &[
+            "kaniko ended with code 1",
+            "error checking push permissions",
+            "UNAUTHORIZED",
+        ],
+        real: None,
+    },
+    End {
+        name: "a push is refused later",
+        row: "a push is refused that was not asked for before (not by us)",
+        script: "printf 'sha256:%064d' 0 > \"$digest\"; echo 'error pushing image: failed to push to destination r/shop/web:1: HEAD http://r/v2/shop/web/manifests/1: unexpected status code 401 Unauthorized (HEAD responses have no body, use GET for details)' >&2; exit 1",
+        code: 8,
+        says: &["kaniko ended with code 1", "401 Unauthorized"],
         real: None,
     },
     End {

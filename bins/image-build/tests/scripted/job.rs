@@ -2,8 +2,9 @@
 //! inside of it, and the real executor wipes around our programs.
 //!
 //! As in osscontainertools/kaniko 1.28.3's debug image: the executor and the certificates below `/kaniko`, busybox in
-//! `/busybox`, which is a volume and therefore mounted, `/bin/sh` a link into it, and nothing else but `/etc`. Our programs
-//! stand below `/kaniko`, where they are not static with the libraries that they need. In Kubernetes the project's folder is on a
+//! `/busybox`, which is a volume and therefore mounted, `/bin/sh` a link into it, and nothing else but `/etc`. Our program
+//! and a link to it for each tool stand below `/kaniko`, as `docker/Dockerfile` copies them there; a program that is not static
+//! brings the libraries that it needs. In Kubernetes the project's folder is on a
 //! mount of its own; with other executors it may not be, and then the build wipes the folder that the job stands in.
 
 use std::fs;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use towpath_sandbox::servers::{Authority, docker_config};
+use towpath_sandbox::static_binaries::{self, PROGRAM};
 use towpath_sandbox::towpath_binaries;
 
 use crate::workshop::{COMMIT, PASSWORD, USER, Workshop};
@@ -45,7 +47,7 @@ COPY --from=build /page.html /page.html
 RUN test \"$(cat /page.html)\" = HELLO && test ! -e /left-in-the-first-stage && test ! -e /src
 ";
 
-/// A job's script. What runs in it, and stands where it stood, is there after the build.
+/// A job's script. What runs in it, and stands where it stood, is there after the build: the program, and the links to it.
 const BUILD: &str = r#"
 set -eu
 if grep -qE 'docker|kubepods|containerd|libpod|lxc|garden' /proc/1/cgroup; then
@@ -57,7 +59,10 @@ else
 fi
 image-build --oci-layout out --no-push --handoff handoff.env --output json > /kaniko/first.json
 for tool in TOOLS; do
-    "$tool" --version
+    [ "$(readlink "/kaniko/$tool")" = towpath ]
+    [ "$(command -v "$tool")" = "/kaniko/$tool" ]
+    "$tool" --version | grep "^$tool [0-9]"
+    towpath "$tool" --version | grep "^$tool [0-9]"
 done
 "#;
 
@@ -178,6 +183,102 @@ fn left_nothing(root: &Path) {
     assert_eq!(left, Vec::<String>::new());
 }
 
+/// Nothing says there who root is but the variable USER, which kaniko looks the owner of copied files up by.
+#[tokio::test]
+async fn an_image_that_stands_on_nothing_is_built() {
+    let Some(executor) = executor() else { return };
+    let workshop = Workshop::open().await;
+    let root = lay_out(&workshop, &executor);
+    let project = root.join(PROJECT);
+    fs::write(project.join("One"), "FROM scratch\nCOPY page.html /\n").unwrap();
+    let two_stages = TWO_STAGES.replace("REGISTRY", workshop.registry.host());
+    let (first, _) = two_stages.rsplit_once("FROM").unwrap();
+    fs::write(
+        project.join("Two"),
+        format!("{first}FROM scratch\nCOPY --from=build /page.html /\n"),
+    )
+    .unwrap();
+    let script = "set -eu\nfor file in One Two; do image-build --dockerfile $file --oci-layout $file.out --no-push >/kaniko/$file.json; done\necho the-end";
+    came_to_its_end(&enter(&workshop, &root, "mounted", script).await);
+    workshop.close().await;
+}
+
+/// We never have the executor push an image. Whoever does it by hand sees this; the table in `executor.rs` has it from here.
+const PUSH_DIRECTLY: &str = r#"
+push() {
+    name=$1
+    shift
+    rm -f /kaniko/digest
+    code=0
+    /kaniko/executor --force --context=dir:///builds/shop/web --dockerfile=/builds/shop/web/Direct --destination=DESTINATION \
+        --insecure-registry=HOST --digest-file=/kaniko/digest --log-timestamp=false "$@" 2> "/kaniko/$name" || code=$?
+    [ ! -e /kaniko/digest ] || said=with
+    echo "$code ${said:-without} a digest"
+    said=
+}
+cp -R /kaniko/.docker /kaniko/right
+echo '{}' > /kaniko/.docker/config.json
+push no-login
+printf '{"auths": {"HOST": {"username": "someone", "password": "another"}}}' > /kaniko/.docker/config.json
+push wrong-login
+push late --skip-push-permission-check
+cp /kaniko/right/config.json /kaniko/.docker/config.json
+push right-login
+echo the-end
+"#;
+
+#[tokio::test]
+async fn the_executor_pushes_by_itself_with_the_right_login_alone() {
+    let Some(executor) = executor() else { return };
+    let workshop = Workshop::open().await;
+    let root = lay_out(&workshop, &executor);
+    fs::write(
+        root.join(PROJECT).join("Direct"),
+        "FROM scratch\nCOPY page.html /\n",
+    )
+    .unwrap();
+    let (host, destination) = (
+        workshop.registry.host(),
+        format!("{}:direct", workshop.repository()),
+    );
+    let script = PUSH_DIRECTLY
+        .replace("HOST", host)
+        .replace("DESTINATION", &destination);
+    let ran = enter(&workshop, &root, "mounted", &script).await;
+    came_to_its_end(&ran);
+    assert_eq!(
+        String::from_utf8_lossy(&ran.stdout),
+        "1 without a digest\n1 without a digest\n1 with a digest\n0 with a digest\nthe-end\n",
+        "{}{}",
+        read(&root, "late"),
+        read(&root, "right-login")
+    );
+    let before =
+        format!("error checking push permissions: checking push permission for {destination:?}: POST ");
+    for name in ["no-login", "wrong-login"] {
+        let said = read(&root, name);
+        let last = said.lines().last().unwrap();
+        assert!(
+            last.starts_with(&before) && last.contains("UNAUTHORIZED: authentication required"),
+            "{said}"
+        );
+        assert!(
+            !said.contains("Building stage"),
+            "it is asked before the build: {said}"
+        );
+    }
+    let late = read(&root, "late");
+    let last = late.lines().last().unwrap();
+    let after = format!("error pushing image: failed to push to destination {destination}: ");
+    assert!(
+        last.starts_with(&after) && last.contains("401 Unauthorized"),
+        "{late}"
+    );
+    let digest = read(&root, "digest");
+    assert_eq!(workshop.tagged("direct"), Some(digest));
+    workshop.close().await;
+}
+
 /// Once from each of two checkouts, whose files have times of their own.
 #[tokio::test]
 async fn the_same_image_twice_is_one_digest() {
@@ -236,9 +337,8 @@ fn lay_out(workshop: &Workshop, executor: &Path) -> PathBuf {
     }
     symlink("/busybox/sh", at("bin/sh")).unwrap();
     let built = towpath_binaries::build().unwrap();
-    for tool in towpath_binaries::NAMES {
-        install(&built.join(tool), tool, &root);
-    }
+    install(&built.join(PROGRAM), PROGRAM, &root);
+    static_binaries::link(&at("kaniko")).unwrap();
     let logins = docker_config(&[(workshop.registry.host(), USER, PASSWORD)]);
     fs::write(at("kaniko/.docker/config.json"), logins.to_string()).unwrap();
     let dockerfile = TWO_STAGES.replace("REGISTRY", workshop.registry.host());
@@ -248,7 +348,7 @@ fn lay_out(workshop: &Workshop, executor: &Path) -> PathBuf {
 }
 
 /// Puts a program below `/kaniko`: as it is where it is static, as in the image; else beside its libraries, and run by their
-/// loader, since what is outside of `/kaniko` is wiped.
+/// loader under the name that it was called by, since what is outside of `/kaniko` is wiped.
 fn install(program: &Path, name: &str, root: &Path) {
     let libraries = Command::new("ldd").arg(program).output().unwrap();
     let target = root.join("kaniko").join(name);
@@ -272,7 +372,7 @@ fn install(program: &Path, name: &str, root: &Path) {
     let loader = loader.expect("a program with libraries has a loader");
     fs::copy(program, root.join("kaniko/programs").join(name)).unwrap();
     let start = format!(
-        "#!/busybox/sh\nexec /kaniko/lib/{loader} --library-path /kaniko/lib /kaniko/programs/{name} \"$@\"\n"
+        "#!/busybox/sh\nexec /kaniko/lib/{loader} --argv0 \"$0\" --library-path /kaniko/lib /kaniko/programs/{name} \"$@\"\n"
     );
     fs::write(&target, start).unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
@@ -306,6 +406,7 @@ async fn enter(workshop: &Workshop, root: &Path, place: &str, script: &str) -> O
             "/kaniko:/usr/local/bin:/busybox:/usr/sbin:/usr/bin:/sbin:/bin",
         )
         .env("HOME", "/root")
+        .env("USER", "root")
         .env("DOCKER_CONFIG", "/kaniko/.docker")
         .env("SSL_CERT_DIR", "/kaniko/ssl/certs")
         .env("KUBERNETES_SERVICE_HOST", "10.32.0.1")

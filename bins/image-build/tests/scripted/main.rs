@@ -8,6 +8,7 @@ mod authority;
 mod bases;
 mod ends;
 mod job;
+mod own_folder;
 mod platforms;
 mod real;
 mod secrets;

@@ -9,7 +9,7 @@ use crate::job::executor;
 use crate::workshop::{PASSWORD, Ran, USER, Workshop};
 
 /// image-build with the real executor, in a private root.
-fn command(workshop: &Workshop, arguments: &[&str]) -> Option<tokio::process::Command> {
+pub(crate) fn command(workshop: &Workshop, arguments: &[&str]) -> Option<tokio::process::Command> {
     let mut command = workshop.command(arguments);
     command
         .env("TOWPATH_KANIKO", executor()?)
@@ -44,6 +44,37 @@ async fn a_registry_refuses_the_executor_alone() {
             "{last}"
         );
     }
+    workshop.close().await;
+}
+
+/// The cache is the one thing that the executor pushes for us, and the registry wants another login for that.
+#[tokio::test]
+async fn the_executor_may_not_push_the_cache() {
+    let workshop = Workshop::open().await;
+    let proxy = Proxy::start(workshop.registry.host()).await.unwrap();
+    let logins = docker_config(&[
+        (proxy.host(), USER, "canary-of-another-time"),
+        (workshop.registry.host(), USER, PASSWORD),
+    ]);
+    std::fs::write(workshop.docker_config.join("config.json"), logins.to_string()).unwrap();
+    let cache = format!("{}/shop/cache", proxy.host());
+    let Some(mut command) = command(&workshop, &["--tag", "test", "--cache-repo", &cache]) else {
+        return;
+    };
+    let ran = Ran::of(command.output().await.unwrap());
+    let last = ran.failed(8);
+    for word in [
+        "kaniko ended with code 1".to_owned(),
+        format!("error checking push permissions: checking push permission for \\\"{cache}"),
+        "UNAUTHORIZED: authentication required".to_owned(),
+    ] {
+        assert!(last.contains(&word), "{word} is missing in {last}");
+    }
+    assert!(
+        !ran.log.contains("Building stage"),
+        "it is asked before the build: {}",
+        ran.log
+    );
     workshop.close().await;
 }
 

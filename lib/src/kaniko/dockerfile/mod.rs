@@ -1,4 +1,4 @@
-//! The images that a Dockerfile names.
+//! The images that a Dockerfile names, and what it writes into a folder that is not its own.
 //!
 //! Source: Dockerfile reference, sections "FROM", "COPY --from", "RUN --mount", "Understand how ARG and FROM interact",
 //! "Parser directives" and "Line continuation". Only what decides which images are pulled is read; everything else is the
@@ -8,6 +8,7 @@
 mod expansion;
 mod lines;
 mod words;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -17,6 +18,7 @@ use std::path::Path;
 use self::expansion::{default_value, expand, expand_known};
 use self::lines::{Instruction, instructions, instructions_in};
 use self::words::{Flag, Words};
+use self::writes::{File, To, Write, writes};
 use crate::bounded;
 use crate::failure::{Failure, Kind, Result};
 
@@ -31,6 +33,7 @@ pub struct Dockerfile {
     stages: Vec<Stage>,
     images: Vec<Image>,
     doubts: Vec<usize>,
+    writes: Vec<Write>,
 }
 
 /// One `FROM` line and what follows it.
@@ -42,6 +45,8 @@ pub struct Stage {
     pub name: Option<String>,
     /// The earlier stage it stands on, by its place.
     base: Option<usize>,
+    /// Whether it stands on nothing: `FROM scratch`.
+    is_empty: bool,
     /// The earlier stages it takes something from, by their place.
     needs: BTreeSet<usize>,
 }
@@ -68,6 +73,19 @@ enum Written {
     From(Range<usize>),
     /// `--from=image`, or `--mount=...,from=image,...`.
     Flag(Flag),
+}
+
+/// An instruction that writes into a folder, or may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intrusion {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// `COPY`, `ADD`, `WORKDIR` or `RUN`.
+    pub instruction: String,
+    /// Where it writes; of `RUN` the folder, which it names.
+    pub path: String,
+    /// Whether files are certainly copied there.
+    pub is_copy: bool,
 }
 
 /// Reads the Dockerfile at `path`. `build_args` override the defaults of `ARG` lines.
@@ -104,7 +122,7 @@ impl Dockerfile {
             images: Vec::new(),
         };
         let mut doubts = Vec::new();
-        for instruction in read.all {
+        for instruction in read.all.iter().cloned() {
             if instruction.is_doubtful {
                 doubts.push(instruction.line());
             }
@@ -120,12 +138,20 @@ impl Dockerfile {
         if reader.stages.is_empty() {
             return Err(Failure::input(format!("{shown} has no FROM line")));
         }
+        let writes = writes(&File {
+            text,
+            read: &read,
+            stages: &reader.stages,
+            global: &reader.values,
+            build_args,
+        });
         Ok(Dockerfile {
             text: text.to_owned(),
             escape: read.escape,
             stages: reader.stages,
             images: reader.images,
             doubts,
+            writes,
         })
     }
 
@@ -174,6 +200,44 @@ impl Dockerfile {
     /// The images that a build of this stage pulls, by their place in [`Dockerfile::images`].
     #[must_use]
     pub fn needed(&self, target: usize) -> Vec<usize> {
+        let stages = self.needed_stages(target);
+        let needed = |image: &Image| stages.contains(&image.stage);
+        (0..self.images.len())
+            .filter(|place| needed(&self.images[*place]))
+            .collect()
+    }
+
+    /// What a build of this stage writes into a folder, named by its absolute path without a slash at the end, in the order
+    /// of the lines.
+    ///
+    /// Links are not followed, and what only the base image knows is not known here: its variables, and its working folder.
+    /// A `COPY` of a folder into one above is not looked into.
+    #[must_use]
+    pub fn intrusions(&self, target: usize, folder: &str) -> Vec<Intrusion> {
+        let stages = self.needed_stages(target);
+        let into = |write: &Write| {
+            let (instruction, path, is_copy) = match &write.to {
+                To::Copied(instruction, path) => (instruction.as_str(), path.as_str(), true),
+                To::Folder(path) => ("WORKDIR", path.as_str(), false),
+                To::Step(text) if writes::names(text, folder) => ("RUN", folder, false),
+                To::Step(_) => return None,
+            };
+            writes::is_in(path, folder).then(|| Intrusion {
+                line: write.line,
+                instruction: instruction.to_owned(),
+                path: path.to_owned(),
+                is_copy,
+            })
+        };
+        self.writes
+            .iter()
+            .filter(|write| stages.contains(&write.stage))
+            .filter_map(into)
+            .collect()
+    }
+
+    /// The stages that a build of this one goes through, by their places.
+    fn needed_stages(&self, target: usize) -> BTreeSet<usize> {
         let mut stages = BTreeSet::from([target]);
         // A stage needs earlier ones alone.
         for place in (0..=target).rev() {
@@ -181,10 +245,7 @@ impl Dockerfile {
                 stages.extend(self.stages[place].needs.iter().copied());
             }
         }
-        let needed = |image: &Image| stages.contains(&image.stage);
-        (0..self.images.len())
-            .filter(|place| needed(&self.images[*place]))
-            .collect()
+        stages
     }
 
     /// The image that a stage stands on in the end, by its place in [`Dockerfile::images`]; none for `scratch`.
@@ -288,7 +349,8 @@ impl Reader<'_> {
             return Err(self.at(line, "FROM names no image"));
         }
         let base = find_named(&self.stages, &image);
-        if base.is_none() && image != "scratch" {
+        let is_empty = base.is_none() && image == "scratch";
+        if base.is_none() && !is_empty {
             let platform = words.flags.iter().find_map(|flag| flag.value("platform"));
             self.images.push(Image {
                 line,
@@ -303,6 +365,7 @@ impl Reader<'_> {
             line,
             name,
             base,
+            is_empty,
             needs: base.into_iter().collect(),
         });
         Ok(())

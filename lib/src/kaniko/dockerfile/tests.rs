@@ -188,6 +188,104 @@ fn other_names_take_their_places_and_lines_keep_their_numbers() {
     assert_eq!(parsed(&pinned).images().len(), 4);
 }
 
+fn intrusions(text: &str) -> Vec<String> {
+    let dockerfile = Dockerfile::parse(text, "Dockerfile", &arguments(&[("GIVEN", "/kaniko")])).unwrap();
+    let target = dockerfile.target(None).unwrap();
+    let told = |one: Intrusion| format!("{} {} {} {}", one.line, one.instruction, one.path, one.is_copy);
+    dockerfile
+        .intrusions(target, "/kaniko")
+        .into_iter()
+        .map(told)
+        .collect()
+}
+
+#[test]
+fn what_is_written_into_a_folder_is_told_with_its_line() {
+    for (line, expected) in [
+        ("COPY a /kaniko/a", "COPY /kaniko/a true"),
+        ("COPY --chmod=0755 a b /kaniko/", "COPY /kaniko true"),
+        ("copy a /x/../kaniko//a", "COPY /kaniko/a true"),
+        (
+            "ADD https://example.com/a \"/kaniko/with blank\"",
+            "ADD /kaniko/with blank true",
+        ),
+        ("COPY [\"a\", \"/kaniko/a\"]", "COPY /kaniko/a true"),
+        ("COPY <<EOF /kaniko/a\nhello\nEOF", "COPY /kaniko/a true"),
+        (
+            "COPY a \\\n  /kaniko/$NOBODY_KNOWS",
+            "COPY /kaniko/$NOBODY_KNOWS true",
+        ),
+        ("WORKDIR /kaniko/work", "WORKDIR /kaniko/work false"),
+        ("RUN echo a >/kaniko/a", "RUN /kaniko false"),
+        ("RUN <<EOF\necho a >/kaniko/a\nEOF", "RUN /kaniko false"),
+    ] {
+        assert_eq!(
+            intrusions(&format!("FROM a\n{line}\n")),
+            [format!("2 {expected}")],
+            "{line}"
+        );
+    }
+    for (text, expected) in [
+        (
+            "ARG GIVEN\nFROM a\nARG GIVEN\nCOPY a $GIVEN/a",
+            "4 COPY /kaniko/a true",
+        ),
+        (
+            "ARG UP=/kaniko\nFROM a\nARG UP\nCOPY a ${UP}/a",
+            "4 COPY /kaniko/a true",
+        ),
+        (
+            "FROM a\nENV TO=/kaniko OTHER=x\nCOPY a $TO/a",
+            "3 COPY /kaniko/a true",
+        ),
+        ("FROM a\nENV TO /kaniko\nCOPY a $TO/a", "3 COPY /kaniko/a true"),
+        ("FROM scratch\nCOPY a kaniko/a", "2 COPY /kaniko/a true"),
+        // What a stage stands on goes along, and what it takes files from is built, too.
+        (
+            "FROM a AS b\nENV TO=/kaniko\nFROM b\nCOPY a $TO/a",
+            "4 COPY /kaniko/a true",
+        ),
+        (
+            "FROM a AS b\nCOPY a /kaniko/a\nFROM c\nCOPY --from=b /x /x",
+            "2 COPY /kaniko/a true",
+        ),
+    ] {
+        assert_eq!(intrusions(text), [expected], "{text}");
+    }
+    assert_eq!(
+        intrusions(
+            "FROM a AS b\nWORKDIR /kaniko\nFROM b\nCOPY a here\nWORKDIR sub\nWORKDIR ..\nWORKDIR ..\nCOPY a b"
+        ),
+        [
+            "2 WORKDIR /kaniko false",
+            "4 COPY /kaniko/here true",
+            "5 WORKDIR /kaniko/sub false",
+            "6 WORKDIR /kaniko false"
+        ]
+    );
+}
+
+#[test]
+fn what_is_written_elsewhere_or_cannot_be_known_is_no_intrusion() {
+    for text in [
+        "FROM a\nCOPY a /kaniko2/a",
+        "FROM a\nCOPY /kaniko/a /b",
+        "FROM a\nCOPY --from=a /kaniko/executor /bin/",
+        "FROM a\nCOPY a /kaniko/../b",
+        "FROM a\nCOPY a /opt/kaniko/a",
+        "FROM a\nCOPY a kaniko/a",
+        "FROM a\nCOPY a $NOBODY_KNOWS/kaniko",
+        "FROM a\nWORKDIR $NOBODY_KNOWS\nCOPY a kaniko",
+        "FROM a\nCOPY a",
+        "FROM a\nENV TO=/kaniko\nFROM b\nCOPY a $TO/a",
+        "FROM a\nONBUILD COPY a /kaniko/a",
+        "FROM a\nRUN echo x >/opt/kaniko/x; echo /kaniko-like",
+        "FROM a AS left-out\nCOPY a /kaniko/a\nFROM b",
+    ] {
+        assert_eq!(intrusions(text), [] as [String; 0], "{text}");
+    }
+}
+
 mod properties {
     use crate::kaniko::properties::dockerfile;
     use proptest::prelude::*;
@@ -199,7 +297,7 @@ mod properties {
         }
 
         #[test]
-        fn so_does_what_looks_like_a_file(text in "FROM a( AS x)?\n(FROM [a-z]{1,3}\n|RUN [a-z\"'<E\\\\]{0,6}\n|COPY (--from=[a-z]{1,3} )?a (\\\\\n)?b\n){0,8}") {
+        fn so_does_what_looks_like_a_file(text in "FROM a( AS x)?\n(FROM [a-z]{1,3}\n|(WORKDIR|ENV [ab]|COPY b) /?[ab.$/]{0,6}\n|RUN [a-z\"'<E\\\\]{0,6}\n|COPY (--from=[a-z]{1,3} )?a (\\\\\n)?b\n){0,8}") {
             dockerfile(&text);
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct HereDocument {
 pub(super) struct Words {
     /// In capitals. What `ONBUILD` holds back is read as if it stood there itself.
     pub(super) keyword: String,
+    /// Whether `ONBUILD` holds it back.
+    pub(super) held_back: bool,
     pub(super) flags: Vec<Flag>,
     /// Where the arguments behind the flags begin.
     pub(super) arguments: usize,
@@ -44,7 +46,8 @@ pub(super) struct Words {
 /// Takes an instruction's text apart.
 pub(super) fn split(text: &str, escape: char) -> Words {
     let (mut keyword, mut at) = word_at(text, 0);
-    if keyword.eq_ignore_ascii_case("ONBUILD") {
+    let held_back = keyword.eq_ignore_ascii_case("ONBUILD");
+    if held_back {
         (keyword, at) = word_at(text, at);
     }
     let keyword = keyword.to_ascii_uppercase();
@@ -54,6 +57,7 @@ pub(super) fn split(text: &str, escape: char) -> Words {
         if !text[start..].starts_with("--") {
             return Words {
                 keyword,
+                held_back,
                 flags,
                 arguments: start,
             };
@@ -63,6 +67,7 @@ pub(super) fn split(text: &str, escape: char) -> Words {
         if flag.text == "--" {
             return Words {
                 keyword,
+                held_back,
                 flags,
                 arguments: at + blanks(&text[at..]),
             };
@@ -83,7 +88,7 @@ fn word_at(text: &str, at: usize) -> (&str, usize) {
     (&text[start..start + length], start + length)
 }
 
-/// Reads a flag as builders do: quotes anywhere in it keep blanks together, and are not part of it.
+/// Reads a flag, or another word, as builders do: quotes anywhere in it keep blanks together, and are not part of it.
 fn flag_at(text: &str, start: usize, escape: char) -> Flag {
     let mut said = String::new();
     let mut quote = None;
@@ -108,6 +113,18 @@ fn flag_at(text: &str, start: usize, escape: char) -> Flag {
         text: said,
         is_open: quote.is_some(),
     }
+}
+
+/// The words of arguments, quotes and escapes taken off.
+pub(super) fn plain(text: &str, escape: char) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut at = blanks(text);
+    while at < text.len() {
+        let word = flag_at(text, at, escape);
+        at = word.place.end + blanks(&text[word.place.end..]);
+        words.push(word.text);
+    }
+    words
 }
 
 /// The here-documents that an instruction opens, and whether it may open more than those: builders tell by the rules of a
