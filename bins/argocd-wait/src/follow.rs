@@ -393,7 +393,8 @@ impl Follower {
     async fn answer(&mut self, question: Question) -> Result<()> {
         match question {
             Question::Manifests(commit) => {
-                let rendered = self.source.rendered(&self.located, &commit).await?;
+                let compared = &self.application.status.sync;
+                let rendered = self.source.rendered(&self.located, compared).await?;
                 self.rendered = Some((commit, rendered));
             }
             Question::Windows => {
@@ -407,7 +408,8 @@ impl Follower {
                 if lineage.is_none() {
                     self.date().await;
                     let ours = lock(&self.shared).written;
-                    let theirs = self.source.commit_date(&self.located, &other).await;
+                    let place = plan::place(&self.application, &self.wanted);
+                    let theirs = self.source.commit_date(&self.located, &other, place).await;
                     written = ours.zip(theirs.as_deref().and_then(moment));
                 }
                 let clues = Clues {
@@ -427,9 +429,10 @@ impl Follower {
     fn dating(&self) -> JoinSet<()> {
         let (source, located) = (self.source.clone(), self.located.clone());
         let (wanted, shared) = (self.wanted.clone(), self.shared());
+        let place = plan::place(&self.application, &self.wanted);
         let mut dating = JoinSet::new();
         dating.spawn(async move {
-            let date = source.commit_date(&located, &wanted.revision).await;
+            let date = source.commit_date(&located, &wanted.revision, place).await;
             lock(&shared).written = date.as_deref().and_then(moment);
         });
         dating
@@ -442,15 +445,21 @@ impl Follower {
         }
         let date = self
             .source
-            .commit_date(&self.located, &self.wanted.revision)
+            .commit_date(
+                &self.located,
+                &self.wanted.revision,
+                plan::place(&self.application, &self.wanted),
+            )
             .await;
         lock(&self.shared).written = date.as_deref().and_then(moment);
     }
 
-    /// Starts a sync, once. A window may forbid it, which looks like a missing permission.
+    /// Starts a sync, once: to what it is compared to, which is our commit or a later one that carries our images. An earlier
+    /// one would stay out of sync with that. A window may forbid it, which looks like a missing permission.
     async fn sync(&mut self) -> Result<Option<Ending>> {
         let effect = towpath::cli::effect("sync", format!("application {}", self.located));
-        match self.source.sync(&self.located, &self.wanted.revision).await {
+        let commit = plan::at(&self.application, &self.wanted);
+        match self.source.sync(&self.located, commit).await {
             Ok(()) => effect.done("started"),
             Err(failure) if failure.kind() == Kind::Conflict => {
                 // Another operation is running, or began in this moment: that one may be ours as well.

@@ -44,6 +44,8 @@ use crate::source::Source;
 
 /// How long looking at what is not well may take once the run is over.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long telling GitLab may take after a signal: a cancelled job has a second, and then it is killed.
+const AFTER_SIGNAL: Duration = Duration::from_millis(700);
 
 /// The program: from the command line to the exit code.
 #[must_use]
@@ -96,7 +98,14 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
     let (mut failure, status) = wait(followers, &source, &wanted, &run, &mut waited).await;
     if let (Some(record), Some(deployment)) = (&record, &mut deployment) {
         waited.changed = true;
-        if let Err(broken) = record.finish(deployment, status).await {
+        let finished = tokio::select! {
+            finished = record.finish(deployment, status) => finished,
+            () = time_after_a_signal(&run) => Err(Failure::new(
+                Kind::Unavailable,
+                "GitLab did not take the outcome in the time that a signal leaves",
+            )),
+        };
+        if let Err(broken) = finished {
             tracing::warn!(
                 action = "record",
                 object = "the deployment",
@@ -117,6 +126,12 @@ async fn work(args: Args, run: Run) -> Result<Outcome> {
         Some(failure) => outcome.failing(failure),
         None => outcome,
     })
+}
+
+/// Resolves once a signal came in and what has to be done after it had its time.
+async fn time_after_a_signal(run: &Run) {
+    run.interrupted().await;
+    tokio::time::sleep(AFTER_SIGNAL).await;
 }
 
 /// What a dry run found.
@@ -219,7 +234,7 @@ async fn wait(
                 report
             }
             (None, Some(cut)) if !failed_one => {
-                let (verdict, why, evidence) = cut.failure(&one.located, &standing, source).await;
+                let (verdict, why, evidence) = cut.failure(&one.located, &standing, source, run).await;
                 waited.verdict = waited.verdict.or(Some(verdict));
                 let report = report.failed(verdict, why.message(), evidence);
                 failure = failure.or(Some(why));
@@ -252,6 +267,7 @@ impl Cut {
         located: &Located,
         standing: &follow::Standing,
         source: &Source,
+        run: &Run,
     ) -> (&'static str, Failure, Evidence) {
         let reason = standing.waiting.as_ref().map(Waiting::sentence);
         let reason = reason.unwrap_or_else(|| "nothing is known of it yet".to_owned());
@@ -272,10 +288,11 @@ impl Cut {
             Some(Waiting::Unwell(_) | Waiting::OldRuns(_) | Waiting::NotSeen(_))
         );
         let evidence = if unwell {
-            source
-                .until(Deadline::after(GRACE))
-                .evidence(located, &standing.application)
-                .await
+            let source = source.until(Deadline::after(GRACE));
+            tokio::select! {
+                evidence = source.evidence(located, &standing.application) => evidence,
+                () = run.interrupted() => Evidence::default(),
+            }
         } else {
             Evidence::default()
         };

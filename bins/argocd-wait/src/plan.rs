@@ -99,6 +99,8 @@ pub(crate) enum Waiting {
     AtOlder(String),
     /// It was compared to something whose place is not known: no commit, or one that nothing tells about.
     AtUnknown(String),
+    /// Its sources of one branch were compared at several commits of it.
+    Divided(Vec<String>),
     /// An operation runs, or its outcome is not compared yet.
     Syncing,
     /// The sync fails, and Argo CD tries it again.
@@ -146,6 +148,9 @@ pub(crate) fn decide(application: &Application, wanted: &Wanted, known: &Known) 
     if application.metadata.deletion_timestamp.is_some() {
         return Step::Fail(Trouble::Deleted);
     }
+    if let Some(commits) = divided(application, wanted) {
+        return Step::Wait(Waiting::Divided(commits));
+    }
     let at = at(application, wanted);
     let is_ours = at == wanted.revision;
     // What was wrong before our commit was looked at says nothing about it.
@@ -176,7 +181,7 @@ pub(crate) fn decide(application: &Application, wanted: &Wanted, known: &Known) 
         }
     }
     let latest = application.status.operation_state.as_ref();
-    let latest = latest.filter(|state| state.is_of(at));
+    let latest = latest.filter(|state| state.is_of(&application.status.sync));
     let is_running = application.operation.is_some() || latest.is_some_and(is_under_way);
     if !is_running
         && let Some(state) = latest.filter(|state| matches!(state.phase.as_str(), "Failed" | "Error"))
@@ -195,18 +200,34 @@ pub(crate) fn decide(application: &Application, wanted: &Wanted, known: &Known) 
 /// first one.
 pub(crate) fn at<'a>(application: &'a Application, wanted: &Wanted) -> &'a str {
     let commits = application.compared_to();
-    if let Some(ours) = commits.iter().find(|commit| **commit == wanted.revision) {
-        return ours;
-    }
-    let place = wanted.repository.as_deref().and_then(|ours| {
-        let mut repositories = application.repositories();
-        repositories.position(|other| is_same_repository(ours, other))
+    let commit = commits.get(place(application, wanted)).or(commits.first());
+    commit.copied().unwrap_or_default()
+}
+
+/// The place of the source that counts.
+pub(crate) fn place(application: &Application, wanted: &Wanted) -> usize {
+    let mut commits = application.compared_to().into_iter();
+    let ours = commits.position(|commit| commit == wanted.revision);
+    let of_repository = || {
+        let ours = wanted.repository.as_deref()?;
+        let mut sources = application.sources();
+        sources.position(|source| is_same_repository(ours, &source.repo_url))
+    };
+    ours.or_else(of_repository).unwrap_or(0)
+}
+
+/// The commits of the source that counts and of those that follow the same branch, where they are not all one. Argo CD looks up
+/// each source by itself, and a push in between leaves some of them behind until the next comparison.
+fn divided(application: &Application, wanted: &Wanted) -> Option<Vec<String>> {
+    let counts = application.sources().nth(place(application, wanted))?;
+    let sources = application.sources().zip(application.compared_to());
+    let of_branch = sources.filter(|(source, _)| {
+        source.target_revision == counts.target_revision
+            && is_same_repository(&source.repo_url, &counts.repo_url)
     });
-    commits
-        .get(place.unwrap_or(0))
-        .or(commits.first())
-        .copied()
-        .unwrap_or_default()
+    let mut commits: Vec<String> = of_branch.map(|(_, commit)| commit.to_owned()).collect();
+    commits.dedup();
+    (commits.len() > 1).then_some(commits)
 }
 
 /// Whether two addresses name one repository, whatever the scheme, the login and the port.
@@ -236,7 +257,7 @@ fn superseded(application: &Application, wanted: &Wanted, known: &Known, at: &st
     let Some(rendered) = &known.rendered else {
         return Some(Step::Ask(Question::Manifests(at.to_owned())));
     };
-    let applied = applied(application, Some(at));
+    let applied = applied(application, true);
     let named: Vec<&str> = match rendered {
         Some(rendered) => rendered.images.iter().map(|(image, _)| image.as_str()).collect(),
         // What was applied names the images, too, and what exists after that.
@@ -260,10 +281,10 @@ fn superseded(application: &Application, wanted: &Wanted, known: &Known, at: &st
     }))
 }
 
-/// What the latest operation applied, if it was for this commit: the kind of each resource with an image of it.
-fn applied<'a>(application: &'a Application, of: Option<&str>) -> Vec<(&'a str, &'a str)> {
+/// What the latest operation applied, or only if it was for what is compared: the kind of each resource with an image of it.
+fn applied(application: &Application, only_compared: bool) -> Vec<(&str, &str)> {
     let state = application.status.operation_state.as_ref();
-    let state = state.filter(|state| of.is_none_or(|commit| state.is_of(commit)));
+    let state = state.filter(|state| !only_compared || state.is_of(&application.status.sync));
     let result = state.and_then(|state| state.sync_result.as_ref());
     let resources = result.into_iter().flat_map(|result| &result.resources);
     resources
@@ -392,7 +413,7 @@ fn running(application: &Application, wanted: &Wanted, known: &Known, at: &str) 
             images.map(|(image, runs)| (image.as_str(), *runs)).collect()
         }
         // It is synced, so what was applied last is what there is, whichever commit that was for.
-        Some(None) => applied(application, None)
+        Some(None) => applied(application, false)
             .into_iter()
             .map(|(kind, image)| match kind {
                 "Job" | "CronJob" => (image, Runs::NowAndThen),
@@ -400,7 +421,7 @@ fn running(application: &Application, wanted: &Wanted, known: &Known, at: &str) 
             })
             .collect(),
     };
-    let can_tell = matches!(known.rendered, Some(Some(_))) || !applied(application, Some(at)).is_empty();
+    let can_tell = matches!(known.rendered, Some(Some(_))) || !applied(application, true).is_empty();
     for image in &wanted.images {
         let of = |kinship: Kinship| {
             named

@@ -1,6 +1,6 @@
 //! Where an application is looked at: Argo CD's API, or the cluster's.
 
-use towpath::argocd::application::Application;
+use towpath::argocd::application::{Application, Sync};
 use towpath::argocd::{self, EventKind, Located, Rendered, SyncWindows};
 use towpath::deadline::Deadline;
 use towpath::failure::{Kind, Result};
@@ -83,10 +83,12 @@ impl Source {
         })
     }
 
-    /// What a commit renders to; none where nobody can tell.
-    pub(crate) async fn rendered(&self, located: &Located, commit: &str) -> Result<Option<Rendered>> {
+    /// What it is compared to renders to; none where nobody can tell.
+    pub(crate) async fn rendered(&self, located: &Located, compared: &Sync) -> Result<Option<Rendered>> {
         match self {
-            Source::ArgoCd(client) => tolerated(client.rendered(located, commit).await, "manifests", located),
+            Source::ArgoCd(client) => {
+                tolerated(client.rendered(located, compared).await, "manifests", located)
+            }
             Source::Kubernetes(_) => Ok(None),
         }
     }
@@ -99,10 +101,10 @@ impl Source {
         }
     }
 
-    /// When a commit was written; none where nobody can tell.
-    pub(crate) async fn commit_date(&self, located: &Located, commit: &str) -> Option<String> {
+    /// When a commit of the source at this place was written; none where nobody can tell.
+    pub(crate) async fn commit_date(&self, located: &Located, commit: &str, place: usize) -> Option<String> {
         match self {
-            Source::ArgoCd(client) => client.commit_date(located, commit).await.ok().flatten(),
+            Source::ArgoCd(client) => client.commit_date(located, commit, place).await.ok().flatten(),
             Source::Kubernetes(_) => None,
         }
     }

@@ -130,11 +130,20 @@ impl Waiting {
         match self {
             Waiting::NotCompared => "Argo CD has not compared it yet".to_owned(),
             Waiting::AtOlder(commit) => format!("it is not synced yet: Argo CD still sees {}", short(commit)),
-            Waiting::AtUnknown(revision) if revision.is_empty() => "Argo CD has never compared it".to_owned(),
+            Waiting::AtUnknown(revision) if revision.is_empty() => {
+                "Argo CD has compared it to no commit yet".to_owned()
+            }
             Waiting::AtUnknown(revision) => {
                 format!(
                     "it is not synced yet: Argo CD compares it to {}, and nothing tells whether that is older",
                     short(revision)
+                )
+            }
+            Waiting::Divided(commits) => {
+                let commits: Vec<&str> = commits.iter().map(|commit| short(commit)).collect();
+                format!(
+                    "Argo CD compares its sources of one branch to several commits of it until it looks again: {}",
+                    commits.join(", ")
                 )
             }
             Waiting::Syncing => "the sync is running".to_owned(),

@@ -356,15 +356,11 @@ impl Application {
         automated.is_some_and(|automated| automated.enabled != Some(false))
     }
 
-    /// The addresses of its repositories, in the order of the revisions.
-    pub fn repositories(&self) -> impl Iterator<Item = &str> {
+    /// Where its manifests come from, in the order of the revisions.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
         let several = !self.spec.sources.is_empty();
         let one = self.spec.source.as_ref().filter(|_| !several);
-        self.spec
-            .sources
-            .iter()
-            .chain(one)
-            .map(|source| source.repo_url.as_str())
+        self.spec.sources.iter().chain(one)
     }
 
     /// The commits it was compared to, one a source.
@@ -407,10 +403,17 @@ impl Deployed {
 }
 
 impl OperationState {
-    /// Whether it is about this commit: what it was begun for, or what came of it.
+    /// Whether it is about what was compared: what it was begun for, or what came of it. Of several sources all count, since
+    /// another one may have been mended meanwhile.
     #[must_use]
-    pub fn is_of(&self, commit: &str) -> bool {
-        self.commits().contains(&commit)
+    pub fn is_of(&self, compared: &Sync) -> bool {
+        let compared = commits(&compared.revision, &compared.revisions);
+        let asked = self.operation.sync.as_ref();
+        let asked = asked.map(|sync| commits(&sync.revision, &sync.revisions));
+        let result = self.sync_result.as_ref();
+        let result = result.map(|result| commits(&result.revision, &result.revisions));
+        let is_known = compared.iter().any(|commit| !commit.is_empty());
+        is_known && (asked.as_ref() == Some(&compared) || result.as_ref() == Some(&compared))
     }
 
     /// The commits that it was begun for, and those that came of it.
@@ -481,11 +484,33 @@ mod tests {
                 "history":[{"revisions":["1","2"],"deployedAt":"then"},{"revision":"3"}]}}"#,
         )
         .unwrap();
-        assert_eq!(application.repositories().collect::<Vec<_>>(), ["a", "b"]);
+        let repositories = application.sources().map(|source| source.repo_url.as_str());
+        assert_eq!(repositories.collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(application.compared_to(), ["1", "2"]);
         assert_eq!(application.deployed_at("2"), Some("then"));
         assert_eq!(application.place_in_history("3"), Some(1));
         assert_eq!(application.place_in_history("4"), None);
+    }
+
+    #[test]
+    fn an_operation_is_about_the_commits_of_all_sources() {
+        let compared = |revision: &str, revisions: &[&str]| Sync {
+            revision: revision.to_owned(),
+            revisions: revisions.iter().map(|revision| (*revision).to_owned()).collect(),
+            ..Sync::default()
+        };
+        let several: OperationState =
+            serde_json::from_str(r#"{"operation":{"sync":{"revisions":["1","2"]}}}"#).unwrap();
+        assert!(several.is_of(&compared("", &["1", "2"])));
+        assert!(!several.is_of(&compared("", &["3", "2"])));
+        assert!(!several.is_of(&compared("2", &[])));
+        let one: OperationState = serde_json::from_str(
+            r#"{"operation":{"sync":{"revision":"main"}},"syncResult":{"revision":"1"}}"#,
+        )
+        .unwrap();
+        assert!(one.is_of(&compared("1", &[])) && one.is_of(&compared("main", &[])));
+        assert!(!one.is_of(&compared("2", &[])));
+        assert!(!OperationState::default().is_of(&compared("", &[])));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::application::Application;
+use super::application::{Application, Sync};
 use super::manifests::{Manifests, Rendered};
 use super::refusal::refusal;
 use super::stream::Changes;
@@ -177,24 +177,43 @@ impl Client {
             .await
     }
 
-    /// The images that a commit's manifests name.
+    /// The images that the manifests name at what an application was compared to: the one source at a commit, or several
+    /// at one each, in their order.
     ///
     /// # Errors
     /// As [`Client::application`].
-    pub async fn rendered(&self, located: &Located, revision: &str) -> Result<Rendered> {
-        let request = self.get(located, "/manifests")?.query("revision", revision);
+    pub async fn rendered(&self, located: &Located, compared: &Sync) -> Result<Rendered> {
+        let mut request = self.get(located, "/manifests")?;
+        if compared.revisions.is_empty() {
+            request = request.query("revision", &compared.revision);
+        }
+        for (index, revision) in compared.revisions.iter().enumerate() {
+            let position = (index + 1).to_string();
+            request = request
+                .query("revisions", revision)
+                .query("sourcePositions", &position);
+        }
         let answer: Manifests = self
             .document(request, located, "the manifests", LIST_LIMIT)
             .await?;
         Ok(Rendered::new(&answer))
     }
 
-    /// When a commit was written, as it says itself (RFC 3339).
+    /// When a commit was written, as it says itself (RFC 3339). Of several sources, the one at this place is asked, which begins
+    /// with 0.
     ///
     /// # Errors
     /// As [`Client::application`]; a commit that the repository has not is unavailable (exit 7).
-    pub async fn commit_date(&self, located: &Located, revision: &str) -> Result<Option<String>> {
-        let request = self.get(located, &format!("/revisions/{revision}/metadata"))?;
+    pub async fn commit_date(
+        &self,
+        located: &Located,
+        revision: &str,
+        source: usize,
+    ) -> Result<Option<String>> {
+        let mut request = self.get(located, &format!("/revisions/{revision}/metadata"))?;
+        if source > 0 {
+            request = request.query("sourceIndex", &source.to_string());
+        }
         let answer: RevisionMetadata = self
             .document(request, located, "a commit", DOCUMENT_LIMIT)
             .await?;

@@ -1,5 +1,7 @@
 //! What a commit renders to: which images, and in what they run.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -34,10 +36,18 @@ pub(super) struct Manifests {
 impl Rendered {
     pub(super) fn new(answer: &Manifests) -> Self {
         let mut images = Vec::new();
-        for text in &answer.manifests {
-            let Ok(object) = serde_json::from_str::<Value>(text) else {
-                continue;
-            };
+        let objects = answer.manifests.iter();
+        let objects: Vec<Value> = objects
+            .filter_map(|text| serde_json::from_str(text).ok())
+            .collect();
+        // Of several sources the manifests of all are here, and of two of one name Argo CD applies the later.
+        let mut last = BTreeMap::new();
+        for (place, object) in objects.iter().enumerate() {
+            last.insert(identity(object).ok_or(place), place);
+        }
+        let mut places: Vec<usize> = last.into_values().collect();
+        places.sort_unstable();
+        for object in places.into_iter().map(|place| &objects[place]) {
             let kind = object["kind"].as_str().unwrap_or_default();
             let empty = object.pointer("/spec/replicas").and_then(Value::as_u64) == Some(0);
             let runs = if matches!(kind, "Job" | "CronJob") || empty {
@@ -45,10 +55,19 @@ impl Rendered {
             } else {
                 Runs::Always
             };
-            collect(&object, runs, &mut images, DEPTH);
+            collect(object, runs, &mut images, DEPTH);
         }
         Rendered { images }
     }
+}
+
+/// What tells an object from others; none where it has no name, or is given one only when it is made.
+fn identity(object: &Value) -> Option<[&str; 4]> {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    let version = text("/apiVersion").unwrap_or_default();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let namespace = text("/metadata/namespace").unwrap_or_default();
+    Some([group, text("/kind")?, namespace, text("/metadata/name")?])
 }
 
 /// Any list of containers counts, whatever it stands in: an Argo Rollout has a template as a Deployment has.
@@ -104,6 +123,29 @@ mod tests {
                 ("d", Always)
             ]
         );
+    }
+
+    #[test]
+    fn of_two_of_one_name_the_later_counts() {
+        let pod = |name: &str, image: &str| {
+            format!(
+                r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{{name}}},"spec":{{"containers":[{{"image":"{image}"}}]}}}}"#
+            )
+        };
+        let web = r#""name":"web""#;
+        let manifests = [
+            pod(web, "a"),
+            pod(r#""generateName":"job-""#, "b"),
+            pod(web, "c"),
+            pod(r#""generateName":"job-""#, "d"),
+            pod(r#""name":"web","namespace":"other""#, "e"),
+        ];
+        let answer = Manifests {
+            manifests: manifests.into(),
+        };
+        let found = Rendered::new(&answer).images;
+        let found: Vec<&str> = found.iter().map(|(image, _)| image.as_str()).collect();
+        assert_eq!(found, ["b", "c", "d", "e"]);
     }
 
     #[test]

@@ -555,9 +555,11 @@ fn deployments(gitlab: &GitLab, production: &Registry, token: &str, registry_pas
     Deployments {
         applications: vec![argocd::Declaration {
             name: APPLICATION.to_owned(),
-            repo_url: gitlab.clone_url(ENV),
-            path: OVERLAY.to_owned(),
-            target_revision: "main".to_owned(),
+            sources: vec![argocd::Source {
+                repo_url: gitlab.clone_url(ENV),
+                path: OVERLAY.to_owned(),
+                target_revision: "main".to_owned(),
+            }],
             namespace: NAMESPACE.to_owned(),
             automated: true,
         }],

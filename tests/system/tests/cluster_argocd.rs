@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use towpath_sandbox::argocd::{Access, Credentials, Declaration};
+use towpath_sandbox::argocd::{Access, Credentials, Declaration, Source};
 use towpath_sandbox::argocd_cases::{self, CASES};
 use towpath_sandbox::cluster::Cluster;
 use towpath_sandbox::gitlab::{GitLab, ProjectSettings, Role, Scope, Settings};
@@ -25,6 +25,8 @@ use towpath_sandbox::towpath_binaries;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const PROJECT: &str = "shop/env";
+/// What an application of several sources takes one of them from.
+const OTHER_PROJECT: &str = "shop/settings";
 /// What all images are called but for their digests.
 const REPOSITORY: &str = "registry.example.com/shop/web";
 
@@ -78,8 +80,12 @@ impl Repository {
     }
 }
 
-/// GitLab with the environment repository, of which nothing is committed yet, and the token by which Argo CD reads it.
-async fn serve_repository(guardian: &Arc<Guardian>, tools: &Tools) -> Result<(GitLab, Repository, String)> {
+/// GitLab with the repositories, of which nothing is committed yet: that of the environment and another one. And the
+/// tokens by which Argo CD reads them.
+async fn serve_repositories(
+    guardian: &Arc<Guardian>,
+    tools: &Tools,
+) -> Result<(GitLab, [Repository; 2], BTreeMap<String, Credentials>)> {
     let path = std::env::var_os("PATH").context("PATH is not set")?;
     let mut settings = Settings::new(guardian.dir().join("gitlab"), &tools.gitlab_ci_local, path);
     let owner = Arc::clone(guardian);
@@ -87,35 +93,50 @@ async fn serve_repository(guardian: &Arc<Guardian>, tools: &Tools) -> Result<(Gi
     let gitlab = GitLab::start(settings).await?;
     let user = gitlab.add_user("ada");
     let token = gitlab.personal_access_token(user, &[Scope::WriteRepository])?;
-    let project = gitlab.create_project(PROJECT, ProjectSettings::default()).await?;
-    gitlab.add_member(project, user, Role::Maintainer)?;
-    let reads = gitlab.project_access_token(project, Role::Reporter, &[Scope::ReadRepository])?;
-    let folder = guardian.dir().join("laptop");
-    fs::create_dir(&folder)?;
-    let repository = Repository {
-        guardian: Arc::clone(guardian),
-        folder,
-        token,
-    };
-    repository
-        .git(&["init", "--quiet", "--initial-branch=main"])
-        .await?;
-    repository
-        .git(&["remote", "add", "origin", &gitlab.clone_url(PROJECT)])
-        .await?;
-    Ok((gitlab, repository, reads))
+    let mut reads = BTreeMap::new();
+    let mut repositories = Vec::new();
+    for (name, folder) in [(PROJECT, "laptop"), (OTHER_PROJECT, "other-laptop")] {
+        let project = gitlab.create_project(name, ProjectSettings::default()).await?;
+        gitlab.add_member(project, user, Role::Maintainer)?;
+        let credentials = Credentials {
+            username: "argocd".to_owned(),
+            password: gitlab.project_access_token(project, Role::Reporter, &[Scope::ReadRepository])?,
+        };
+        reads.insert(gitlab.clone_url(name), credentials);
+        let folder = guardian.dir().join(folder);
+        fs::create_dir(&folder)?;
+        let repository = Repository {
+            guardian: Arc::clone(guardian),
+            folder,
+            token: token.clone(),
+        };
+        repository
+            .git(&["init", "--quiet", "--initial-branch=main"])
+            .await?;
+        repository
+            .git(&["remote", "add", "origin", &gitlab.clone_url(name)])
+            .await?;
+        repositories.push(repository);
+    }
+    let repositories = repositories
+        .try_into()
+        .map_err(|_| anyhow!("two repositories were made"))?;
+    Ok((gitlab, repositories, reads))
 }
 
 fn image(digit: char) -> String {
     format!("{REPOSITORY}@sha256:{}", digit.to_string().repeat(64))
 }
 
-fn declaration(gitlab: &GitLab, name: &str, path: &str, automated: bool) -> Declaration {
+fn declaration(gitlab: &GitLab, name: &str, sources: &[(&str, &str)], automated: bool) -> Declaration {
+    let source = |(project, path): &(&str, &str)| Source {
+        repo_url: gitlab.clone_url(project),
+        path: (*path).to_owned(),
+        target_revision: "main".to_owned(),
+    };
     Declaration {
         name: name.to_owned(),
-        repo_url: gitlab.clone_url(PROJECT),
-        path: path.to_owned(),
-        target_revision: "main".to_owned(),
+        sources: sources.iter().map(source).collect(),
         namespace: name.to_owned(),
         automated,
     }
@@ -146,29 +167,42 @@ async fn every_case_ends_as_on_the_stand_in() {
     let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
     let guardian = Arc::new(Guardian::start().unwrap());
     let cluster = Cluster::start(&guardian, &tools, &parts).await.unwrap();
-    let (gitlab, repository, reads) = serve_repository(&guardian, &tools).await.unwrap();
+    let (gitlab, repositories, reads) = serve_repositories(&guardian, &tools).await.unwrap();
+    let [repository, other] = &repositories;
     cluster.refuse_image(&image('f')).await.unwrap();
-    let credentials = Credentials {
-        username: "argocd".to_owned(),
-        password: reads,
-    };
-    cluster
-        .add_repositories(&BTreeMap::from([(gitlab.url().to_owned(), credentials)]))
-        .await
-        .unwrap();
+    cluster.add_repositories(&reads).await.unwrap();
     let empty = |folder: &str| {
         (
             format!("{folder}/kustomization.yaml"),
             "resources: []\n".to_owned(),
         )
     };
-    repository
-        .commit(&[empty("app/prod"), empty("app/manual")])
-        .await
-        .unwrap();
-    for (name, path, automated) in [("web-prod", "app/prod", true), ("manual", "app/manual", false)] {
+    let folders = [
+        "app/prod",
+        "app/manual",
+        "app/several",
+        "app/more",
+        "app/several-manual",
+    ];
+    repository.commit(&folders.map(empty)).await.unwrap();
+    other.commit(&[empty("settings")]).await.unwrap();
+    let settings = (OTHER_PROJECT, "settings");
+    for (name, sources, automated) in [
+        ("web-prod", &[(PROJECT, "app/prod")][..], true),
+        ("manual", &[(PROJECT, "app/manual")], false),
+        (
+            "several",
+            &[settings, (PROJECT, "app/several"), (PROJECT, "app/more")],
+            true,
+        ),
+        (
+            "several-manual",
+            &[settings, (PROJECT, "app/several-manual")],
+            false,
+        ),
+    ] {
         cluster
-            .add_application(&declaration(&gitlab, name, path, automated))
+            .add_application(&declaration(&gitlab, name, sources, automated))
             .await
             .unwrap();
     }
@@ -181,14 +215,19 @@ async fn every_case_ends_as_on_the_stand_in() {
             .unwrap(),
         application: "web-prod".to_owned(),
         manual: "manual".to_owned(),
+        several: "several".to_owned(),
+        several_manual: "several-manual".to_owned(),
+        repository: gitlab.clone_url(PROJECT),
+        repository_token: repository.token.clone(),
         image: Box::new(image),
         unready: image('f'),
         commit: Box::new(|files| Box::pin(async { repository.commit(&{ files }).await })),
+        commit_elsewhere: Box::new(|files| Box::pin(async { other.commit(&{ files }).await })),
         argocd_wait: argocd_cases::binary_in(&bin),
         patience: Duration::from_secs(120),
     };
     // First: the last of the cases on this application leaves a sync behind that is tried for minutes.
-    a_window_that_forbids_it(&cluster, &repository, &under_test).await;
+    a_window_that_forbids_it(&cluster, repository, &under_test).await;
     let mut cases = 0;
     let outcome = argocd_cases::run(&under_test, |case, ran| {
         cases += 1;
@@ -197,10 +236,9 @@ async fn every_case_ends_as_on_the_stand_in() {
     .await;
     outcome.unwrap();
     assert_eq!(cases, CASES.len());
-    by_the_clusters_own_api(&cluster, &repository, &under_test).await;
-    several_sources(&cluster, &gitlab, &repository, &under_test).await;
+    by_the_clusters_own_api(&cluster, repository, &under_test).await;
     drop(under_test);
-    drop((repository, cluster));
+    drop((repositories, cluster));
     gitlab.shutdown().await;
 }
 
@@ -230,12 +268,12 @@ async fn by_the_clusters_own_api(
     fs::write(&token, minted.unwrap()).unwrap();
     fs::write(&authority, cluster.authority()).unwrap();
     let commit = repository.git(&["rev-parse", "HEAD"]).await.unwrap();
-    let wait = async |authority: Option<&Path>| {
+    let wait = async |application: &str, digit: char, authority: Option<&Path>| {
         let mut command = repository.guardian.bare_command(&under_test.argocd_wait);
         command
             .args(["--via", "kubernetes", "--kubernetes-url", cluster.url()])
-            .args(["--application", &under_test.manual, "--revision", &commit])
-            .args(["--image", &image('c'), "--timeout", "20s", "--output", "json"])
+            .args(["--application", application, "--revision", &commit])
+            .args(["--image", &image(digit), "--timeout", "20s", "--output", "json"])
             .arg("--kubernetes-token-file")
             .arg(&token);
         if let Some(authority) = authority {
@@ -251,72 +289,29 @@ async fn by_the_clusters_own_api(
         );
         (output.status.code(), log)
     };
-    let (code, log) = wait(None).await;
+    // What runs since the last cases.
+    let [manual, several] = [(&under_test.manual, 'd'), (&under_test.several_manual, 'c')];
+    let (code, log) = wait(manual.0, manual.1, None).await;
     assert_eq!(
         code,
         Some(4),
         "its certificate is of an authority of its own: {log}"
     );
-    let (code, log) = wait(Some(&authority)).await;
+    let (code, log) = wait(manual.0, manual.1, Some(&authority)).await;
     assert_eq!(code, Some(4), "the account may do nothing yet: {log}");
     let applications = json!({"apiGroups": ["argoproj.io"], "resources": ["applications"], "verbs": ["get", "watch", "patch"]});
     let pods = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
-    for (namespace, rule) in [("argocd", applications), (under_test.manual.as_str(), pods)] {
+    for (namespace, rule) in [
+        ("argocd", applications),
+        (manual.0, pods.clone()),
+        (several.0, pods),
+    ] {
         cluster.apply(&of_account(namespace, rule)).await.unwrap();
     }
-    let (code, log) = wait(Some(&authority)).await;
-    assert_eq!(code, Some(0), "{log}");
-}
-
-/// An application of two sources, which are two folders of the repository.
-async fn several_sources(
-    cluster: &Cluster,
-    gitlab: &GitLab,
-    repository: &Repository,
-    under_test: &argocd_cases::Cluster<'_>,
-) {
-    let mut files = deployment(&image('d'), "one");
-    files.extend(deployment(&image('d'), "two"));
-    for (number, (file, _)) in files.iter_mut().enumerate() {
-        let folder = if number < 2 { "app/one" } else { "app/two" };
-        *file = file.replace("app/prod", folder);
+    for (application, digit) in [manual, several] {
+        let (code, log) = wait(application, digit, Some(&authority)).await;
+        assert_eq!(code, Some(0), "{log}");
     }
-    files[2].1 = files[2].1.replace("name: other", "name: second");
-    let commit = repository.commit(&files).await.unwrap();
-    let source =
-        |path: &str| json!({"repoURL": gitlab.clone_url(PROJECT), "path": path, "targetRevision": "main"});
-    let application = json!({
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Application",
-        "metadata": {"name": "several", "namespace": "argocd"},
-        "spec": {
-            "project": "default",
-            "sources": [source("app/one"), source("app/two")],
-            "destination": {"server": cluster.url(), "namespace": "several"},
-            "syncPolicy": {"automated": {"prune": true}, "syncOptions": ["CreateNamespace=true"]},
-        },
-    });
-    cluster.apply(&[application]).await.unwrap();
-    let output = repository
-        .guardian
-        .bare_command(&under_test.argocd_wait)
-        .args([
-            "--application",
-            "several",
-            "--revision",
-            &commit,
-            "--image",
-            &image('d'),
-        ])
-        .args(["--timeout", "60s", "--output", "json"])
-        .env("ARGOCD_SERVER", &under_test.url)
-        .env("ARGOCD_AUTH_TOKEN", &under_test.token)
-        .output()
-        .await
-        .unwrap();
-    let log = String::from_utf8(output.stderr).unwrap();
-    record("several sources", output.status.code(), &log, &output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{log}");
 }
 
 /// A Deployment of an image, whose pods are selected by this label.

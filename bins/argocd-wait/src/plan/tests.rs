@@ -9,6 +9,7 @@ use towpath::argocd::{Rendered, Runs, SyncWindow, SyncWindows};
 use super::*;
 
 mod retries;
+mod sources;
 
 const OLD: &str = "a2c7c195a305f2b35f7b4b6e87bb85efe5cfd9d6";
 const OURS: &str = "267e85da53a9edf6a2d5c03079f020a21e7eea61";

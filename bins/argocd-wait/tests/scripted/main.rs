@@ -10,4 +10,5 @@ mod faults;
 mod history;
 mod kubernetes;
 mod record;
+mod sources;
 mod support;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -53,8 +53,6 @@ struct Wanted {
     projects: String,
     refresh: Option<String>,
     #[serde(default)]
-    revision: String,
-    #[serde(default)]
     resource_version: String,
 }
 
@@ -68,6 +66,7 @@ struct SyncBody {
     project: String,
     resources: Vec<Value>,
     manifests: Vec<Value>,
+    source_positions: Vec<i64>,
 }
 
 impl Wanted {
@@ -175,12 +174,14 @@ async fn manifests(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
     Query(wanted): Query<Wanted>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
     let entry = server.find_for(&headers, &name, &wanted)?;
-    let revision = Some(wanted.revision).filter(|revision| !revision.is_empty());
+    let is_one = entry.snapshot().application.spec.source.is_some();
+    let revisions = revisions(&query.unwrap_or_default(), is_one).map_err(Refusal::invalid_argument)?;
     let (answer, answered) = oneshot::channel();
-    let manifests = ask(entry, Request::Manifests { revision, answer }, answered)
+    let manifests = ask(entry, Request::Manifests { revisions, answer }, answered)
         .await?
         .map_err(|error| Refusal::unknown(format!("error generating manifests: {error}")))?;
     let texts: Vec<String> = manifests
@@ -188,6 +189,30 @@ async fn manifests(
         .map(|manifest| manifest.object.to_string())
         .collect();
     Ok(Json(json!({"manifests": texts})))
+}
+
+/// The revisions that a query names, each with its source's position. `revision` is of the one source; of several, as many
+/// `revisions` as `sourcePositions`.
+fn revisions(query: &str, is_one: bool) -> Result<Vec<(i64, String)>, String> {
+    let (mut positions, mut revisions) = (Vec::new(), Vec::new());
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match (&*name, is_one) {
+            ("revision", true) if !value.is_empty() => {
+                positions.push(1);
+                revisions.push(value.into_owned());
+            }
+            ("revisions", false) => revisions.push(value.into_owned()),
+            ("sourcePositions", false) => {
+                let malformed = |error| format!("parsing field \"sourcePositions\": {error}");
+                positions.push(value.parse::<i64>().map_err(malformed)?);
+            }
+            _ => {}
+        }
+    }
+    if revisions.len() < positions.len() {
+        return Err("fewer revisions than source positions".to_owned());
+    }
+    Ok(positions.into_iter().zip(revisions).collect())
 }
 
 async fn sync(
@@ -207,6 +232,11 @@ async fn sync(
     if !body.resources.is_empty() || !body.manifests.is_empty() {
         return Err(Refusal::unimplemented(
             "a sync of chosen resources or of local manifests",
+        ));
+    }
+    if !body.source_positions.is_empty() {
+        return Err(Refusal::unimplemented(
+            "a sync of several sources to chosen revisions",
         ));
     }
     let order = SyncOrder {

@@ -5,6 +5,8 @@
 
 use serde::Serialize;
 
+use super::settings::Source;
+
 /// One application with all that is known about it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Application {
@@ -32,22 +34,16 @@ pub(super) struct Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Spec {
-    pub(super) source: Source,
+    /// The one source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<Source>,
     pub(super) destination: Destination,
     pub(super) project: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sync_policy: Option<SyncPolicy>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Source {
-    #[serde(rename = "repoURL")]
-    pub(super) repo_url: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) path: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) target_revision: String,
+    /// Several, which take the place of the one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sources: Vec<Source>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -88,6 +84,9 @@ pub(super) struct Status {
     /// Absent while the manifests cannot be generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_type: Option<&'static str>,
+    /// The same of several sources.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) source_types: Vec<&'static str>,
     pub(super) summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resource_health_source: Option<&'static str>,
@@ -162,22 +161,33 @@ pub(super) struct Sync {
     /// The commit; the name of the branch while the manifests cannot be generated.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) revision: String,
+    /// The commits of several sources; none while the manifests of one cannot be generated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) revisions: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct ComparedTo {
+    /// Printed empty where there are several.
     pub(super) source: Source,
     pub(super) destination: Destination,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sources: Vec<Source>,
 }
 
 /// One entry of the history: a sync that succeeded.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Deployed {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) revision: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) revisions: Vec<String>,
     pub(super) deployed_at: String,
     pub(super) id: u64,
     pub(super) source: Source,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sources: Vec<Source>,
     pub(super) deploy_started_at: String,
     pub(super) initiated_by: Initiator,
 }
@@ -202,12 +212,18 @@ pub(super) struct Operation {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SyncOperation {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) revision: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) revisions: Vec<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) prune: bool,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) dry_run: bool,
-    pub(super) source: Source,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<Source>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sources: Vec<Source>,
 }
 
 /// Who began an operation: a user, or the controller itself.
@@ -257,7 +273,11 @@ pub(super) struct SyncResult {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) resources: Vec<ResourceResult>,
     pub(super) revision: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) revisions: Vec<String>,
     pub(super) source: Source,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sources: Vec<Source>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -282,6 +302,51 @@ pub(super) struct Summary {
     /// The images of the pods that exist, sorted, whether they run or not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) images: Vec<String>,
+}
+
+impl Spec {
+    /// Where its manifests come from, in the order of their commits.
+    pub(super) fn all_sources(&self) -> &[Source] {
+        self.source
+            .as_ref()
+            .map_or(self.sources.as_slice(), std::slice::from_ref)
+    }
+
+    /// Which commits that means where each source is at its target.
+    pub(super) fn targets(&self) -> Vec<String> {
+        let targets = self.all_sources().iter();
+        targets.map(|source| source.target_revision.clone()).collect()
+    }
+
+    /// The commits as the fields for one and for several take them.
+    pub(super) fn told(&self, commits: &[String]) -> (String, Vec<String>) {
+        match commits {
+            [commit] if self.source.is_some() => (commit.clone(), Vec::new()),
+            commits => (String::new(), commits.to_vec()),
+        }
+    }
+}
+
+impl Sync {
+    /// What it was compared to, for people.
+    pub(super) fn commits(&self) -> String {
+        if self.revisions.is_empty() {
+            self.revision.clone()
+        } else {
+            self.revisions.join(" ")
+        }
+    }
+}
+
+impl SyncOperation {
+    /// The commit of each source.
+    pub(super) fn commits(&self) -> Vec<String> {
+        if self.revisions.is_empty() {
+            vec![self.revision.clone()]
+        } else {
+            self.revisions.clone()
+        }
+    }
 }
 
 /// The present as Kubernetes prints times: RFC 3339 in UTC, whole seconds.

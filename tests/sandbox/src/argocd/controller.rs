@@ -11,19 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::application::{
-    AppHealth, Application, ComparedTo, Condition, Deployed, HealthCode, Initiator, Operation,
-    OperationState, Phase, Retry, Summary, Sync, SyncCode, SyncOperation, SyncResult, now,
+    AppHealth, Application, ComparedTo, Condition, HealthCode, Summary, Sync, SyncCode, now,
 };
 use super::cluster::Cluster;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, each_once};
 use super::registry::Registries;
 use super::repository::Repository;
 use super::settings::Pace;
 use super::store::Publisher;
 use super::tree;
-
-/// How many entries the history keeps (`revisionHistoryLimit`).
-const HISTORY_LIMIT: usize = 10;
 
 /// What the API asks a controller to do. Whoever asked may have gone when the answer is sent, which is no failure.
 pub(super) enum Request {
@@ -32,9 +28,10 @@ pub(super) enum Request {
         hard: bool,
         answer: oneshot::Sender<Application>,
     },
-    /// The manifests at a revision, without touching anything.
+    /// The manifests, without touching anything: of its sources at their targets, but where another revision is named, by the
+    /// source's position, which begins with 1.
     Manifests {
-        revision: Option<String>,
+        revisions: Vec<(i64, String)>,
         answer: oneshot::Sender<Result<Vec<Manifest>, String>>,
     },
     /// Begin an operation.
@@ -66,7 +63,8 @@ pub(super) enum SyncRefusal {
 pub(super) struct Controller {
     pub(super) application: Application,
     pub(super) cluster: Cluster,
-    pub(super) repository: Repository,
+    /// One a source.
+    pub(super) repositories: Vec<Repository>,
     pub(super) registries: Arc<Registries>,
     pub(super) pace: Pace,
     pub(super) publisher: Publisher,
@@ -77,11 +75,11 @@ pub(super) struct Controller {
 #[derive(Default)]
 pub(super) struct Due {
     /// The running operation applies its manifests.
-    operation: Option<Instant>,
+    pub(super) operation: Option<Instant>,
     /// The running operation failed and is tried again.
-    retry: Option<Instant>,
+    pub(super) retry: Option<Instant>,
     /// An operation has ended and the comparison that it asks for is made.
-    comparison: Option<Instant>,
+    pub(super) comparison: Option<Instant>,
     /// The coming pods try to pull their images.
     pull: Option<Instant>,
     /// Every pod is ready and the application's health follows.
@@ -112,10 +110,8 @@ impl Controller {
                 self.refresh(hard).await;
                 let _ = answer.send(self.application.clone());
             }
-            Request::Manifests { revision, answer } => {
-                let revision =
-                    revision.unwrap_or_else(|| self.application.spec.source.target_revision.clone());
-                let _ = answer.send(self.load(&revision, false).await.map(|(_, manifests)| manifests));
+            Request::Manifests { revisions, answer } => {
+                let _ = answer.send(self.manifests(revisions).await);
             }
             Request::Sync { order, answer } => {
                 let outcome = self.order(order).await;
@@ -143,10 +139,10 @@ impl Controller {
 
     /// Compares with the repository and, if the application is automated, begins what the difference asks for.
     async fn refresh(&mut self, hard: bool) {
-        let target_revision = self.application.spec.source.target_revision.clone();
+        let targets = self.application.spec.targets();
         self.due.comparison = None;
-        match self.load(&target_revision, hard).await {
-            Ok((commit, manifests)) => self.compare(commit, &manifests),
+        match self.load(&targets, hard).await {
+            Ok((commits, manifests)) => self.compare(&commits, &manifests),
             Err(error) => self.fail_to_compare(format!("Failed to load target state: {error}")),
         }
         self.application.status.reconciled_at = Some(now());
@@ -155,17 +151,43 @@ impl Controller {
         self.publish();
     }
 
-    async fn load(&mut self, revision: &str, again: bool) -> Result<(String, Vec<Manifest>), String> {
-        let wrap = |error| {
-            format!("failed to generate manifest for source 1 of 1: rpc error: code = Unknown desc = {error}")
-        };
-        let commit = self.repository.resolve(revision).await.map_err(wrap)?;
-        let manifests = self.repository.render(&commit, again).await.map_err(wrap)?;
-        Ok((commit, manifests))
+    /// The commit of each source, and the manifests of all of them in their order.
+    pub(super) async fn load(
+        &mut self,
+        revisions: &[String],
+        again: bool,
+    ) -> Result<(Vec<String>, Vec<Manifest>), String> {
+        let all = self.repositories.len();
+        let (mut commits, mut manifests) = (Vec::new(), Vec::new());
+        for (index, (repository, revision)) in self.repositories.iter_mut().zip(revisions).enumerate() {
+            let wrap = |error| {
+                format!(
+                    "failed to generate manifest for source {} of {all}: rpc error: code = Unknown desc = {error}",
+                    index + 1
+                )
+            };
+            let commit = repository.resolve(revision).await.map_err(wrap)?;
+            manifests.extend(repository.render(&commit, again).await.map_err(wrap)?);
+            commits.push(commit);
+        }
+        Ok((commits, manifests))
     }
 
-    fn compare(&mut self, commit: String, manifests: &[Manifest]) {
-        let resources = self.cluster.compare(manifests);
+    async fn manifests(&mut self, revisions: Vec<(i64, String)>) -> Result<Vec<Manifest>, String> {
+        let mut wanted = self.application.spec.targets();
+        for (position, revision) in revisions {
+            let index = usize::try_from(position)
+                .ok()
+                .and_then(|place| place.checked_sub(1));
+            let source = index.and_then(|index| wanted.get_mut(index));
+            *source.ok_or("source position is out of range")? = revision;
+        }
+        self.load(&wanted, false).await.map(|(_, manifests)| manifests)
+    }
+
+    fn compare(&mut self, commits: &[String], manifests: &[Manifest]) {
+        let (manifests, warnings) = each_once(manifests);
+        let resources = self.cluster.compare(&manifests);
         let synced = resources
             .iter()
             .all(|resource| resource.status == SyncCode::Synced);
@@ -175,84 +197,78 @@ impl Controller {
             SyncCode::OutOfSync
         };
         self.application.status.resources = resources;
-        self.application.status.source_type = Some("Kustomize");
-        self.set_sync(status, commit.clone());
+        self.set_source_type(Some("Kustomize"));
+        self.set_sync(status, commits);
         self.observe();
         let objection = if status == SyncCode::OutOfSync {
-            self.begin_by_itself(commit)
+            self.begin_by_itself(commits)
         } else {
             None
         };
-        self.set_condition(objection.map(|message| ("SyncError", message)));
-    }
-
-    /// Begins what an automated application begins without being asked. What it will not do, it says why.
-    fn begin_by_itself(&mut self, commit: String) -> Option<String> {
-        if self.application.spec.sync_policy.is_none() || self.application.operation.is_some() {
-            return None;
-        }
-        let latest = self.application.status.operation_state.as_ref();
-        if let Some(tried) = latest.filter(|state| {
-            let sync = &state.operation.sync;
-            sync.revision == commit && !sync.dry_run
-        }) {
-            let failed = tried.phase != Phase::Succeeded;
-            return failed.then(|| format!("Failed last sync attempt to [{commit}]: {}", tried.message));
-        }
-        let resources = &self.application.status.resources;
-        if resources.iter().all(|resource| resource.requires_pruning) {
-            return Some(format!(
-                "Skipping sync attempt to [{commit}]: auto-sync will wipe out all resources"
-            ));
-        }
-        let initiator = Initiator {
-            automated: true,
-            ..Initiator::default()
-        };
-        self.begin(commit, true, false, initiator, Retry { limit: Some(5) });
-        None
+        let warnings = warnings
+            .into_iter()
+            .map(|message| ("RepeatedResourceWarning", message));
+        let objection = objection.map(|message| ("SyncError", message));
+        self.set_conditions(warnings.chain(objection).collect());
     }
 
     /// Keeps the last good state and says why there is no comparison.
     fn fail_to_compare(&mut self, message: String) {
         self.application.status.resources = self.cluster.compare_with_nothing();
-        self.application.status.source_type = None;
-        self.set_condition(Some(("ComparisonError", message)));
-        self.set_sync(
-            SyncCode::Unknown,
-            self.application.spec.source.target_revision.clone(),
-        );
+        self.set_source_type(None);
+        self.set_conditions(vec![("ComparisonError", message)]);
+        // One source keeps the name of its branch.
+        let targets = match &self.application.spec.source {
+            Some(source) => vec![source.target_revision.clone()],
+            None => Vec::new(),
+        };
+        self.set_sync(SyncCode::Unknown, &targets);
     }
 
-    /// Leaves this condition and no other; one that was there keeps its time.
-    fn set_condition(&mut self, wanted: Option<(&'static str, String)>) {
+    /// Leaves these conditions and no other; one that was there keeps its time.
+    fn set_conditions(&mut self, wanted: Vec<(&'static str, String)>) {
         let conditions = &mut self.application.status.conditions;
-        let known = |(kind, message): &(&str, String)| {
-            let same = |condition: &Condition| condition.kind == *kind && condition.message == *message;
-            conditions.iter().any(same)
-        };
-        if !wanted.as_ref().is_some_and(known) {
-            let condition = |(kind, message)| Condition {
-                kind,
-                message,
-                last_transition_time: now(),
-            };
-            *conditions = wanted.map(condition).into_iter().collect();
+        let known = std::mem::take(conditions);
+        *conditions = wanted
+            .into_iter()
+            .map(|(kind, message)| {
+                let same = |found: &&Condition| found.kind == kind && found.message == message;
+                known.iter().find(same).cloned().unwrap_or_else(|| Condition {
+                    kind,
+                    message,
+                    last_transition_time: now(),
+                })
+            })
+            .collect();
+    }
+
+    /// What each source is rendered by.
+    fn set_source_type(&mut self, kind: Option<&'static str>) {
+        let Application { spec, status, .. } = &mut self.application;
+        if spec.source.is_some() {
+            status.source_type = kind;
+        } else {
+            status.source_types = kind
+                .into_iter()
+                .flat_map(|kind| spec.sources.iter().map(move |_| kind))
+                .collect();
         }
     }
 
-    fn set_sync(&mut self, status: SyncCode, revision: String) {
+    fn set_sync(&mut self, status: SyncCode, commits: &[String]) {
         let Application {
             spec, status: found, ..
         } = &mut self.application;
-        let compared_to = ComparedTo {
-            source: spec.source.clone(),
-            destination: spec.destination.clone(),
-        };
+        let (revision, revisions) = spec.told(commits);
         found.sync = Sync {
             status,
-            compared_to,
+            compared_to: ComparedTo {
+                source: spec.source.clone().unwrap_or_default(),
+                destination: spec.destination.clone(),
+                sources: spec.sources.clone(),
+            },
             revision,
+            revisions,
         };
     }
 
@@ -290,149 +306,6 @@ impl Controller {
         }
     }
 
-    async fn order(&mut self, order: SyncOrder) -> Result<(), SyncRefusal> {
-        let target = self.application.spec.source.target_revision.clone();
-        if let Some(wanted) = order.revision.as_ref().filter(|wanted| **wanted != target)
-            && self.application.spec.sync_policy.is_some()
-        {
-            return Err(SyncRefusal::AutomatedElsewhere {
-                wanted: wanted.clone(),
-                target,
-            });
-        }
-        let revision = order.revision.unwrap_or(target);
-        let commit = self
-            .repository
-            .resolve(&revision)
-            .await
-            .map_err(SyncRefusal::Unresolved)?;
-        if self.application.operation.is_some() {
-            return Err(SyncRefusal::AnotherInProgress);
-        }
-        let initiator = Initiator {
-            username: order.username,
-            ..Initiator::default()
-        };
-        self.begin(commit, order.prune, order.dry_run, initiator, Retry::default());
-        self.publish();
-        Ok(())
-    }
-
-    fn begin(&mut self, revision: String, prune: bool, dry_run: bool, initiated_by: Initiator, retry: Retry) {
-        let source = self.application.spec.source.clone();
-        let operation = Operation {
-            sync: SyncOperation {
-                revision,
-                prune,
-                dry_run,
-                source,
-            },
-            initiated_by,
-            retry,
-        };
-        self.application.operation = Some(operation.clone());
-        self.application.status.operation_state = Some(OperationState {
-            operation,
-            phase: Phase::Running,
-            message: String::new(),
-            sync_result: None,
-            started_at: now(),
-            finished_at: None,
-            retry_count: 0,
-        });
-        self.due.operation = Some(Instant::now() + self.pace.step);
-    }
-
-    /// Applies what the running operation is for. The rest of the status stays as the last comparison left it.
-    async fn finish_operation(&mut self) {
-        let Some(operation) = self.application.operation.take() else {
-            return;
-        };
-        let SyncOperation {
-            revision,
-            prune,
-            dry_run,
-            source,
-        } = operation.sync.clone();
-        let outcome = self.load(&revision, false).await;
-        let (mut phase, mut message, resources) = match outcome {
-            Ok((_, manifests)) if dry_run => {
-                (Phase::Succeeded, "successfully synced (dry run)".to_owned(), {
-                    let mut imagined = Cluster::default();
-                    imagined.apply(&manifests, prune, self.pace.progress_deadline)
-                })
-            }
-            Ok((_, manifests)) => (
-                Phase::Succeeded,
-                "successfully synced (all tasks run)".to_owned(),
-                self.cluster.apply(&manifests, prune, self.pace.progress_deadline),
-            ),
-            Err(error) => (
-                Phase::Error,
-                format!("ComparisonError: Failed to load target state: {error}"),
-                Vec::new(),
-            ),
-        };
-        if let Some(refused) = resources.iter().find(|resource| resource.status == "SyncFailed") {
-            phase = Phase::Failed;
-            message = format!("one or more objects failed to apply, reason: {}", refused.message);
-        }
-        let status = &mut self.application.status;
-        let finished = now();
-        if let Some(state) = &mut status.operation_state {
-            if matches!(phase, Phase::Failed | Phase::Error) {
-                let tried = state.retry_count;
-                if tried < operation.retry.limit.unwrap_or_default() {
-                    state.retry_count += 1;
-                    let pause = self.pace.sync_retry * 2_u32.pow(tried.into());
-                    let at = jiff::Timestamp::now() + pause;
-                    phase = Phase::Running;
-                    message = format!(
-                        "{message}. Retrying attempt #{} at {}.",
-                        state.retry_count,
-                        at.strftime("%-I:%M%p")
-                    );
-                    self.application.operation = Some(operation.clone());
-                    self.due.retry = Some(Instant::now() + pause);
-                } else if tried > 0 {
-                    message = format!("{message} (retried {tried} times).");
-                }
-            }
-            state.phase = phase;
-            state.message = message;
-            state.sync_result = Some(SyncResult {
-                resources,
-                revision: revision.clone(),
-                source: source.clone(),
-            });
-            state.finished_at = Some(finished.clone());
-            if phase == Phase::Succeeded && !dry_run {
-                status.history.push(Deployed {
-                    revision,
-                    deployed_at: finished,
-                    id: status.history.last().map_or(0, |last| last.id + 1),
-                    source,
-                    deploy_started_at: state.started_at.clone(),
-                    initiated_by: operation.initiated_by,
-                });
-                let superfluous = status.history.len().saturating_sub(HISTORY_LIMIT);
-                status.history.drain(..superfluous);
-            }
-        }
-        self.due.comparison = Some(Instant::now() + self.pace.step);
-        self.publish();
-    }
-
-    /// Begins the next attempt of the operation that failed. What came of that stays until this one has ended.
-    fn try_again(&mut self) {
-        if let Some(state) = &mut self.application.status.operation_state {
-            state.message = format!("Retrying operation. Attempt #{}", state.retry_count);
-            state.finished_at = None;
-        }
-        self.due.operation = Some(Instant::now() + self.pace.step);
-        self.publish();
-    }
-
     /// Lets every coming pod try to pull; those that can become ready.
     async fn pull(&mut self) {
         let before = self.application.status.clone();
@@ -465,7 +338,7 @@ impl Controller {
         Ok(())
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let (tree, running) = (tree::of(&self.cluster), self.cluster.ready_images());
         self.publisher.publish(&mut self.application, tree, running);
     }

@@ -1,5 +1,6 @@
 //! What a rendered manifest says: which object it is and which images it makes run.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -48,6 +49,31 @@ pub(super) enum Workload {
     Running { replica_set: bool },
     /// Its pods exist from time to time (CronJob), so nothing runs when it is applied.
     Scheduled,
+}
+
+/// Each object once, in the order of Argo CD's lists: what comes later takes the place of what came before. And what the real
+/// one warns of: the objects that came more than once.
+pub(super) fn each_once(manifests: &[Manifest]) -> (Vec<Manifest>, Vec<String>) {
+    let mut by_key: BTreeMap<&Key, Vec<&Manifest>> = BTreeMap::new();
+    for manifest in manifests {
+        by_key.entry(&manifest.key).or_default().push(manifest);
+    }
+    let repeated = by_key.iter().filter(|(_, found)| found.len() > 1);
+    let warning = |(key, found): (&&Key, &Vec<&Manifest>)| {
+        let Key {
+            group,
+            kind,
+            namespace,
+            name,
+        } = key;
+        format!(
+            "Resource {group}/{kind}/{namespace}/{name} appeared {} times among application resources.",
+            found.len()
+        )
+    };
+    let warnings = repeated.map(warning).collect();
+    let last = by_key.into_values().filter_map(|found| found.last().copied());
+    (last.cloned().collect(), warnings)
 }
 
 impl Manifest {
@@ -262,6 +288,20 @@ data:
             .map(|manifest| manifest.progress_deadline(Duration::from_secs(600)))
             .collect();
         assert_eq!(deadlines, [None, None, Some(Duration::from_secs(30)), None]);
+    }
+
+    #[test]
+    fn of_two_of_one_name_the_later_counts() {
+        let other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {level: '2'}\n";
+        let both = [RENDERED, other].map(|text| Manifest::read_all(text, "default").unwrap());
+        let (once, warnings) = each_once(&both.concat());
+        assert_eq!(once.len(), 4);
+        assert_eq!(once[0], both[1][0]);
+        assert_eq!(
+            warnings,
+            ["Resource /ConfigMap/default/settings appeared 2 times among application resources."]
+        );
+        assert_eq!(each_once(&both[0]), (both[0].clone(), Vec::new()));
     }
 
     #[test]

@@ -15,6 +15,9 @@
 //!   after its progress deadline. Pulling is tried again, so an image that appears late still runs.
 //! - What selects a workload's pods cannot be changed: that sync fails, stays Running and is tried again, five times with pauses
 //!   that double where it began by itself. What came of an attempt stays until the next one has ended.
+//! - An application of several sources has `spec.sources`, and `revisions` in the place of every `revision`. The later source
+//!   wins where two make the same object, with a `RepeatedResourceWarning`. Where the manifests of one cannot be generated,
+//!   there are no revisions at all.
 //! - An unknown application is `permission denied` (403), so that names cannot be guessed, and so is one that the
 //!   account may not look at; 404 only to who names the project. A token that is missing, foreign or expired is 401. Syncing
 //!   needs a permission of its own.
@@ -23,7 +26,7 @@
 //! Departures: steps take [`Pace::step`] each instead of what a cluster takes, and the repository is looked at every
 //! [`Pace::poll`]. One pod stands for all replicas of a template. A Deployment whose pods cannot pull says why in its own
 //! health (`ImagePullBackOff: ...`) as well, which in the real one only the pod's node of the resource tree does. Absent:
-//! Helm, several sources, hooks and waves, sync windows, validation by the API server but of selectors, drift in the
+//! Helm and with it sources that only others refer to, a sync of several sources to chosen commits, hooks and waves, sync windows, validation by the API server but of selectors, drift in the
 //! cluster, SSO.
 
 mod access;
@@ -32,6 +35,7 @@ mod application;
 mod cluster;
 mod controller;
 mod manifest;
+mod operations;
 mod refusal;
 mod registry;
 mod repository;
@@ -48,7 +52,7 @@ use tokio::task::JoinSet;
 
 use self::access::Accounts;
 use self::application::{
-    Application, Automated, Destination, HealthCode, Metadata, Source, Spec, Status, SyncCode, SyncPolicy,
+    Application, Automated, Destination, HealthCode, Metadata, Spec, Status, SyncCode, SyncPolicy,
 };
 use self::controller::{Controller, Due};
 use self::registry::Registries;
@@ -57,7 +61,7 @@ use self::store::{Snapshot, Store, StoreBuilder};
 use crate::{kubernetes, loopback};
 
 pub use self::access::Access;
-pub use self::settings::{Credentials, Declaration, Pace, Settings};
+pub use self::settings::{Credentials, Declaration, Pace, Settings, Source};
 
 /// The version whose behaviour this is.
 const VERSION: &str = "v3.2.11";
@@ -97,7 +101,7 @@ impl ArgoCd {
             let controller = Controller {
                 application,
                 cluster: cluster::Cluster::default(),
-                repository: Repository::new(&settings, declaration)?,
+                repositories: repositories(&settings, declaration)?,
                 registries: registries.clone(),
                 pace: settings.pace,
                 publisher,
@@ -187,7 +191,7 @@ impl Snapshot {
         let mut text = format!(
             "sync {:?} at {:?}, health {:?}, running [{}]",
             sync.status,
-            sync.revision,
+            sync.commits(),
             health.status,
             self.running.join(", ")
         );
@@ -209,11 +213,28 @@ impl Snapshot {
     }
 }
 
+/// A work tree for each source.
+fn repositories(settings: &Settings, declaration: &Declaration) -> Result<Vec<Repository>> {
+    ensure!(
+        !declaration.sources.is_empty(),
+        "application {:?} has no source",
+        declaration.name
+    );
+    let sources = declaration.sources.iter();
+    sources
+        .map(|source| Repository::new(settings, source, &declaration.namespace))
+        .collect()
+}
+
 /// The application that a declaration makes, before anyone has looked at it.
 fn declared(declaration: &Declaration) -> Application {
     let automated = Automated {
         prune: true,
         self_heal: true,
+    };
+    let (source, sources) = match declaration.sources.as_slice() {
+        [one] => (Some(one.clone()), Vec::new()),
+        several => (None, several.to_vec()),
     };
     Application {
         metadata: Metadata {
@@ -225,11 +246,8 @@ fn declared(declaration: &Declaration) -> Application {
             creation_timestamp: application::now(),
         },
         spec: Spec {
-            source: Source {
-                repo_url: declaration.repo_url.clone(),
-                path: declaration.path.clone(),
-                target_revision: declaration.target_revision.clone(),
-            },
+            source,
+            sources,
             destination: Destination {
                 server: "https://kubernetes.default.svc".to_owned(),
                 namespace: declaration.namespace.clone(),

@@ -1,4 +1,4 @@
-//! The git repository of one application and its rendering: what Argo CD's repo-server does.
+//! The git repository of one source and its rendering: what Argo CD's repo-server does.
 //!
 //! Errors are texts in the real one's words, because they end in an application's condition. Every program runs with a
 //! time limit, without the user's git configuration and without a terminal to ask on; credentials reach git through
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::process::Command;
 
 use super::manifest::Manifest;
-use super::settings::{Credentials, Declaration, Settings};
+use super::settings::{Credentials, Settings, Source};
 use crate::guardian::WORLD_VARIABLE;
 
 /// How long one call of git or kubectl may take (the real one's `ARGOCD_EXEC_TIMEOUT` is 90 s).
@@ -40,7 +40,7 @@ pub(super) struct Repository {
 
 impl Repository {
     /// Prepares an empty work tree.
-    pub(super) fn new(settings: &Settings, application: &Declaration) -> anyhow::Result<Repository> {
+    pub(super) fn new(settings: &Settings, source: &Source, namespace: &str) -> anyhow::Result<Repository> {
         let folder = tempfile::Builder::new()
             .prefix("argocd-")
             .tempdir_in(&settings.folder);
@@ -50,10 +50,10 @@ impl Repository {
         Ok(Repository {
             git: settings.git.clone(),
             kubectl: settings.kubectl.clone(),
-            url: application.repo_url.clone(),
-            path: application.path.clone(),
-            namespace: application.namespace.clone(),
-            authorization: settings.repository_credentials(&application.repo_url).map(basic),
+            url: source.repo_url.clone(),
+            path: source.path.clone(),
+            namespace: namespace.to_owned(),
+            authorization: settings.repository_credentials(&source.repo_url).map(basic),
             world: settings.world.clone(),
             folder,
             rendered: None,
@@ -89,7 +89,7 @@ impl Repository {
         .ok_or_else(|| format!("unable to resolve '{revision}' to a commit SHA"))
     }
 
-    /// The manifests of the application's folder at `commit`. `again` renders even what was rendered last.
+    /// The manifests of the source's folder at `commit`. `again` renders even what was rendered last.
     pub(super) async fn render(&mut self, commit: &str, again: bool) -> Result<Vec<Manifest>, String> {
         if let Some((rendered, manifests)) = &self.rendered
             && rendered == commit

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// Everything [`super::ArgoCd::start`] needs. No `Debug`: it holds secrets.
 #[derive(Clone)]
 pub struct Settings {
@@ -29,21 +31,32 @@ pub struct Settings {
     pub pace: Pace,
 }
 
-/// One application: which folder of which repository should run.
+/// One application: which folders of which repositories should run.
 #[derive(Debug, Clone)]
 pub struct Declaration {
     /// Its name.
     pub name: String,
-    /// The repository's address, without credentials.
-    pub repo_url: String,
-    /// The kustomization's folder in the repository.
-    pub path: String,
-    /// A branch, a tag, a commit or `HEAD`.
-    pub target_revision: String,
+    /// Where its manifests come from. One source is the application's `spec.source`, several are its `spec.sources`.
+    pub sources: Vec<Source>,
     /// The namespace for manifests that name none.
     pub namespace: String,
     /// Whether commits are deployed without being asked (with prune and self-heal) or by `POST .../sync` alone.
     pub automated: bool,
+}
+
+/// Where manifests come from, as an application names it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// The repository's address, without credentials.
+    #[serde(rename = "repoURL")]
+    pub repo_url: String,
+    /// The kustomization's folder in the repository.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// A branch, a tag, a commit or `HEAD`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub target_revision: String,
 }
 
 /// How long things take. The defaults make a rollout visible and short.

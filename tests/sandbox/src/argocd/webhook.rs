@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use super::Server;
-use super::application::Source;
 use super::controller::Request;
+use super::settings::Source;
 
 /// Refreshes every application that the pushed reference is the target of. As in the real one the answer does not wait
 /// for that, and a push that concerns no application is no error.
@@ -46,7 +46,9 @@ pub(super) async fn receive(
         _ => return refuse("event not defined to be parsed"),
     }
     for entry in server.store.all() {
-        if concerns(&payload, &entry.snapshot().application.spec.source) {
+        let snapshot = entry.snapshot();
+        let mut sources = snapshot.application.spec.all_sources().iter();
+        if sources.any(|source| concerns(&payload, source)) {
             let (answer, _) = oneshot::channel();
             // A controller that has ended refreshes nothing any more.
             let _ = entry.requests.send(Request::Refresh { hard: false, answer });

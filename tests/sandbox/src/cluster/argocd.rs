@@ -300,13 +300,12 @@ pub(super) fn repository_credentials(repositories: &BTreeMap<String, Credentials
 pub(super) fn application(declaration: &Declaration, api: &Api) -> Value {
     let mut spec = json!({
         "project": "default",
-        "source": {
-            "repoURL": declaration.repo_url,
-            "path": declaration.path,
-            "targetRevision": declaration.target_revision,
-        },
         "destination": {"server": api.url(), "namespace": declaration.namespace},
     });
+    match declaration.sources.as_slice() {
+        [source] => spec["source"] = json!(source),
+        several => spec["sources"] = json!(several),
+    }
     if declaration.automated {
         spec["syncPolicy"] = json!({"automated": {"prune": true, "selfHeal": true}});
     }

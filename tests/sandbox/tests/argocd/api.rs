@@ -173,7 +173,7 @@ async fn a_webhook_deploys_without_anyone_asking() {
     world.commit_digest(&digest('c')).await;
     let mut settings = world.settings();
     settings.webhook_secret = Some("hook-secret".to_owned());
-    let page = settings.applications[0]
+    let page = settings.applications[0].sources[0]
         .repo_url
         .trim_end_matches(".git")
         .to_owned();

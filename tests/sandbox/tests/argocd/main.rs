@@ -5,5 +5,6 @@
 mod api;
 mod recorded;
 mod rollout;
+mod sources;
 mod wait;
 mod world;

@@ -41,7 +41,7 @@ fn facts(state: &Value, newest: &str) -> Facts {
     }
 }
 
-fn recorded(name: &str) -> Value {
+pub(crate) fn recorded(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(format!("../../bins/argocd-wait/tests/recorded/{name}.json"));
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -71,13 +71,24 @@ fn structure(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
+/// What is in one document alone, and in the other.
+pub(crate) fn structures(expected: &Value, found: &Value) -> (Vec<String>, Vec<String>) {
+    let (mut wanted, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    structure(expected, "", &mut wanted);
+    structure(found, "", &mut seen);
+    let missing = wanted.difference(&seen).cloned().collect();
+    (missing, seen.difference(&wanted).cloned().collect())
+}
+
+/// The type and the words of the first condition.
+pub(crate) fn condition(state: &Value) -> (Value, Value) {
+    let condition = &state["status"]["conditions"][0];
+    (condition["type"].clone(), condition["message"].clone())
+}
+
 #[track_caller]
 fn assert_same_structure(name: &str, found: &Value) {
-    let (mut expected, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    structure(&recorded(name), "", &mut expected);
-    structure(found, "", &mut seen);
-    let missing: Vec<_> = expected.difference(&seen).collect();
-    let invented: Vec<_> = seen.difference(&expected).collect();
+    let (missing, invented) = structures(&recorded(name), found);
     assert!(
         missing.is_empty() && invented.is_empty(),
         "{name}: missing {missing:#?}, invented {invented:#?}"
@@ -214,10 +225,6 @@ async fn a_broken_commit_and_its_mending_look_as_recorded() {
         facts(&recorded("broken-1"), "the broken commit")
     );
     assert_eq!(state["status"]["sync"]["revision"], "main");
-    let condition = |state: &Value| {
-        let condition = &state["status"]["conditions"][0];
-        (condition["type"].clone(), condition["message"].clone())
-    };
     assert_eq!(condition(&state), condition(&recorded("broken-1")));
     assert_eq!(
         state["status"]["resources"][0],

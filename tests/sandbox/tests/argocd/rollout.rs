@@ -239,8 +239,9 @@ async fn a_repository_that_cannot_be_read_is_a_condition() {
     ];
     for (path, revision, allowed, expected) in cases {
         let mut settings = world.settings();
-        settings.applications[0].path = path.to_owned();
-        settings.applications[0].target_revision = revision.to_owned();
+        let source = &mut settings.applications[0].sources[0];
+        source.path = path.to_owned();
+        source.target_revision = revision.to_owned();
         if !allowed {
             settings.repositories.clear();
         }

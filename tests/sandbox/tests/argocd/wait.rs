@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use towpath_sandbox::argocd::{Access, ArgoCd, Declaration};
+use towpath_sandbox::argocd::{Access, ArgoCd, Declaration, Source};
 use towpath_sandbox::argocd_cases::{self, CASES, Cluster};
 use towpath_sandbox::towpath_binaries;
 
-use crate::world::{PATIENCE, World, digest};
+use crate::world::{PASSWORD, PATIENCE, World, digest};
 
 #[tokio::test]
 async fn every_case_ends_as_on_the_real_one() {
@@ -18,19 +18,45 @@ async fn every_case_ends_as_on_the_real_one() {
     for digit in ['c', 'd', 'e'] {
         world.registry.push(&digest(digit));
     }
-    // Both applications need something to begin with.
+    // Every source needs something to begin with.
+    let empty = "resources: []\n";
     world
-        .commit(&[("app/manual/kustomization.yaml", "resources: []\n")])
+        .commit(&[
+            ("app/manual/kustomization.yaml", empty),
+            ("app/several/kustomization.yaml", empty),
+            ("app/more/kustomization.yaml", empty),
+            ("app/several-manual/kustomization.yaml", empty),
+        ])
+        .await;
+    world
+        .commit_elsewhere(&[("settings/kustomization.yaml", empty)])
         .await;
     world.commit_digest(&digest('c')).await;
     let mut settings = world.settings();
-    let automated = settings.applications[0].clone();
-    settings.applications.push(Declaration {
-        name: "manual".to_owned(),
-        path: "app/manual".to_owned(),
-        automated: false,
-        ..automated
-    });
+    let elsewhere = world.source_elsewhere("settings");
+    let declare = |name: &str, sources: &[Source], automated| Declaration {
+        name: name.to_owned(),
+        sources: sources.to_vec(),
+        namespace: name.to_owned(),
+        automated,
+    };
+    settings.applications.extend([
+        declare("manual", &[world.source("app/manual")], false),
+        declare(
+            "several",
+            &[
+                elsewhere.clone(),
+                world.source("app/several"),
+                world.source("app/more"),
+            ],
+            true,
+        ),
+        declare(
+            "several-manual",
+            &[elsewhere, world.source("app/several-manual")],
+            false,
+        ),
+    ]);
     let argocd = ArgoCd::start(settings).await.unwrap();
     let world = &world;
     let cluster = Cluster {
@@ -39,16 +65,15 @@ async fn every_case_ends_as_on_the_real_one() {
         powerless_token: argocd.mint_token("nobody", Access::Nothing, PATIENCE * 4),
         application: "web-prod".to_owned(),
         manual: "manual".to_owned(),
+        several: "several".to_owned(),
+        several_manual: "several-manual".to_owned(),
+        repository: world.source("").repo_url,
+        repository_token: PASSWORD.to_owned(),
         image: Box::new(|digit| world.image(&digest(digit))),
         unready: world.image(&digest('f')),
-        commit: Box::new(move |files| {
-            Box::pin(async move {
-                let files: Vec<(&str, &str)> = files
-                    .iter()
-                    .map(|(path, text)| (path.as_str(), text.as_str()))
-                    .collect();
-                Ok(world.commit(&files).await)
-            })
+        commit: Box::new(move |files| Box::pin(async move { Ok(world.commit(&borrowed(&files)).await) })),
+        commit_elsewhere: Box::new(move |files| {
+            Box::pin(async move { Ok(world.commit_elsewhere(&borrowed(&files)).await) })
         }),
         argocd_wait: argocd_cases::binary_in(&bin),
         patience: Duration::from_secs(60),
@@ -56,4 +81,11 @@ async fn every_case_ends_as_on_the_real_one() {
     let mut cases = 0;
     argocd_cases::run(&cluster, |_, _| cases += 1).await.unwrap();
     assert_eq!(cases, CASES.len());
+}
+
+fn borrowed(files: &[(String, String)]) -> Vec<(&str, &str)> {
+    files
+        .iter()
+        .map(|(path, text)| (path.as_str(), text.as_str()))
+        .collect()
 }

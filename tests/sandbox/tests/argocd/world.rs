@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::AbortHandle;
-use towpath_sandbox::argocd::{Access, ArgoCd, Credentials, Declaration, Pace, Settings};
+use towpath_sandbox::argocd::{Access, ArgoCd, Credentials, Declaration, Pace, Settings, Source};
 use towpath_sandbox::servers::http_client;
 use towpath_sandbox::tools::{Progress, Tools};
 
@@ -29,14 +29,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Names and passwords that the servers ask for.
 const USER: &str = "deploy";
-const PASSWORD: &str = "a-password-of-this-test";
+pub(crate) const PASSWORD: &str = "a-password-of-this-test";
+/// What an access token of GitLab logs in as.
+const TOKEN_USER: &str = "oauth2";
+/// The repository of the environment, and one from which an application may take another source.
+const ENV: &str = "env";
+const SETTINGS: &str = "settings";
 
 /// A small world with one application, `web-prod`, of which nothing is committed yet.
 pub(crate) struct World {
     folder: TempDir,
     pub(crate) tools: Tools,
     pub(crate) registry: Registry,
-    repo_url: String,
+    host: String,
     servers: Vec<AbortHandle>,
 }
 
@@ -58,23 +63,13 @@ impl World {
         let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("served");
-        let bare = root.join("shop/env.git");
-        git(
-            folder.path(),
-            &[
-                "init",
-                "--quiet",
-                "--bare",
-                "--initial-branch=main",
-                bare.to_str().unwrap(),
-            ],
-        )
-        .await;
-        git(
-            folder.path(),
-            &["init", "--quiet", "--initial-branch=main", "work"],
-        )
-        .await;
+        for name in [ENV, SETTINGS] {
+            let bare = root.join(format!("shop/{name}.git"));
+            let bare = bare.to_str().unwrap();
+            let init = ["init", "--quiet", "--initial-branch=main"];
+            git(folder.path(), &[&init[..], &["--bare", bare]].concat()).await;
+            git(folder.path(), &[&init[..], &[name]].concat()).await;
+        }
         let (git_host, git_server) = serve(Router::new().fallback(any(git_backend)).with_state(root)).await;
         let digests = Arc::new(Mutex::new(BTreeSet::new()));
         let routes = Router::new().route("/v2/{name}/manifests/{reference}", head(manifest));
@@ -83,7 +78,7 @@ impl World {
             folder,
             tools,
             registry: Registry { host, digests },
-            repo_url: format!("http://{git_host}/shop/env.git"),
+            host: git_host,
             servers: vec![git_server, registry_server],
         }
     }
@@ -101,13 +96,11 @@ impl World {
             world: None,
             applications: vec![Declaration {
                 name: "web-prod".to_owned(),
-                repo_url: self.repo_url.clone(),
-                path: "app/prod".to_owned(),
-                target_revision: "main".to_owned(),
+                sources: vec![self.source("app/prod")],
                 namespace: "default".to_owned(),
                 automated: true,
             }],
-            repositories: [(self.repo_url.clone(), credentials.clone())].into(),
+            repositories: [(format!("http://{}/", self.host), credentials.clone())].into(),
             registries: [(self.registry.host.clone(), credentials)].into(),
             webhook_secret: None,
             // Nothing looks at the repository by itself, so that each test decides when.
@@ -117,6 +110,24 @@ impl World {
                 pull_retry: Duration::from_millis(20),
                 ..Pace::default()
             },
+        }
+    }
+
+    /// A folder of the environment's repository.
+    pub(crate) fn source(&self, path: &str) -> Source {
+        self.source_of(ENV, path)
+    }
+
+    /// A folder of the other one.
+    pub(crate) fn source_elsewhere(&self, path: &str) -> Source {
+        self.source_of(SETTINGS, path)
+    }
+
+    fn source_of(&self, name: &str, path: &str) -> Source {
+        Source {
+            repo_url: format!("http://{}/shop/{name}.git", self.host),
+            path: path.to_owned(),
+            target_revision: "main".to_owned(),
         }
     }
 
@@ -145,15 +156,24 @@ impl World {
         .await
     }
 
-    /// Writes files, commits and pushes them to the served repository, and returns the commit.
+    /// Writes files, commits and pushes them to the environment's repository, and returns the commit.
     pub(crate) async fn commit(&self, files: &[(&str, &str)]) -> String {
-        let work = self.folder.path().join("work");
+        self.commit_to(ENV, files).await
+    }
+
+    /// The same in the other repository.
+    pub(crate) async fn commit_elsewhere(&self, files: &[(&str, &str)]) -> String {
+        self.commit_to(SETTINGS, files).await
+    }
+
+    async fn commit_to(&self, name: &str, files: &[(&str, &str)]) -> String {
+        let work = self.folder.path().join(name);
         for (path, text) in files {
             let path = work.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let bare = self.folder.path().join("served/shop/env.git");
+        let bare = self.folder.path().join(format!("served/shop/{name}.git"));
         git(&work, &["add", "--all"]).await;
         git(&work, &["commit", "--quiet", "--message=Change"]).await;
         git(&work, &["push", "--quiet", bare.to_str().unwrap(), "HEAD:main"]).await;
@@ -315,10 +335,11 @@ async fn serve(routes: Router) -> (String, AbortHandle) {
 }
 
 fn is_allowed(headers: &HeaderMap) -> bool {
-    let expected = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-    headers
-        .get("authorization")
-        .is_some_and(|value| value.as_bytes() == expected.as_bytes())
+    let expected = |user| format!("Basic {}", STANDARD.encode(format!("{user}:{PASSWORD}")));
+    let sent = headers.get("authorization").map(|value| value.as_bytes());
+    [USER, TOKEN_USER]
+        .iter()
+        .any(|user| sent == Some(expected(user).as_bytes()))
 }
 
 async fn manifest(

@@ -15,4 +15,5 @@ mod platforms;
 mod rollback;
 mod rules;
 mod scripts;
+mod way_back;
 mod ways_in;

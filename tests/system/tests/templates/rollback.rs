@@ -34,7 +34,7 @@ fn pipeline() -> String {
 }
 
 /// An image without content, of its own by its number; answers its digest.
-async fn image(http: &Client, host: &str, number: u8) -> String {
+pub(crate) async fn image(http: &Client, host: &str, number: u8) -> String {
     let digest = |bytes: &[u8]| {
         let hash = Sha256::digest(bytes);
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();

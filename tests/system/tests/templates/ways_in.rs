@@ -48,7 +48,7 @@ const ALL: [(&str, &str); 11] = [
     ("kustomize-bump", "path: apps/web, image: web, job: bump-one"),
     (
         "argocd-wait",
-        "application: web, image: web, job: wait-one, needs_job: bump-one, on_failure: rollback, healthy_within: 90s, image_digest: 'sha256:1111111111111111111111111111111111111111111111111111111111111111', protected_only: false",
+        "application: web, image: web, job: wait-one, needs_job: bump-one, on_failure: rollback, merge_request: true, healthy_within: 90s, image_digest: 'sha256:1111111111111111111111111111111111111111111111111111111111111111', protected_only: false",
     ),
 ];
 

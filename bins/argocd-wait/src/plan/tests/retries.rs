@@ -113,7 +113,13 @@ fn a_sync_that_is_tried_again_says_what_failed() {
             Step::Wait(Waiting::Syncing) => None,
             Step::Wait(Waiting::Retrying(retrying)) => {
                 assert_eq!((retrying.most, retrying.resources.len()), (Some(6), 1));
-                let is_old = last.status.operation_state.as_ref().unwrap().is_of(OLD);
+                let is_old = last
+                    .status
+                    .operation_state
+                    .as_ref()
+                    .unwrap()
+                    .commits()
+                    .contains(&OLD);
                 assert_eq!(retrying.other.is_some(), is_old);
                 let said = Waiting::Retrying(retrying.clone()).sentence();
                 assert!(said.contains("field is immutable"), "{said}");
