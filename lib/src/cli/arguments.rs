@@ -169,12 +169,21 @@ pub struct RunArgs {
     pub traceparent: Option<TraceParent>,
 }
 
+/// More than any name or path has that a system takes, in bytes: Linux's `PATH_MAX`.
+const LONGEST_LINE: usize = 4096;
+
 /// Takes a text of one line: a line break in a name that ends in a log, a commit message or a header would begin a line
-/// of somebody else's making there.
+/// of somebody else's making there. It has 4,096 bytes at most, and no name that is meant has more.
 ///
 /// # Errors
 /// A sentence for clap to show.
 pub fn parse_line(text: &str) -> Result<String, String> {
+    if text.len() > LONGEST_LINE {
+        return Err(format!(
+            "expected {LONGEST_LINE} bytes of text at most, got {}",
+            text.len()
+        ));
+    }
     if text.chars().any(char::is_control) {
         return Err("expected one line of text without control characters".to_owned());
     }
@@ -484,6 +493,15 @@ mod tests {
     use clap::ArgAction;
 
     use super::*;
+
+    #[test]
+    fn a_line_of_text_ends_somewhere() {
+        let longest = "a".repeat(LONGEST_LINE);
+        assert_eq!(parse_line(&longest).unwrap(), longest);
+        let said = parse_line(&format!("{longest}a")).expect_err("too long");
+        assert_eq!(said, "expected 4096 bytes of text at most, got 4097");
+        assert!(parse_line("a\nb").is_err());
+    }
 
     #[test]
     fn the_end_of_the_last_line_is_no_empty_value() {

@@ -206,8 +206,12 @@ async fn each_image_is_an_index_of_static_binaries_that_run() {
             says_what_it_is(&image);
         }
     }
-    let again = world.build("toolbox", "toolbox-again", &base, &digest).await;
-    assert_eq!(again.digest(), toolbox.digest(), "two builds, one digest");
+    for (target, first) in [("toolbox", &toolbox), ("kaniko", &kaniko)] {
+        let again = world
+            .build(target, &format!("{target}-again"), &base, &digest)
+            .await;
+        assert_eq!(again.digest(), first.digest(), "{target}: two builds, one digest");
+    }
 
     let own = PLATFORMS
         .iter()

@@ -339,14 +339,29 @@ async fn no_part_of_a_value_is_run() {
     );
 }
 
-/// What no rule lets through, by the page's words for it.
-const WRONG: [(&str, &str); 5] = [
-    ("a newline", "a\nb"),
-    ("`$(...)`", "$(id)`id`"),
-    ("a quote", "a'b\"c"),
-    ("a dash first", "-x"),
-    ("nothing", ""),
-];
+/// What no rule lets through, by the page's words for it, in the place of a value that is right.
+fn wrong(right: &str) -> [(&'static str, String); 6] {
+    [
+        ("a newline", "a\nb".to_owned()),
+        ("`$(...)`", "$(id)`id`".to_owned()),
+        ("a quote", "a'b\"c".to_owned()),
+        ("a dash first", "-x".to_owned()),
+        ("9,000 signs", far_too_much(right)),
+        ("nothing", String::new()),
+    ]
+}
+
+/// The same kind of value, only that it does not end: an address with a path, a number or a duration, a name.
+fn far_too_much(right: &str) -> String {
+    const SIGNS: usize = 9000;
+    match right.chars().next() {
+        _ if right.contains("://") => format!("{right}/{}", "a".repeat(SIGNS)),
+        Some(digit) if digit.is_ascii_digit() && !right.contains(['/', ':']) => {
+            format!("{}{right}", digit.to_string().repeat(SIGNS))
+        }
+        _ => format!("{right}{}", "a".repeat(SIGNS)),
+    }
+}
 
 /// Runs what it was to run, without credentials.
 const WITHOUT_CREDENTIALS: &str = "#!/bin/sh\nshift 2\nexec \"$@\"\n";
@@ -388,7 +403,7 @@ async fn what_the_rules_refuse_the_tools_refuse_too() {
                 job.name
             );
             for (variable, _, default) in &job.inputs {
-                for (kind, value) in WRONG {
+                for (kind, value) in wrong(&job.variables[variable]) {
                     if !(value.is_empty() && default.as_deref() == Some("")) {
                         runs.push((job, path, variable, kind, value));
                     }
@@ -401,7 +416,7 @@ async fn what_the_rules_refuse_the_tools_refuse_too() {
         jobs.iter().find(|job| job.template == "vault-scw-creds").unwrap(),
         "TOWPATH_AWS".to_owned(),
     );
-    runs.extend(WRONG.map(|(kind, value)| (of_vault, &real, &aws, kind, value)));
+    runs.extend(wrong("creds").map(|(kind, value)| (of_vault, &real, &aws, kind, value)));
     // How many of a job's runs took which kinds, by template and variable.
     let taken = Mutex::new(BTreeMap::<(&str, &str), BTreeMap<&str, usize>>::new());
     let next = AtomicUsize::new(0);
@@ -413,7 +428,7 @@ async fn what_the_rules_refuse_the_tools_refuse_too() {
                 while let Some((job, path, variable, kind, value)) =
                     runs.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    let over = [(variable.as_str(), (*value).to_owned())];
+                    let over = [(variable.as_str(), value.clone())];
                     let ran = job.run(&[&tools.bash], path, &work, &over);
                     if ran.status.code() != Some(USAGE) {
                         let mut taken = taken.lock().unwrap();
@@ -472,7 +487,7 @@ async fn what_the_rules_refuse_the_tools_refuse_too() {
 
 /// In how many runs of a template's jobs a variable was given a value of each kind.
 fn runs_of<'a>(
-    runs: &[(&Job, &Vec<PathBuf>, &String, &'a str, &str)],
+    runs: &[(&Job, &Vec<PathBuf>, &String, &'a str, String)],
     template: &str,
     variable: &str,
 ) -> BTreeMap<&'a str, usize> {
