@@ -7,7 +7,7 @@
 )]
 
 use towpath_sandbox::guardian::Guardian;
-use towpath_sandbox::servers::{Authority, Registry, Tls, Validity};
+use towpath_sandbox::servers::{GuardedRegistry, Validity};
 use towpath_sandbox::tool_run::Tool;
 use towpath_sandbox::tools::{Progress, Tools};
 
@@ -17,20 +17,12 @@ const TOKEN: &str = "canary-argocd-token-4711";
 async fn a_server_is_trusted_by_the_authority_that_is_given() {
     let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
     let guardian = Guardian::start().unwrap();
-    let authority = Authority::new("authority").unwrap();
-    let server = authority.issue(&["127.0.0.1"], Validity::Now).unwrap();
-    let tls = Tls {
-        server: &server,
-        clients: None,
-    };
-    let registry = Registry::start_tls(&guardian, &tools, "guarded", &[], tls)
+    let guarded = GuardedRegistry::start(&guardian, &tools, &[], Validity::Now, false)
         .await
         .unwrap();
-    let file = guardian.dir().join("ca.pem");
-    std::fs::write(&file, authority.certificate()).unwrap();
     let wait = || {
         let tool = Tool::new(env!("CARGO_BIN_EXE_argocd-wait"), &[TOKEN]);
-        tool.env("ARGOCD_SERVER", registry.host())
+        tool.env("ARGOCD_SERVER", guarded.registry.host())
             .env("ARGOCD_AUTH_TOKEN", TOKEN)
             .args([
                 "--application",
@@ -48,9 +40,13 @@ async fn a_server_is_trusted_by_the_authority_that_is_given() {
     let stranger = wait().run().await.unwrap();
     assert_eq!(stranger.code, 4, "{stranger}");
     assert!(stranger.stderr.contains("is not to be trusted"), "{stranger}");
-    let known = wait().env("ARGOCD_CA_FILE", &file).run().await.unwrap();
+    let known = wait()
+        .env("ARGOCD_CA_FILE", &guarded.ca_file)
+        .run()
+        .await
+        .unwrap();
     // It is asked, and has no such application.
     assert_eq!(known.code, 5, "{known}");
-    drop(registry);
+    drop(guarded);
     guardian.stop().await.unwrap();
 }

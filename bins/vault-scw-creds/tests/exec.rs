@@ -206,7 +206,7 @@ async fn a_command_that_fails_in_whatever_way_leaves_nothing() {
     }
     let late = world
         .exec(
-            &["--timeout", "1s", docker[0], docker[1]],
+            &["--timeout", "10s", docker[0], docker[1]],
             "trap '' HUP; sleep 1000",
         )
         .await;

@@ -54,12 +54,12 @@ async fn limit_tokens(rotating: &Rotating, seconds: u32, most: u32) {
 async fn a_token_that_is_shorter_than_the_proof_is_renewed_or_got_anew() {
     let rotating = Rotating::start(Settings::default()).await;
     let tokens = rotating.world.tokens().await;
-    for (name, most, logins) in [("renewed", 60, 1), ("anew", 3, 2)] {
-        limit_tokens(&rotating, 3, most).await;
+    for (name, most, logins) in [("renewed", 60, 1), ("anew", 9, 2)] {
+        limit_tokens(&rotating, 9, most).await;
         let kept = rotating.keep(name, 31).await;
         let before = rotating.world.audited().len();
         let ran = rotating
-            .rotate(&kept, &["--proofs", "6", "--proof-pause", "1s"])
+            .rotate(&kept, &["--proofs", "7", "--proof-pause", "2s"])
             .await;
         assert_eq!(steps(&ran), ["rotated", "noted", "retired"], "{ran:?}");
         let audited = rotating.world.audited().split_off(before);

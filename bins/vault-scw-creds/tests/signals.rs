@@ -53,7 +53,7 @@ fn exec(world: &World, address: &str, flags: &[&str], script: &str) -> tokio::pr
 }
 
 async fn no_lease_is_left(world: &World) {
-    for _ in 0..3000 {
+    for _ in 0..12000 {
         if world.leases().await.is_empty() {
             return;
         }
@@ -69,7 +69,7 @@ fn state(pid: u32) -> Option<char> {
 }
 
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..12000 {
         if is_so() {
             return;
         }
@@ -192,13 +192,9 @@ async fn a_command_that_is_stopped_ends_at_the_deadline_in_order() {
         "trap 'echo end >> {0}; exit 1' TERM; kill -STOP $$; sleep 1000",
         said.display()
     );
-    let ran = run(exec(
-        &world,
-        world.server.address(),
-        &["--timeout", "2s"],
-        &script,
-    ))
-    .await;
+    // The time to log in and to start the shell is part of it.
+    let flags = ["--timeout", "15s"];
+    let ran = run(exec(&world, world.server.address(), &flags, &script)).await;
     assert_eq!(ran.code, 9, "{ran:?}");
     assert_eq!(std::fs::read_to_string(&said).unwrap(), "end\n");
     world.stop().await;

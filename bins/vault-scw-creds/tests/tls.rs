@@ -12,36 +12,24 @@ mod world;
 use std::path::PathBuf;
 
 use towpath_sandbox::guardian::Guardian;
-use towpath_sandbox::servers::{Authority, Registry, Tls, Validity};
+use towpath_sandbox::servers::{GuardedRegistry, Validity};
 use towpath_sandbox::tools::{Progress, Tools};
 use world::{Ran, run, tool};
 
 struct Guarded {
     guardian: Guardian,
-    registry: Registry,
-    authority: Authority,
+    server: GuardedRegistry,
 }
 
 impl Guarded {
     async fn start() -> Self {
         let tools = Tools::find_or_install(&Progress::silent()).await.unwrap();
         let guardian = Guardian::start().unwrap();
-        let authority = Authority::new("authority").unwrap();
-        let server = authority.issue(&["127.0.0.1"], Validity::Now).unwrap();
-        let tls = Tls {
-            server: &server,
-            clients: Some(authority.certificate()),
-        };
-        let registry = Registry::start_tls(&guardian, &tools, "guarded", &[], tls)
+        let server = GuardedRegistry::start(&guardian, &tools, &[], Validity::Now, true)
             .await
             .unwrap();
-        std::fs::write(guardian.dir().join("ca.pem"), authority.certificate()).unwrap();
         std::fs::write(guardian.dir().join("jwt"), "e30.e30.c2ln").unwrap();
-        Guarded {
-            guardian,
-            registry,
-            authority,
-        }
+        Guarded { guardian, server }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,7 +39,7 @@ impl Guarded {
     async fn exec(&self, variables: &[(&str, PathBuf)]) -> Ran {
         let mut command = tool();
         command
-            .env("VAULT_ADDR", format!("https://{}", self.registry.host()))
+            .env("VAULT_ADDR", format!("https://{}", self.server.registry.host()))
             .env("TOWPATH_JWT_FILE", self.path("jwt"))
             .envs(variables.iter().cloned())
             .args(["exec", "--role", "ci", "--secret", "secret/ci/scw", "--", "true"]);
@@ -66,7 +54,7 @@ async fn a_server_is_trusted_by_its_authority_and_shown_the_certificate_that_it_
     assert_eq!(stranger.code, 4, "{stranger:?}");
     assert!(stranger.stderr.contains("is not to be trusted"), "{stranger:?}");
 
-    let ca = ("VAULT_CACERT", guarded.path("ca.pem"));
+    let ca = ("VAULT_CACERT", guarded.server.ca_file.clone());
     let nameless = guarded.exec(std::slice::from_ref(&ca)).await;
     assert_eq!(nameless.code, 4, "{nameless:?}");
     assert!(
@@ -75,10 +63,8 @@ async fn a_server_is_trusted_by_its_authority_and_shown_the_certificate_that_it_
     );
     assert!(nameless.stderr.contains("VAULT_CLIENT_CERT"), "{nameless:?}");
 
-    let client = guarded.authority.issue(&["job"], Validity::Now).unwrap();
-    let (certificate, key) = (guarded.path("client.pem"), guarded.path("client.key"));
-    std::fs::write(&certificate, client.certificate).unwrap();
-    std::fs::write(&key, client.key).unwrap();
+    let client = guarded.server.authority.issue(&["job"], Validity::Now).unwrap();
+    let (certificate, key) = client.write_to(&guarded.path("client")).unwrap();
     let known = guarded
         .exec(&[
             ca.clone(),

@@ -205,7 +205,7 @@ mod tests {
     use crate::failure::Kind;
 
     fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(20))
+        Deadline::after(Duration::from_secs(120))
     }
 
     async fn code(command: Command) -> u8 {

@@ -396,7 +396,7 @@ mod tests {
     fn vault(address: &str) -> Vault {
         let http = Client::new(
             http::Settings::new("vault"),
-            Deadline::after(Duration::from_secs(5)),
+            Deadline::after(Duration::from_secs(60)),
         )
         .expect("a client");
         let address = http::parse_base_url("--vault-addr", address).expect("a URL");
@@ -438,7 +438,7 @@ mod tests {
             .await
             .expect("the third answer");
         assert_eq!(session.lease(), Duration::from_secs(900));
-        let deadline = Deadline::after(Duration::from_secs(5));
+        let deadline = Deadline::after(Duration::from_secs(60));
         assert_eq!(
             session.revoke(deadline).await.expect("an answer"),
             Revocation::Revoked

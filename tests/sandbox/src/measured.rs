@@ -93,7 +93,30 @@ impl fmt::Display for Table {
 /// # Panics
 /// When there are none.
 #[must_use]
-pub fn median(mut numbers: Vec<f64>) -> f64 {
+pub fn median(numbers: Vec<f64>) -> f64 {
+    percentile(numbers, 50)
+}
+
+/// The number that so many percent of some numbers are below; the highest one for 100.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn percentile(mut numbers: Vec<f64>, percent: usize) -> f64 {
     numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
+    numbers[(numbers.len() * percent / 100).min(numbers.len() - 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_in_the_middle_the_higher_one_counts() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 3.0);
+        let hundred: Vec<f64> = (0..100).rev().map(f64::from).collect();
+        assert_eq!(percentile(hundred.clone(), 95), 95.0);
+        assert_eq!(percentile(hundred, 100), 99.0);
+    }
 }

@@ -67,7 +67,7 @@ impl Owner {
         };
         assert!(owner.folder.is_dir());
         // A child that is just being started carries no environment for a moment.
-        for _ in 0..1000 {
+        for _ in 0..12000 {
             if processes_of(&owner.folder).len() == 4 {
                 return owner;
             }
@@ -262,7 +262,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < Duration::from_secs(120),
             "waited in vain: {what}"
         );
         std::thread::sleep(Duration::from_millis(10));

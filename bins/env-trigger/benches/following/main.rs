@@ -23,7 +23,7 @@ use chance::Chance;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use towpath_sandbox::gitlab::{PlannedJob, Status};
-use towpath_sandbox::measured::{Table, Took, median};
+use towpath_sandbox::measured::{Table, Took, median, percentile};
 use towpath_sandbox::tools::{Progress, Tools};
 use world::{Tokens, World};
 
@@ -70,11 +70,11 @@ async fn measure() {
     let both = |what: fn(&Noticed) -> String| vec![what(&ours), what(&theirs)];
     table.row(
         "end noticed after, median, s",
-        both(|noticed| format!("{:.2}", noticed.median())),
+        both(|noticed| format!("{:.2}", median(noticed.delays.clone()))),
     );
     table.row(
         "end noticed after, 95th percentile, s",
-        both(|noticed| format!("{:.1}", noticed.percentile(95))),
+        both(|noticed| format!("{:.1}", percentile(noticed.delays.clone(), 95))),
     );
     table.row(
         "requests in a pipeline's busiest minute, the first aside",
@@ -100,18 +100,6 @@ struct Noticed {
     delays: Vec<f64>,
     /// The most requests for one pipeline in any minute that begins after its first.
     busiest: usize,
-}
-
-impl Noticed {
-    fn median(&self) -> f64 {
-        median(self.delays.clone())
-    }
-
-    fn percentile(&self, percent: usize) -> f64 {
-        let mut delays = self.delays.clone();
-        delays.sort_by(f64::total_cmp);
-        delays[(delays.len() * percent / 100).min(delays.len() - 1)]
-    }
 }
 
 /// Follows pipelines of random length with both, at the same time.

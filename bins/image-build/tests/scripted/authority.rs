@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use towpath_sandbox::base_image::BaseImage;
-use towpath_sandbox::servers::{Authority, Registry, Tls, Validity, docker_config};
+use towpath_sandbox::servers::{Authority, GuardedRegistry, Registry, Validity, docker_config};
 use towpath_sandbox::tools::BuilderKind;
 
 use crate::workshop::{PASSWORD, Ran, USER, Workshop};
@@ -20,20 +20,16 @@ struct Guarded {
 impl Guarded {
     async fn open() -> Self {
         let workshop = Workshop::open().await;
-        let authority = Authority::new("authority").unwrap();
-        let server = authority.issue(&["127.0.0.1"], Validity::Now).unwrap();
-        let tls = Tls {
-            server: &server,
-            clients: None,
-        };
         let users = [(USER, PASSWORD)];
-        let registry = Registry::start_tls(&workshop.guardian, &workshop.tools, "guarded", &users, tls)
+        let GuardedRegistry {
+            registry,
+            authority,
+            ca_file,
+        } = GuardedRegistry::start(&workshop.guardian, &workshop.tools, &users, Validity::Now, false)
             .await
             .unwrap();
         let logins = docker_config(&[(registry.host(), USER, PASSWORD)]);
         fs::write(workshop.docker_config.join("config.json"), logins.to_string()).unwrap();
-        let ca_file = workshop.guardian.dir().join("ca.pem");
-        fs::write(&ca_file, authority.certificate()).unwrap();
         let guarded = Guarded {
             ca_text: authority.certificate().to_owned(),
             workshop,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use towpath_sandbox::servers::{Authority, Certificate, Registry, Tls, Validity};
+use towpath_sandbox::servers::{Authority, Certificate, GuardedRegistry, Registry, Tls, Validity};
 
 use crate::image::Image;
 use crate::world::{STAGING, World, written};
@@ -19,21 +19,24 @@ struct Guarded {
 
 impl Guarded {
     async fn start(world: &World, validity: Validity, wants_certificates: bool) -> Self {
-        let authority = Authority::new("authority").unwrap();
-        let server = authority.issue(&["127.0.0.1"], validity).unwrap();
-        let tls = Tls {
-            server: &server,
-            clients: wants_certificates.then_some(authority.certificate()),
-        };
-        let registry = Registry::start_tls(&world.guardian, &world.tools, "registry", &[STAGING], tls)
-            .await
-            .unwrap();
-        world.log_in(&[(registry.host(), STAGING.0, STAGING.1)]);
-        let ca_file = written(&world.path("ca.pem"), authority.certificate());
-        Guarded {
+        let GuardedRegistry {
             registry,
             authority,
             ca_file,
+        } = GuardedRegistry::start(
+            &world.guardian,
+            &world.tools,
+            &[STAGING],
+            validity,
+            wants_certificates,
+        )
+        .await
+        .unwrap();
+        world.log_in(&[(registry.host(), STAGING.0, STAGING.1)]);
+        Guarded {
+            registry,
+            authority,
+            ca_file: ca_file.display().to_string(),
         }
     }
 
@@ -53,11 +56,8 @@ impl Guarded {
 
 /// Writes a client's certificate and key; gives back their paths.
 fn client(folder: &Path, certificate: &Certificate) -> (String, String) {
-    fs::create_dir_all(folder).unwrap();
-    (
-        written(&folder.join("client.cert"), &certificate.certificate),
-        written(&folder.join("client.key"), &certificate.key),
-    )
+    let (certificate, key) = certificate.write_to(folder).unwrap();
+    (certificate.display().to_string(), key.display().to_string())
 }
 
 #[tokio::test]

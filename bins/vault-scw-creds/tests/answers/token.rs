@@ -14,7 +14,7 @@ async fn revoking_a_lease_with_the_default_policy_is_403_and_its_token_takes_it_
     let ran = case
         .exec(&["--dynamic", CREDS], &[("VAULT_ADDR", &engine.address)])
         .await;
-    for _ in 0..3000 {
+    for _ in 0..12000 {
         if case.world.leases().await.is_empty() {
             break;
         }

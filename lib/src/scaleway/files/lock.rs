@@ -167,7 +167,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = PrivateFile::Dotenv(folder.path().join("a/b/scw.env"));
         let soon = || Deadline::after(Duration::from_millis(30));
-        let held = file.lock(soon()).await.unwrap();
+        let held = file.lock(Deadline::after(LIMIT)).await.unwrap();
         let failure = file.lock(soon()).await.expect_err("it is held");
         assert_eq!(failure.kind(), Kind::Unavailable);
         let waiting = async {

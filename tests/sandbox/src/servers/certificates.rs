@@ -3,7 +3,9 @@
 //! Just enough of X.509 (RFC 5280) in DER (X.690) for what TLS checks: names, validity, who may sign and what for. Keys
 //! are ECDSA on P-256.
 
+use std::fs;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
@@ -65,6 +67,19 @@ impl Certificate {
             .sign(&random, signed.as_bytes())
             .map_err(|_| anyhow!("the token cannot be signed"))?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// Writes certificate and key into a folder, which is made where it is not there, under the names that docker's
+    /// `certs.d` has for a client's. Answers both paths, that of the certificate first.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn write_to(&self, folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+        fs::create_dir_all(folder)?;
+        let (certificate, key) = (folder.join("client.cert"), folder.join("client.key"));
+        fs::write(&certificate, &self.certificate)?;
+        fs::write(&key, &self.key)?;
+        Ok((certificate, key))
     }
 }
 

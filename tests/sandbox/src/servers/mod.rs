@@ -4,6 +4,7 @@
 //! whoever answers there is known to be the server that was started.
 
 mod certificates;
+mod guarded_registry;
 mod link;
 mod openbao;
 pub(crate) mod process;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use certificates::{Authority, Certificate, Validity};
+pub use guarded_registry::GuardedRegistry;
 pub use link::Link;
 pub use openbao::{AppRole, JwtRole, KubernetesRole, OpenBao};
 pub use proxy::{Canned, Exchange, Fault, Point, Proxy, Rule, Way};

@@ -21,7 +21,7 @@ use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::tools::{Progress, Tools};
 
 /// As long as anything may take on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 
 pub(crate) struct World {
     pub(crate) gitlab: GitLab,
