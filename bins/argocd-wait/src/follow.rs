@@ -403,6 +403,13 @@ impl Follower {
                 self.windows = Some((at, windows));
             }
             Question::Relation(other) => {
+                if let Some(repository) = &self.wanted.repository {
+                    // Somebody who does not answer has to be named where the run's time is over before.
+                    self.stand(Some(Waiting::Asking {
+                        repository: repository.clone(),
+                        other: other.clone(),
+                    }));
+                }
                 let lineage = self.lineage.relation(&self.wanted.revision, &other).await;
                 let mut written = None;
                 if lineage.is_none() {

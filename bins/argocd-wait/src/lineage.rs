@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use towpath::cli::{Run, secret_variable};
 use towpath::deadline::Deadline;
-use towpath::failure::Result;
+use towpath::failure::{Kind, Result};
 use towpath::git::{self, Access, Ancestry, Credentials, Location, Remote};
 use towpath::http::Url;
 
@@ -61,7 +61,12 @@ impl Lineage {
         match asked.await {
             Ok(found) => told(found),
             Err(failure) => {
-                tracing::warn!(action = "look", object, outcome = "not to be had", "{failure}");
+                let why = if failure.kind() == Kind::Deadline && !self.deadline.passed() {
+                    format!("git did not answer within {} s", LIMIT.as_secs())
+                } else {
+                    failure.to_string()
+                };
+                tracing::warn!(action = "look", object, outcome = "not to be had", "{why}");
                 None
             }
         }

@@ -99,6 +99,8 @@ pub(crate) enum Waiting {
     AtOlder(String),
     /// It was compared to something whose place is not known: no commit, or one that nothing tells about.
     AtUnknown(String),
+    /// The repository is asked how the commit that it was compared to stands to ours.
+    Asking { repository: String, other: String },
     /// Its sources of one branch were compared at several commits of it.
     Divided(Vec<String>),
     /// An operation runs, or its outcome is not compared yet.

@@ -139,6 +139,9 @@ impl Waiting {
                     short(revision)
                 )
             }
+            Waiting::Asking { repository, other } => {
+                format!("{repository} is asked whether {} is older or newer", short(other))
+            }
             Waiting::Divided(commits) => {
                 let commits: Vec<&str> = commits.iter().map(|commit| short(commit)).collect();
                 format!(

@@ -26,6 +26,9 @@ const LIST_LIMIT: usize = 32 * 1024 * 1024;
 /// Argo CD answers a refresh once the comparison is made, which fetches and renders the repository.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// What to do about an answer that cannot be Argo CD's.
+const HINT: &str = "is ARGOCD_SERVER Argo CD's own address? A login page or a proxy may stand before it";
+
 /// Where an application is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Located {
@@ -128,7 +131,10 @@ impl Client {
     /// Denied (exit 4), not found (exit 5) or unavailable (exit 7), as Argo CD answers.
     pub async fn application(&self, located: &Located) -> Result<Application> {
         let request = self.get(located, "")?;
-        self.document(request, located, "the state", DOCUMENT_LIMIT).await
+        let application = self
+            .document(request, located, "the state", DOCUMENT_LIMIT)
+            .await?;
+        self.named(application, located)
     }
 
     /// Asks for a comparison with the repository, and gives the application after it. Sent once.
@@ -141,7 +147,22 @@ impl Client {
             .query("refresh", "normal")
             .timeout(REFRESH_TIMEOUT)
             .repeat(Repeat::Unsafe);
-        self.document(request, located, "a refresh", DOCUMENT_LIMIT).await
+        let application = self
+            .document(request, located, "a refresh", DOCUMENT_LIMIT)
+            .await?;
+        self.named(application, located)
+    }
+
+    /// Every field of an application may be absent but its name: what has none would be waited for without end.
+    fn named(&self, application: Application, located: &Located) -> Result<Application> {
+        if application.metadata.name.is_empty() {
+            let message = format!(
+                "the answer of {} for application {located} is no application: it has no name",
+                self.host()
+            );
+            return Err(Failure::input(message).hint(HINT));
+        }
+        Ok(application)
     }
 
     /// The changes of the application, beginning with how it is now.
@@ -281,8 +302,6 @@ impl Client {
         if !response.status().is_success() {
             return Err(refusal(response, located, asked).await);
         }
-        const HINT: &str =
-            "is ARGOCD_SERVER Argo CD's own address? A login page or a proxy may stand before it";
         response.json_or_hint(limit, HINT).await
     }
 }

@@ -42,6 +42,48 @@ async fn refusals_keep_their_kinds() {
 }
 
 #[tokio::test]
+async fn what_is_no_application_is_told_at_once() {
+    for body in [
+        "{}",
+        "null",
+        "[]",
+        "[[]]",
+        "{\"metadata\": {\"name\": \"\"}}",
+        "7",
+    ] {
+        let server = Scripted::start().await;
+        server.on(LOOK, [text(200, body)]);
+        let ran = server.tool(&["--via", "argocd"]).run().await;
+        assert_eq!(ran.code, 3, "{body}: {ran}");
+        assert!(
+            ran.stderr.contains("is ARGOCD_SERVER Argo CD's own address"),
+            "{ran}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_under_the_wait_ends_it() {
+    for (code, exit, verdict, words) in [
+        (401, 4, "denied", "does not know the token"),
+        (
+            403,
+            4,
+            "denied",
+            "there is none of that name, or the token may not",
+        ),
+        (404, 5, "deleted", "there is no application web-prod"),
+    ] {
+        let server = Scripted::showing(&recorded("deploy-3"), &[]).await;
+        server
+            .on(STREAM, [status(503, said("no")), status(code, said("said so"))])
+            .on(LOOK, [ok(recorded("deploy-3")), status(code, said("said so"))]);
+        let ran = server.tool(&[]).run().await;
+        ran.ends(exit, verdict, &[words]);
+    }
+}
+
+#[tokio::test]
 async fn what_passes_is_borne() {
     let ready = recorded("deploy-5");
     let server = Scripted::showing(&recorded("deploy-3"), &[]).await;

@@ -53,7 +53,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 
 /// Argo CD shows this commit, which sets the image of digit d. When it says that both commits were written, is the date that
 /// each has here.
-async fn argocd_at(other: &str, ours: &str, dates: (&str, &str)) -> Scripted {
+pub(crate) async fn argocd_at(other: &str, ours: &str, dates: (&str, &str)) -> Scripted {
     let state = recorded("mended-1").to_string().replace(LATER, other);
     let mut state: Value = serde_json::from_str(&state.replace(OURS, ours)).unwrap();
     // What it tells of earlier deployments would be another clue.

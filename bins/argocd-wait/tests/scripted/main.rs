@@ -10,5 +10,6 @@ mod faults;
 mod history;
 mod kubernetes;
 mod record;
+mod repository;
 mod sources;
 mod support;
