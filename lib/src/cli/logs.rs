@@ -234,15 +234,24 @@ impl Lines {
     }
 }
 
+/// Whether this mark turns the direction of text, which makes a line read as something else than it says (Unicode's
+/// bidirectional algorithm, UAX #9, section 2).
+pub(crate) fn turns_direction(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
 /// What other systems say may hold anything, also commands to the terminal. Line breaks and tabs stay; other control
-/// characters are shown as what they are.
+/// characters, and marks that turn the direction of text, are shown as what they are.
 pub(super) fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\n' | '\t' => clean.push(character),
             '\r' => {}
-            control if control.is_control() => clean.extend(control.escape_default()),
+            acting if acting.is_control() || turns_direction(acting) => clean.extend(acting.escape_default()),
             other => clean.push(other),
         }
     }
@@ -319,13 +328,13 @@ mod tests {
             own_target: "tool".into(),
         };
         let fields = Fields {
-            message: "it says: \u{1b}[2Jgone\r\n10:00:00 info  tool: all is well\n".into(),
+            message: "it says: \u{1b}[2Jgo\u{202e}ne\r\n10:00:00 info  tool: all is well\n".into(),
             others: Map::new(),
         };
         let text = lines.text(Level::ERROR, &fields);
         assert!(
             text.ends_with(
-                "error tool: it says: \\u{1b}[2Jgone\n         10:00:00 info  tool: all is well trace=4bf92f35\n"
+                "error tool: it says: \\u{1b}[2Jgo\\u{202e}ne\n         10:00:00 info  tool: all is well trace=4bf92f35\n"
             ),
             "{text:?}"
         );

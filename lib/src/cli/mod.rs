@@ -17,6 +17,7 @@ mod switches;
 
 pub use arguments::{Arguments, Given, LogFormat, LogTarget, Output, RunArgs, parse_duration, parse_line};
 pub use command_line::{CommandLine, Tool, run_one_of};
+pub(crate) use logs::turns_direction;
 pub use logs::{Effect, effect, note, warn};
 pub use progress::{Progress, size};
 pub use report::{Outcome, Report};

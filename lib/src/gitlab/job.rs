@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Deserializer};
 
 use super::client::{Client, PAGE_LIMIT, document};
-use super::log::turns_direction;
 use super::project::Project;
 use super::refusal::refusal;
 use super::status::Status;
+use crate::cli::turns_direction;
 use crate::failure::{Failure, Kind, Result};
 use crate::http::{Method, Repeat, StatusCode};
 

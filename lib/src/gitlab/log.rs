@@ -12,6 +12,7 @@ use super::client::Client;
 use super::job::Job;
 use super::project::Project;
 use super::refusal::refusal;
+use crate::cli::turns_direction;
 use crate::failure::Result;
 use crate::http::{Method, StatusCode, header};
 
@@ -103,11 +104,6 @@ fn last_lines(log: &str, count: usize) -> Vec<String> {
         }
     }
     lines.into()
-}
-
-/// Whether this mark turns the direction of text, which makes a line read as something else than it says.
-pub(super) fn turns_direction(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn plain_line(line: &str) -> String {

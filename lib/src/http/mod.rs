@@ -304,7 +304,8 @@ fn builder(settings: &Settings) -> Result<reqwest::ClientBuilder> {
 /// Parses the base address of a system.
 ///
 /// # Errors
-/// Usage (exit 2), naming the flag, when it is not an absolute http(s) URL.
+/// Usage (exit 2), naming the flag, when it is not an absolute http(s) URL, or has a query or a fragment: joining a path
+/// would drop them without a word.
 pub fn parse_base_url(flag: &str, value: &str) -> Result<Url> {
     let hint = format!("give {flag} as https://HOST[:PORT][/PATH]");
     // Without a scheme, a user name and password before the host would not be known for what they are.
@@ -320,6 +321,13 @@ pub fn parse_base_url(flag: &str, value: &str) -> Result<Url> {
     })?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(Failure::usage(format!("{flag} is not an http(s) URL{shown}")).hint(hint));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        // It is not repeated: who puts something there may mean it for a key.
+        return Err(Failure::usage(format!(
+            "{flag} has a part after '?' or '#', which no base address has"
+        ))
+        .hint(hint));
     }
     // Joining relative paths drops the last segment of a base that does not end in a slash.
     if !url.path().ends_with('/') {
@@ -405,6 +413,18 @@ mod tests {
             .check_url(&url("https://user:canary-url-password@example.com/"))
             .expect_err("credentials");
         assert!(!format!("{failure:?}").contains("canary-url-password"));
+    }
+
+    #[test]
+    fn a_base_url_with_a_query_is_refused_without_repeating_it() {
+        for wrong in [
+            "https://example.com/?key=canary",
+            "https://example.com/api#canary",
+        ] {
+            let failure = parse_base_url("--server", wrong).expect_err(wrong);
+            assert_eq!(failure.kind(), Kind::Usage);
+            assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
+        }
     }
 
     #[test]
