@@ -52,8 +52,10 @@ async fn waiting(world: &World, before: &str, scratch: &Path) -> Child {
     };
     environment.insert(variable.into(), address);
     environment.insert("TMPDIR".into(), scratch.display().to_string());
-    let child = Command::new("sh")
-        .args(["-c", &format!("{before} exec \"$0\" \"$@\"")])
+    // These tests may themselves have been started by nohup.
+    let child = Command::new("env")
+        .arg("--default-signal=HUP,INT,TERM")
+        .args(["sh", "-c", &format!("{before} exec \"$0\" \"$@\"")])
         .arg(env!("CARGO_BIN_EXE_kustomize-bump"))
         .args(["set", &format!("app@{B}")])
         .env_clear()
