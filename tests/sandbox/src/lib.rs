@@ -7,6 +7,7 @@
 pub mod argocd;
 pub mod argocd_cases;
 pub mod base_image;
+pub mod bill_of_materials;
 pub mod cluster;
 pub mod demo;
 pub mod gitlab;

@@ -1,4 +1,4 @@
-//! `cargo release-binaries`: the program of a release, static and for both processors, with its checksums.
+//! `cargo release-binaries`: the program of a release, static and for both processors, with what it is made of and checksums.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use sha2::{Digest as _, Sha256};
 
+use crate::bill_of_materials;
 use crate::static_binaries::{self, PLATFORMS, PROGRAM, Platform};
 use crate::tools::Progress;
 
@@ -17,8 +18,8 @@ const CHECKSUMS: &str = "SHA256SUMS";
 
 /// Build Towpath as it is released: one program that is every tool, static, stripped, for amd64 and arm64, with checksums.
 ///
-/// Writes `DIR/ARCHITECTURE/towpath`, a link to it for each tool, and `DIR/SHA256SUMS`, which `sha256sum --check` takes, and
-/// prints the sizes. `docker/Dockerfile` takes the folder's parent as its context. Compilers that lack are installed into the cache folder
+/// Writes `DIR/ARCHITECTURE/towpath`, a link to it for each tool, `DIR/towpath-linux-ARCHITECTURE.spdx.json`, which lists the crates
+/// it is made of (SPDX 2.3, by syft), and `DIR/SHA256SUMS`, which `sha256sum --check` takes, and prints the sizes in bytes. `docker/Dockerfile` takes the folder's parent as its context. Compilers that lack are installed into the cache folder
 /// (TOWPATH_CACHE, else ~/.cache/towpath), pinned by version and checksum, and the targets' standard libraries by rustup.
 #[derive(Debug, Parser)]
 #[command(
@@ -64,15 +65,29 @@ async fn release(arguments: &Arguments) -> Result<()> {
     if folder.exists() {
         clear(folder)?;
     }
-    static_binaries::build(&Progress::lines(), &platforms, "release", folder).await?;
-    let mut files: Vec<String> = platforms
-        .iter()
-        .map(|platform| format!("{}/{PROGRAM}", platform.architecture))
-        .collect();
+    let progress = Progress::lines();
+    static_binaries::build(&progress, &platforms, "release", folder).await?;
+    let mut files = Vec::new();
+    for platform in &platforms {
+        let program = format!("{}/{PROGRAM}", platform.architecture);
+        let (name, list) = (released_as(platform), list_of(platform));
+        bill_of_materials::write(&progress, &folder.join(&program), &name, &folder.join(&list)).await?;
+        files.extend([program, list]);
+    }
     files.sort();
     let (sums, table) = checksums(folder, &files)?;
     fs::write(folder.join(CHECKSUMS), sums)?;
     Ok(std::io::stdout().write_all(table.as_bytes())?)
+}
+
+/// What the program is called beside those of other processors.
+fn released_as(platform: &Platform) -> String {
+    format!("{PROGRAM}-linux-{}", platform.architecture)
+}
+
+/// The file that says what it is made of.
+fn list_of(platform: &Platform) -> String {
+    format!("{}.spdx.json", released_as(platform))
 }
 
 /// Removes what a run writes, and nothing else that may be in the folder.
@@ -81,16 +96,17 @@ fn clear(folder: &Path) -> Result<()> {
     for old in ours.iter().filter(|old| old.exists()) {
         fs::remove_dir_all(old).with_context(|| format!("removing {}", old.display()))?;
     }
-    let sums = folder.join(CHECKSUMS);
-    if sums.exists() {
-        fs::remove_file(&sums).with_context(|| format!("removing {}", sums.display()))?;
+    let lists = PLATFORMS.each_ref().map(list_of);
+    let files = lists.iter().map(String::as_str).chain([CHECKSUMS]);
+    for old in files.map(|file| folder.join(file)).filter(|old| old.exists()) {
+        fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
     }
     Ok(())
 }
 
-/// The lines of the checksum file, and a table of sizes for people.
+/// The lines of the checksum file, and a table of sizes in bytes for people.
 fn checksums(folder: &Path, files: &[String]) -> Result<(String, String)> {
-    let (mut sums, mut table, mut total) = (String::new(), String::new(), 0);
+    let (mut sums, mut table) = (String::new(), String::new());
     for file in files {
         let bytes = fs::read(folder.join(file)).with_context(|| format!("reading {file}"))?;
         let sum: String = Sha256::digest(&bytes)
@@ -99,9 +115,7 @@ fn checksums(folder: &Path, files: &[String]) -> Result<(String, String)> {
             .collect();
         sums.push_str(&format!("{sum}  {file}\n"));
         table.push_str(&format!("{:>10}  {file}\n", bytes.len()));
-        total += bytes.len();
     }
-    table.push_str(&format!("{total:>10}  bytes together\n"));
     Ok((sums, table))
 }
 
@@ -121,13 +135,18 @@ mod tests {
             .args(["--check", "--strict", CHECKSUMS])
             .current_dir(folder.path());
         assert!(checked.status().unwrap().success());
-        assert_eq!(table, "         9  amd64/towpath\n         9  bytes together\n");
+        assert_eq!(table, "         9  amd64/towpath\n");
     }
 
     #[test]
     fn a_run_clears_what_it_writes_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["amd64/towpath", "SHA256SUMS", "notes.txt"] {
+        for file in [
+            "amd64/towpath",
+            "towpath-linux-amd64.spdx.json",
+            "SHA256SUMS",
+            "notes.txt",
+        ] {
             let file = folder.path().join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "old").unwrap();

@@ -8,7 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
+use towpath_sandbox::bill_of_materials;
 use towpath_sandbox::guardian::Guardian;
 use towpath_sandbox::servers::Registry;
 use towpath_sandbox::static_binaries::{self, PLATFORMS, PROGRAM};
@@ -230,6 +232,8 @@ async fn each_image_is_an_index_of_static_binaries_that_run() {
             platform.architecture,
         )
         .await;
+        let folder = binaries.join(platform.architecture);
+        a_program_is_listed(&world, &folder, platform.architecture).await;
     }
     world.guardian.stop().await.expect("the world ends");
 }
@@ -405,7 +409,16 @@ async fn is_listed(world: &World, image: &Image<'_>, architecture: &str) {
             "{wanted} is not listed"
         );
     }
-    // What our program is made of, in the versions that it was built with.
+    our_crates_are_in(packages);
+    let about = packages
+        .iter()
+        .find(|package| package["primaryPackagePurpose"] == "CONTAINER")
+        .expect("the list says what it is about");
+    assert_eq!(about["versionInfo"], image.digest(), "the list is of this image");
+}
+
+/// What our program is made of is listed, in the versions that it was built with.
+fn our_crates_are_in(packages: &[Value]) {
     for name in CRATES {
         let version = locked_version(name);
         let address = format!("pkg:cargo/{name}@{version}");
@@ -424,11 +437,26 @@ async fn is_listed(world: &World, image: &Image<'_>, architecture: &str) {
         packages.iter().all(|package| package["name"] != "axum"),
         "what only the sandbox is made of is listed"
     );
-    let about = packages
-        .iter()
-        .find(|package| package["primaryPackagePurpose"] == "CONTAINER")
-        .expect("the list says what it is about");
-    assert_eq!(about["versionInfo"], image.digest(), "the list is of this image");
+}
+
+/// A release's program has a list of its own, which says which program that is.
+async fn a_program_is_listed(world: &World, binaries: &Path, architecture: &str) {
+    let (program, name) = (binaries.join(PROGRAM), format!("towpath-linux-{architecture}"));
+    let list = world.at(&format!("{name}.spdx.json"));
+    bill_of_materials::write(&Progress::lines(), &program, &name, &list)
+        .await
+        .expect("syft");
+    let list: Value = serde_json::from_slice(&fs::read(list).unwrap()).unwrap();
+    assert_eq!(list["spdxVersion"], "SPDX-2.3");
+    let packages = list["packages"].as_array().unwrap();
+    our_crates_are_in(packages);
+    let about = packages.iter().find(|package| package["name"] == name.as_str());
+    let about = about.expect("the list says what it is about");
+    assert_eq!(about["versionInfo"], locked_version("towpath"));
+    let sum = Sha256::digest(fs::read(&program).unwrap());
+    let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(about["checksums"][0]["algorithm"], "SHA256");
+    assert_eq!(about["checksums"][0]["checksumValue"], sum);
 }
 
 /// Some of the crates that the program is made of: the TLS, its cryptography, the runtime, and one tool.
