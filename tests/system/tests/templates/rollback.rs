@@ -1,5 +1,7 @@
 //! `rollback.yml`: the button, pressed in the pipeline of a delivery, with a digest chosen and without.
 
+use std::path::{Path, PathBuf};
+
 use reqwest::{Client, header};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -13,7 +15,8 @@ use crate::platform::{TAG, TEMPLATES, checkout, ended, platform, press};
 
 const OVERLAY: &str = "apps/web/overlays/production";
 
-fn pipeline() -> String {
+/// The commits of the button are signed with the key in this file.
+fn pipeline(key: &Path) -> String {
     let example =
         std::fs::read_to_string(checkout().join("ci-templates/examples/env/.gitlab-ci.yml")).unwrap();
     let (header, _) = example.split_once("\n---\n").unwrap();
@@ -29,8 +32,30 @@ fn pipeline() -> String {
     format!(
         "{header}\n---\ninclude:\n{}{}",
         include("kustomize-bump", &handed_over),
-        include("rollback", "      to: \"$[[ inputs.rollback_to ]]\"\n")
+        include(
+            "rollback",
+            &format!(
+                "      to: \"$[[ inputs.rollback_to ]]\"\n      signing_key: {}\n",
+                key.display()
+            )
+        )
     )
+}
+
+/// An SSH key without a passphrase, and beside it who may sign with it: anybody.
+async fn ssh_key(guardian: &Guardian) -> PathBuf {
+    let key = guardian.dir().join("key");
+    let made = guardian
+        .command("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .arg(&key)
+        .status()
+        .await
+        .unwrap();
+    assert!(made.success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    std::fs::write(key.with_extension("allowed"), format!("* {public}")).unwrap();
+    key
 }
 
 /// An image without content, of its own by its number; answers its digest.
@@ -76,6 +101,7 @@ struct Deployed {
     path: String,
     last: u64,
     digests: [String; 3],
+    key: PathBuf,
     _registry: (Guardian, Registry),
 }
 
@@ -91,7 +117,8 @@ async fn deployed() -> Deployed {
         ..ProjectSettings::default()
     };
     let path = "shop/env".to_owned();
-    let pipeline = pipeline();
+    let key = ssh_key(&guardian).await;
+    let pipeline = pipeline(&key);
     let examples = crate::platform::files_below("ci-templates/examples/env/apps");
     let mut files: Vec<(&str, &str)> = vec![(".gitlab-ci.yml", &pipeline)];
     files.extend(examples.iter().map(|(name, text)| {
@@ -129,6 +156,7 @@ async fn deployed() -> Deployed {
         path,
         last,
         digests: digests.try_into().unwrap(),
+        key,
         _registry: (guardian, registry),
     }
 }
@@ -157,6 +185,12 @@ impl Deployed {
             .git(&clone, &["log", "-1", "--format=%B"])
             .await
             .unwrap();
+        if expected == Status::Success {
+            let allowed = self.key.with_extension("allowed");
+            let allowed = format!("gpg.ssh.allowedSignersFile={}", allowed.display());
+            let verify = ["-c", &allowed, "verify-commit", "HEAD"];
+            self.world.git(&clone, &verify).await.unwrap();
+        }
         (job.trace.clone(), format!("{text}\n{log}"))
     }
 }
