@@ -61,7 +61,7 @@ async fn crowd(jobs: i32, per_second: u32, says_when: bool) {
 
 #[tokio::test]
 async fn two_hundred_at_once_all_end_with_their_own_code() {
-    crowd(200, 60, true).await;
+    crowd(200, 30, true).await;
 }
 
 #[tokio::test]
